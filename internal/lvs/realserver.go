@@ -1,0 +1,138 @@
+package lvs
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// A RealServerKey names a real server within its virtual service.
+type RealServerKey struct {
+	Address netip.Addr
+	Port    uint16
+}
+
+// String returns "198.51.100.11:80" or "[2001:db8:1::11]:80".
+func (k RealServerKey) String() string {
+	return netip.AddrPortFrom(k.Address, k.Port).String()
+}
+
+// A RealServer is what is wanted of one real server of one virtual service.
+type RealServer struct {
+	RealServerKey
+	Method ForwardingMethod
+	// Weight is 0..2147483647; 0 is quiesced: no new connections, old ones go on.
+	Weight uint32
+	// UpperThreshold stops new connections when that many (active and inactive)
+	// are there; 0 is no limit. LowerThreshold lets them in again below it; 0
+	// with an upper threshold is three quarters of that.
+	UpperThreshold uint32
+	LowerThreshold uint32
+	// Tunnel is the zero value unless Method is Tunnelling.
+	Tunnel Tunnel
+}
+
+// A RealServerStatus is a real server as it was read back.
+type RealServerStatus struct {
+	RealServer
+	Active     uint32
+	Inactive   uint32
+	Persistent uint32
+	Counters   Counters
+	Rates      Rates
+	// NextHop is where its packets go now; NextHop.Problem says why they can't.
+	NextHop NextHop
+}
+
+// A ForwardingMethod is how packets reach a real server.
+type ForwardingMethod uint8
+
+// The forwarding methods of IPVS.
+const (
+	Masquerading  ForwardingMethod = iota // -m: addresses translated, both ways through the director
+	Local                                 // the director itself
+	Tunnelling                            // -i: encapsulated
+	DirectRouting                         // -g: only the MAC address changes
+)
+
+// String returns the name that listings use: Masq, Local, Tunnel, Route.
+func (m ForwardingMethod) String() string {
+	switch m {
+	case Masquerading:
+		return "Masq"
+	case Local:
+		return "Local"
+	case Tunnelling:
+		return "Tunnel"
+	case DirectRouting:
+		return "Route"
+	}
+	return fmt.Sprintf("ForwardingMethod(%d)", uint8(m))
+}
+
+// A TunnelType is an encapsulation.
+type TunnelType uint8
+
+// The encapsulations of IPVS.
+const (
+	IPIP TunnelType = iota
+	GUE
+	GRE
+)
+
+// String returns the name that ipvsadm uses: ipip, gue, gre.
+func (t TunnelType) String() string {
+	switch t {
+	case IPIP:
+		return "ipip"
+	case GUE:
+		return "gue"
+	case GRE:
+		return "gre"
+	}
+	return fmt.Sprintf("TunnelType(%d)", uint8(t))
+}
+
+// A TunnelChecksum says whether the outer header carries a checksum.
+type TunnelChecksum uint8
+
+// The checksum choices of --tun-nocsum, --tun-csum and --tun-remcsum.
+const (
+	NoChecksum TunnelChecksum = iota
+	Checksum
+	RemoteChecksum
+)
+
+// A Tunnel is how a tunnelled real server is reached.
+type Tunnel struct {
+	Type     TunnelType
+	Port     uint16 // GUE: destination UDP port
+	Checksum TunnelChecksum
+}
+
+// A NextHop is the interface and the MAC addresses that carry a packet to a
+// real server.
+type NextHop struct {
+	// InterfaceIndex is of the device that sends: for a VLAN interface its
+	// parent, with VLAN set.
+	InterfaceIndex int
+	InterfaceName  string
+	Source         MAC
+	Destination    MAC
+	VLAN           uint16 // 802.1Q VLAN identifier; 0 is untagged
+	MTU            int    // of the route: largest IP packet, bytes
+	// Problem is "" when packets can go, else why they can't, for a person to
+	// read: "no route to 198.51.100.11", "198.51.100.11 does not answer ARP on
+	// eth0".
+	Problem string
+}
+
+// Usable reports whether packets can go this way.
+func (h NextHop) Usable() bool { return h.Problem == "" && h.InterfaceIndex != 0 }
+
+// A MAC is an Ethernet address.
+type MAC [6]byte
+
+// String returns "02:00:00:00:00:01".
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
