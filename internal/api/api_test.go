@@ -1,0 +1,322 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A recorder is a Director that writes down what it was asked for, and answers
+// as it was told.
+type recorder struct {
+	calls       []string
+	refusal     error
+	services    []lvs.ServiceStatus
+	connections int
+	sent        int
+}
+
+func (r *recorder) did(format string, args ...any) error {
+	r.calls = append(r.calls, fmt.Sprintf(format, args...))
+	return r.refusal
+}
+
+func (r *recorder) Status(context.Context) (Status, error) {
+	return Status{Version: "v1", TableSize: 4096}, r.did("status")
+}
+func (r *recorder) Services(context.Context) ([]lvs.ServiceStatus, error) {
+	return r.services, r.did("services")
+}
+func (r *recorder) Service(_ context.Context, key lvs.ServiceKey) (lvs.ServiceStatus, error) {
+	return r.services[0], r.did("service %v", key)
+}
+func (r *recorder) AddService(_ context.Context, s lvs.Service) error {
+	return r.did("add service %+v", s)
+}
+func (r *recorder) EditService(_ context.Context, s lvs.Service) error {
+	return r.did("edit service %+v", s)
+}
+func (r *recorder) DeleteService(_ context.Context, key lvs.ServiceKey) error {
+	return r.did("delete service %v", key)
+}
+func (r *recorder) Clear(context.Context) error { return r.did("clear") }
+func (r *recorder) AddServer(_ context.Context, key lvs.ServiceKey, s lvs.RealServer) error {
+	return r.did("add server %v %+v", key, s)
+}
+func (r *recorder) EditServer(_ context.Context, key lvs.ServiceKey, s lvs.RealServer) error {
+	return r.did("edit server %v %+v", key, s)
+}
+func (r *recorder) DeleteServer(_ context.Context, key lvs.ServiceKey, s lvs.RealServerKey) error {
+	return r.did("delete server %v %v", key, s)
+}
+func (r *recorder) Zero(context.Context) error { return r.did("zero") }
+func (r *recorder) ZeroService(_ context.Context, key lvs.ServiceKey) error {
+	return r.did("zero %v", key)
+}
+func (r *recorder) Timeouts(context.Context) (lvs.Timeouts, error) {
+	return lvs.Timeouts{TCP: 900 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second}, r.did("timeouts")
+}
+func (r *recorder) SetTimeouts(_ context.Context, t lvs.Timeouts) error {
+	return r.did("set timeouts %v", t)
+}
+func (r *recorder) Connections(_ context.Context, visit func(lvs.Connection) error) error {
+	for r.sent = 0; r.sent < r.connections; r.sent++ {
+		if err := visit(numbered(r.sent)); err != nil {
+			return err
+		}
+	}
+	return r.refusal
+}
+
+// numbered returns a connection that tells its number by its client.
+func numbered(i int) lvs.Connection {
+	return lvs.Connection{
+		Protocol: lvs.TCP,
+		Client:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), uint16(i>>16)),
+		Virtual:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 100}), 80),
+		Server:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i % 16)}), 80),
+		State:    lvs.StateEstablished,
+		Expires:  900 * time.Second,
+		Packets:  7,
+		Bytes:    1234,
+	}
+}
+
+// serve serves d on a socket until the test ends, and returns its client.
+func serve(t testing.TB, d Director) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), SocketName)
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, l, NewHandler(d), slog.New(slog.DiscardHandler)) }()
+	client := NewClient(path)
+	t.Cleanup(func() {
+		client.Close()
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return client
+}
+
+func TestEveryCallArrives(t *testing.T) {
+	g := newGenerator(t)
+	d := &recorder{services: []lvs.ServiceStatus{g.serviceStatus(), g.serviceStatus()}}
+	c := serve(t, d)
+	ctx := t.Context()
+	service, server, key := g.service(), g.server(), g.key()
+	timeouts := lvs.Timeouts{TCP: 7 * time.Second}
+	for _, test := range []struct {
+		call func() error
+		want string
+	}{
+		{func() error { return c.AddService(ctx, service) }, fmt.Sprintf("add service %+v", service)},
+		{func() error { return c.EditService(ctx, service) }, fmt.Sprintf("edit service %+v", service)},
+		{func() error { return c.DeleteService(ctx, key) }, fmt.Sprintf("delete service %v", key)},
+		{func() error { return c.Clear(ctx) }, "clear"},
+		{func() error { return c.AddServer(ctx, key, server) }, fmt.Sprintf("add server %v %+v", key, server)},
+		{func() error { return c.EditServer(ctx, key, server) }, fmt.Sprintf("edit server %v %+v", key, server)},
+		{func() error { return c.DeleteServer(ctx, key, server.RealServerKey) },
+			fmt.Sprintf("delete server %v %v", key, server.RealServerKey)},
+		{func() error { return c.Zero(ctx) }, "zero"},
+		{func() error { return c.ZeroService(ctx, key) }, fmt.Sprintf("zero %v", key)},
+		{func() error { return c.SetTimeouts(ctx, timeouts) }, fmt.Sprintf("set timeouts %v", timeouts)},
+	} {
+		d.calls = nil
+		if err := test.call(); err != nil {
+			t.Errorf("%s: %v", test.want, err)
+		}
+		if diff := cmp.Diff([]string{test.want}, d.calls); diff != "" {
+			t.Errorf("-wanted +called:\n%s", diff)
+		}
+	}
+	services, err := c.Services(ctx)
+	if diff := cmp.Diff(d.services, services, compareAddresses); err != nil || diff != "" {
+		t.Errorf("services: %v\n%s", err, diff)
+	}
+	one, err := c.Service(ctx, key)
+	if diff := cmp.Diff(d.services[0], one, compareAddresses); err != nil || diff != "" {
+		t.Errorf("service: %v\n%s", err, diff)
+	}
+	if size, err := c.TableSize(ctx); err != nil || size != 4096 {
+		t.Errorf("table size: %d, %v", size, err)
+	}
+	if got, err := c.Timeouts(ctx); err != nil || got.TCP != 900*time.Second {
+		t.Errorf("timeouts: %v, %v", got, err)
+	}
+}
+
+func TestRefusalsPassWhole(t *testing.T) {
+	d := &recorder{}
+	c := serve(t, d)
+	for _, reason := range []error{
+		lvs.ErrServiceExists, lvs.ErrNoService, lvs.ErrServerExists, lvs.ErrNoServer, lvs.ErrSchedulerNotFound,
+		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported,
+	} {
+		d.refusal = fmt.Errorf("clear \u2014 100%% of it: %w", reason)
+		err := c.Clear(t.Context())
+		if !errors.Is(err, reason) {
+			t.Errorf("%v came back as %v", reason, err)
+		}
+		if err == nil || err.Error() != d.refusal.Error() {
+			t.Errorf("message %q came back as %q", d.refusal, err)
+		}
+	}
+	if len(refusals) != 9 {
+		t.Errorf("%d reasons travel, 9 are tested", len(refusals))
+	}
+	d.refusal = errors.New("read map: bad file descriptor")
+	if err := c.Clear(t.Context()); err == nil || err.Error() != d.refusal.Error() {
+		t.Errorf("message %q came back as %q", d.refusal, err)
+	}
+	if err := c.SetTimeouts(t.Context(), lvs.Timeouts{UDP: time.Millisecond}); !errors.Is(err, lvs.ErrInvalid) {
+		t.Errorf("a millisecond: %v", err)
+	}
+}
+
+func TestConnectionsStream(t *testing.T) {
+	for _, n := range []int{0, 1, connectionBatch - 1, connectionBatch, connectionBatch + 1, 5 * connectionBatch} {
+		c := serve(t, &recorder{connections: n})
+		got := 0
+		err := c.Connections(t.Context(), func(conn lvs.Connection) error {
+			if conn != numbered(got) {
+				return fmt.Errorf("connection %d: got %+v", got, conn)
+			}
+			got++
+			return nil
+		})
+		if err != nil || got != n {
+			t.Errorf("%d connections, %v, want %d", got, err, n)
+		}
+	}
+}
+
+func TestConnectionsEndEarly(t *testing.T) {
+	const many = 1 << 30 // more than anyone waits for
+	c := serve(t, &recorder{connections: many})
+	enough := errors.New("enough")
+	if err := c.Connections(t.Context(), func(lvs.Connection) error { return enough }); err != enough {
+		t.Errorf("visit's error: got %v", err)
+	}
+	refused := serve(t, &recorder{connections: 10, refusal: fmt.Errorf("read table: %w", lvs.ErrRange)})
+	seen := 0
+	err := refused.Connections(t.Context(), func(lvs.Connection) error { seen++; return nil })
+	if !errors.Is(err, lvs.ErrRange) {
+		t.Errorf("refusal within the stream: got %v", err)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), SocketName)
+	err := NewClient(path).Clear(t.Context())
+	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), path) {
+		t.Errorf("no socket: %v", err)
+	}
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := NewClient(path).Clear(t.Context()); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+func TestListen(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, SocketName)
+	for range 2 { // the second replaces what a killed director left
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("mode %v, want a socket of mode 0600", info.Mode())
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if _, err := Listen(filepath.Join(dir, strings.Repeat("x", 120), SocketName)); err == nil {
+		t.Error("a socket in a directory that is not there")
+	}
+}
+
+// The API is open to programs that know neither Go nor protobuf.
+func TestPlainJSON(t *testing.T) {
+	d := &recorder{}
+	c := serve(t, d)
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", c.socket) },
+	}}
+	defer client.CloseIdleConnections()
+	post := func(method, body string) (int, map[string]any) {
+		t.Helper()
+		response, err := client.Post("http://director/fairlead.v1.DirectorService/"+method, "application/json",
+			bytes.NewBufferString(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		raw, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := map[string]any{}
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		return response.StatusCode, answer
+	}
+	status, answer := post("AddService",
+		`{"service":{"key":{"protocol":"PROTOCOL_TCP","address":"192.0.2.100:80"},"scheduler":"wlc"}}`)
+	if status != http.StatusOK || len(d.calls) != 1 {
+		t.Errorf("add service: %d %v, calls %v", status, answer, d.calls)
+	}
+	status, answer = post("AddService", `{"service":{"key":{"protocol":"PROTOCOL_TCP","address":"nowhere"}}}`)
+	if status != http.StatusBadRequest || answer["code"] != "invalid_argument" {
+		t.Errorf("bad address: %d %v", status, answer)
+	}
+	if len(d.calls) != 1 {
+		t.Errorf("bad input reached the director: %v", d.calls)
+	}
+}
+
+// BenchmarkConnections is one connection from the table of a director to its
+// client, through the socket.
+func BenchmarkConnections(b *testing.B) {
+	c := serve(b, &recorder{connections: b.N})
+	b.ReportAllocs()
+	b.ResetTimer()
+	got := 0
+	if err := c.Connections(b.Context(), func(lvs.Connection) error { got++; return nil }); err != nil || got != b.N {
+		b.Fatalf("%d connections, %v", got, err)
+	}
+}

@@ -1,0 +1,70 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A Director is what the API reads and changes: the daemon itself, or a
+// [Client] of it. It is safe for concurrent use. A change is atomic: after an
+// error, nothing has changed. Errors wrap the lvs.Err... that names the reason.
+type Director interface {
+	Status(ctx context.Context) (Status, error)
+
+	// Services returns all services in the order in which they were added, each
+	// with its servers in the order in which schedulers walk them.
+	Services(ctx context.Context) ([]lvs.ServiceStatus, error)
+	// Service returns one of them, or lvs.ErrNoService.
+	Service(ctx context.Context, key lvs.ServiceKey) (lvs.ServiceStatus, error)
+	AddService(ctx context.Context, service lvs.Service) error
+	EditService(ctx context.Context, service lvs.Service) error
+	DeleteService(ctx context.Context, key lvs.ServiceKey) error
+	// Clear deletes every service. It stops at the first that cannot be deleted.
+	Clear(ctx context.Context) error
+
+	AddServer(ctx context.Context, key lvs.ServiceKey, server lvs.RealServer) error
+	EditServer(ctx context.Context, key lvs.ServiceKey, server lvs.RealServer) error
+	DeleteServer(ctx context.Context, key lvs.ServiceKey, server lvs.RealServerKey) error
+
+	// Zero zeroes the counters of all services and servers, ZeroService those
+	// of one service and its servers.
+	Zero(ctx context.Context) error
+	ZeroService(ctx context.Context, key lvs.ServiceKey) error
+
+	Timeouts(ctx context.Context) (lvs.Timeouts, error)
+	// SetTimeouts leaves a timeout whose value is zero as it is.
+	SetTimeouts(ctx context.Context, timeouts lvs.Timeouts) error
+
+	// Connections calls visit with every entry of the connection table, in the
+	// order of the table, until visit returns an error, which it then returns.
+	Connections(ctx context.Context, visit func(lvs.Connection) error) error
+}
+
+// A Status is what a director tells of itself.
+type Status struct {
+	Version string
+	// Uptime is of the daemon; forwarding may be older.
+	Uptime     time.Duration
+	Interfaces []Interface
+	// TableSize is how many connections fit; TableUsed is how many entries were
+	// in use when the table was last swept.
+	TableSize int
+	TableUsed int
+	Verdicts  []Verdict
+}
+
+// An Interface is one that the data plane is attached to.
+type Interface struct {
+	Name string
+	Mode string // "native" or "generic"
+}
+
+// A Verdict says how often packets left the data plane by one way out.
+type Verdict struct {
+	Name    string
+	Kind    string // "normal", "misconfiguration" or "bug"
+	Meaning string
+	Packets uint64
+}
