@@ -47,15 +47,26 @@ func newRootCommand(env Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "fairlead",
 		Short:         "Linux Virtual Server for today's kernels",
+		Example:       "  fairlead lab\n  fairlead director --interface eth0\n  fairlead ipvsadm -Ln",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+	})
 	root.AddCommand(
 		newLabCommand(env),
+		newDirectorCommand(env),
+		newIpvsadmCommand(env),
+		newIpvsadmSaveCommand(env),
+		newIpvsadmRestoreCommand(env),
+		newStatusCommand(env),
 		newBenchCommand(env),
+		newVersionCommand(env),
 	)
 	return root
 }

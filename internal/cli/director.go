@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/director"
+)
+
+const (
+	runDirVariable = "FAIRLEAD_RUN_DIR"
+	defaultRunDir  = "/run/fairlead"
+)
+
+// runDir returns the run directory of the director that commands speak to when
+// no option names one.
+func runDir(env Env) string {
+	if dir := env.Getenv(runDirVariable); dir != "" {
+		return dir
+	}
+	return defaultRunDir
+}
+
+// runDirFlag gives cmd and the commands below it the option --run-dir.
+func runDirFlag(cmd *cobra.Command, env Env, dir *string) {
+	cmd.PersistentFlags().StringVar(dir, "run-dir", runDir(env),
+		"the director's run `directory`; also from "+runDirVariable)
+}
+
+// clientOf returns a client of the director that has the run directory dir.
+func clientOf(dir string) *api.Client { return api.NewClient(filepath.Join(dir, api.SocketName)) }
+
+func newDirectorCommand(env Env) *cobra.Command {
+	var cfg director.Config
+	var mode string
+	cmd := &cobra.Command{
+		Use:   "director --interface NAME[,NAME...]",
+		Short: "Run the director: load the data plane, attach it, serve the API",
+		Long: `Run the director in the foreground, until SIGTERM or SIGINT.
+
+It loads the data plane, or takes over the one that an earlier director left,
+attaches it to the interfaces on which packets for virtual services come in,
+keeps the next hops of the real servers fresh, and serves the API on
+director.sock in the run directory.
+
+Forwarding goes on when the director stops or is killed; "fairlead director
+unload" ends it. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, and
+CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if there is none.`,
+		Example: `  fairlead director --interface eth0
+  fairlead director --interface eth0,eth1 --connections 4000000
+  fairlead director --interface eth0 --run-dir /run/fairlead-blue`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			modes := []dataplane.Mode{"auto", "native", "generic"}
+			cfg.Mode = dataplane.Mode(mode)
+			switch {
+			case len(cfg.Interfaces) == 0:
+				return errors.New("no interface: name those on which packets come in: fairlead director --interface eth0")
+			case !slices.Contains(modes, cfg.Mode):
+				return fmt.Errorf("--mode %s: want auto, native or generic", mode)
+			case cfg.Connections < 0:
+				return fmt.Errorf("--connections %d: want how many must fit, or 0 for the default", cfg.Connections)
+			}
+			cfg.Version = versionName()
+			cfg.NotifySocket = env.Getenv("NOTIFY_SOCKET")
+			cfg.Log = slog.New(slog.NewTextHandler(env.Stderr, nil))
+			signal.Ignore(syscall.SIGHUP)
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return director.Run(ctx, cfg)
+		},
+	}
+	runDirFlag(cmd, env, &cfg.RunDir)
+	flags := cmd.Flags()
+	flags.StringSliceVarP(&cfg.Interfaces, "interface", "i", nil, "`names` of the interfaces that packets come in on")
+	flags.IntVar(&cfg.Connections, "connections", 0, "how `many` connections must fit into the table (0: 500000)")
+	flags.StringVar(&mode, "mode", "auto", "XDP `mode`: native (in the driver), generic, or auto: native where it works")
+	cmd.AddCommand(newUnloadCommand(env, &cfg.RunDir))
+	return cmd
+}
+
+func newUnloadCommand(env Env, dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unload",
+		Short: "End forwarding: detach the data plane and remove all that is pinned",
+		Long: `Detach the data plane from its interfaces and remove all that directors left in
+the run directory: what is pinned, with its services and connections, the bpffs
+if a director mounted it, the socket. The director must not run. Doing it again
+does nothing.`,
+		Example: `  fairlead director unload
+  fairlead director unload --run-dir /run/fairlead-blue`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return director.Unload(*dir, slog.New(slog.NewTextHandler(env.Stderr, nil)))
+		},
+	}
+}

@@ -1,0 +1,146 @@
+package director
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// What a director takes, and what it refuses in which order: what IPVS refuses
+// in IPVS's order, then what this version has not yet.
+
+// schedulers are those that the data plane has.
+var schedulers = [...]lvs.Scheduler{
+	lvs.RoundRobin, lvs.WeightedRoundRobin, lvs.LeastConnection, lvs.WeightedLeastConnection,
+	lvs.ShortestExpectedDelay, lvs.NeverQueue,
+}
+
+// checkService returns why s is refused, nil if it is not.
+func checkService(s lvs.Service) error {
+	if !s.Scheduler.Known() {
+		return fmt.Errorf("scheduler %q: %w", s.Scheduler, lvs.ErrSchedulerNotFound)
+	}
+	if s.PersistenceEngine != "" && s.PersistenceEngine != "sip" {
+		return fmt.Errorf("persistence engine %q: %w", s.PersistenceEngine, lvs.ErrSchedulerNotFound)
+	}
+	if err := checkServiceKey(s); err != nil {
+		return err
+	}
+	switch {
+	case s.PersistenceTimeout != 0:
+		return unsupported("persistence")
+	case s.PersistenceEngine != "":
+		return unsupported("persistence engine %q", s.PersistenceEngine)
+	case s.OnePacket:
+		return unsupported("one-packet scheduling")
+	case !slices.Contains(schedulers[:], s.Scheduler):
+		return unsupported("scheduler %q", s.Scheduler)
+	case s.SchedulerFlags != 0:
+		return unsupported("scheduler flags")
+	}
+	return nil
+}
+
+func checkServiceKey(s lvs.Service) error {
+	switch {
+	case s.Mark != 0:
+		return unsupported("firewall marks")
+	case s.Protocol == lvs.SCTP:
+		return unsupported("SCTP")
+	case s.Protocol != lvs.TCP && s.Protocol != lvs.UDP:
+		return fmt.Errorf("protocol %s: %w: want TCP or UDP", s.Protocol, lvs.ErrInvalid)
+	case s.Port == 0 && s.PersistenceTimeout == 0:
+		return fmt.Errorf("port 0: %w: want 1 to 65535; all ports is for persistent services", lvs.ErrInvalid)
+	}
+	return checkUnicast("virtual address", s.Address)
+}
+
+// checkThresholds is apart from checkServer because IPVS looks at them first,
+// even before it says that a server exists already.
+func checkThresholds(s lvs.RealServer) error {
+	switch {
+	case s.Weight > math.MaxInt32:
+		return fmt.Errorf("weight %d: %w: want 0 to %d", s.Weight, lvs.ErrRange, math.MaxInt32)
+	case s.LowerThreshold > s.UpperThreshold:
+		return fmt.Errorf("lower threshold %d: %w: the upper threshold is %d", s.LowerThreshold, lvs.ErrRange, s.UpperThreshold)
+	}
+	return nil
+}
+
+// checkServer returns why s is refused as a server of the service, nil if it is
+// not. isLocal tells the director's own addresses.
+func checkServer(service lvs.ServiceKey, s lvs.RealServer, isLocal func(netip.Addr) (bool, error)) error {
+	if err := checkUnicast("address", s.Address); err != nil {
+		return err
+	}
+	switch {
+	case s.Method == lvs.Tunnelling:
+		return unsupported("tunnelling")
+	case s.Method == lvs.Masquerading:
+		return unsupported("masquerading")
+	case s.Method == lvs.Local:
+		return unsupported("local real server")
+	case s.Method != lvs.DirectRouting:
+		return fmt.Errorf("forwarding method %s: %w", s.Method, lvs.ErrInvalid)
+	case s.Address.Is4() != service.Address.Is4():
+		return fmt.Errorf("address %s: %w: the virtual address is of the other family, which needs tunnelling",
+			s.Address, lvs.ErrInvalid)
+	case s.Port != service.Port:
+		return fmt.Errorf("port %d: %w: direct routing does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
+	}
+	local, err := isLocal(s.Address)
+	if err != nil {
+		return err
+	}
+	if local {
+		return unsupported("local real server (%s is an address of this director)", s.Address)
+	}
+	return nil
+}
+
+// checkUnicast refuses what is no address of one host that others can reach.
+func checkUnicast(what string, addr netip.Addr) error {
+	limitedBroadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr == limitedBroadcast {
+		return fmt.Errorf("%s %s: %w: want a unicast address", what, addr, lvs.ErrInvalid)
+	}
+	if addr.Is6() && addr.IsLinkLocalUnicast() {
+		return fmt.Errorf("%s %s: %w: a link-local address does not say on which link", what, addr, lvs.ErrInvalid)
+	}
+	return nil
+}
+
+func checkTimeouts(t lvs.Timeouts) error {
+	for _, d := range []time.Duration{t.TCP, t.TCPFin, t.UDP} {
+		if d < 0 || d > api.MaxTimeout || d%time.Second != 0 {
+			return fmt.Errorf("timeout %s: %w: want whole seconds, 0 to 31 days", d, lvs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), lvs.ErrUnsupported)
+}
+
+// isLocalAddress reports whether addr is one of this host, in the network
+// namespace of the process.
+func isLocalAddress(addr netip.Addr) (bool, error) {
+	if addr.IsLoopback() {
+		return true, nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false, fmt.Errorf("list the addresses of this host: %w", err)
+	}
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().WithZone("") == addr
+	}), nil
+}

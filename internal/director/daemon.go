@@ -1,0 +1,242 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/neighbor"
+)
+
+const (
+	sweepInterval = time.Second
+	// rateInterval is the kernel's, which the arithmetic of estimate supposes.
+	rateInterval = 2 * time.Second
+)
+
+// A Config says how a director runs.
+type Config struct {
+	// RunDir holds all that a director leaves in the file system: its lock,
+	// its socket, and in bpf/ what is pinned. One director a run directory.
+	RunDir string
+	// Interfaces are those on which packets for virtual services come in.
+	Interfaces []string
+	// Connections is how many must fit into the table; 0 is the plane's default.
+	Connections int
+	Mode        dataplane.Mode
+	Version     string
+	// NotifySocket is the $NOTIFY_SOCKET of a service manager, or "".
+	NotifySocket string
+	Log          *slog.Logger
+}
+
+// Run is the daemon: it takes over what is pinned in the run directory or
+// starts anew, attaches to the interfaces, and serves the API until ctx ends.
+// It then removes its socket and returns nil; what is pinned stays, and
+// forwarding goes on. It returns an error that wraps [ErrRunning] if another
+// director has the run directory.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if err := checkPrivileges(); err != nil {
+		return fmt.Errorf("start director: %w", err)
+	}
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	lock, err := takeLock(cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	p, err := openPlane(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	attached, err := p.Attach(cfg.Interfaces)
+	if err != nil {
+		return err
+	}
+	w, err := neighbor.New(cfg.Log)
+	if err != nil {
+		return err
+	}
+	d, err := newDirector(p, w, cfg.Log, isLocalAddress)
+	if err != nil {
+		w.Close()
+		return err
+	}
+	w.Prune() // what a director that was killed watched, and nobody needs now
+	d.version = cfg.Version
+	for _, a := range attached {
+		d.interfaces = append(d.interfaces, api.Interface{Name: a.Interface, Mode: string(a.Mode)})
+		cfg.Log.Info("attached", "interface", a.Interface, "mode", a.Mode)
+	}
+	return d.run(ctx, cfg, w)
+}
+
+func openPlane(cfg Config) (*dataplane.Plane, error) {
+	dir := pinDir(cfg.RunDir)
+	mounted, err := mountBPF(dir)
+	if err != nil {
+		return nil, err
+	}
+	if mounted && inPrivateMounts() {
+		cfg.Log.Warn("the bpffs is mounted in a private mount namespace (is this `ip netns exec`?): "+
+			"when the last process in it ends, forwarding ends with it. To let it survive, run "+
+			"`mount -t bpf bpf "+dir+"` in the system's mount namespace beforehand, "+
+			"or start the director by `nsenter --net=/run/netns/NAME`", "path", dir)
+	}
+	p, err := dataplane.Open(dataplane.Config{PinDir: dir, Connections: cfg.Connections, Mode: cfg.Mode})
+	if err != nil {
+		return nil, err
+	}
+	cfg.Log.Info("data plane open", "path", dir, "took_over", p.TookOver(), "connections", p.TableSize())
+	return p, nil
+}
+
+// run serves until ctx ends or a part of the daemon fails.
+func (d *Director) run(ctx context.Context, cfg Config, w *neighbor.Watcher) error {
+	socket := filepath.Join(cfg.RunDir, api.SocketName)
+	l, err := api.Listen(socket)
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer os.Remove(socket)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.Run(ctx) })
+	group.Go(func() error { d.followNextHops(w.Updates()); return nil })
+	group.Go(func() error { d.every(ctx, sweepInterval, d.sweep); return nil })
+	group.Go(func() error { d.every(ctx, rateInterval, d.estimate); return nil })
+	group.Go(func() error { return api.Serve(ctx, l, api.NewHandler(d), d.log) })
+	group.Go(func() error {
+		d.tell(cfg.NotifySocket, "READY=1")
+		<-ctx.Done()
+		d.tell(cfg.NotifySocket, "STOPPING=1")
+		return nil
+	})
+	d.log.Info("ready", "socket", socket, "pid", os.Getpid())
+	err = group.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("director stopped: %w", err)
+	}
+	d.log.Info("stopped; what is pinned stays, and forwarding goes on", "path", pinDir(cfg.RunDir))
+	return nil
+}
+
+func (d *Director) tell(socket, state string) {
+	if err := notify(socket, state); err != nil {
+		d.log.Warn("service manager not told", "state", state, "cause", err)
+	}
+}
+
+// followNextHops learns until updates is closed.
+func (d *Director) followNextHops(updates <-chan neighbor.Update) {
+	for u := range updates {
+		d.hops.learn(u.Address, u.NextHop)
+	}
+}
+
+// every calls do at each interval until ctx ends. It logs the first of a row of
+// errors that say the same.
+func (d *Director) every(ctx context.Context, interval time.Duration, do func() error) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := do()
+		if err != nil && err.Error() != last {
+			d.log.Error("periodic work", "cause", err)
+		}
+		last = ""
+		if err != nil {
+			last = err.Error()
+		}
+	}
+}
+
+// Unload removes all that directors left in runDir: it detaches the data plane,
+// removes what is pinned, the bpffs if a director mounted it, the neighbour
+// entries in the network namespace of the calling thread, the socket and the
+// lock. Forwarding ends. It returns an error that wraps [ErrRunning] while a
+// director runs there, and nil if there was nothing.
+func Unload(runDir string, log *slog.Logger) error {
+	if _, err := os.Stat(runDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := checkPrivileges(); err != nil {
+		return fmt.Errorf("unload director: %w", err)
+	}
+	lock, err := takeLock(runDir)
+	if err != nil {
+		return err
+	}
+	if err := unload(runDir, log); err != nil {
+		lock.release()
+		return err
+	}
+	return lock.remove()
+}
+
+func unload(runDir string, log *slog.Logger) error {
+	dir := pinDir(runDir)
+	switch is, err := isBPF(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return removeSocket(runDir)
+	case err != nil:
+		return err
+	case is:
+		if err := dataplane.Unload(dir); err != nil {
+			return err
+		}
+		if err := forgetNeighbours(log); err != nil {
+			return err
+		}
+	}
+	plain, err := unmountOurs(dir)
+	if err != nil {
+		return err
+	}
+	if plain {
+		if err := os.Remove(dir); err != nil {
+			return fmt.Errorf("remove the directory of what was pinned: %w", err)
+		}
+	}
+	return removeSocket(runDir)
+}
+
+// forgetNeighbours takes away the neighbour entries that no director needs any
+// more: a watcher that watches nothing prunes them all.
+func forgetNeighbours(log *slog.Logger) error {
+	w, err := neighbor.New(log)
+	if err != nil {
+		return err
+	}
+	w.Prune()
+	ended, end := context.WithCancel(context.Background())
+	end()
+	return w.Run(ended)
+}
+
+// removeSocket removes the socket that a killed director left.
+func removeSocket(runDir string) error {
+	err := os.Remove(filepath.Join(runDir, api.SocketName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the director's socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A plane is what a director needs of the data plane; *dataplane.Plane is one.
+// It is safe for concurrent use.
+type plane interface {
+	AddService(lvs.Service) error
+	EditService(lvs.Service) error
+	DeleteService(lvs.ServiceKey) error
+	AddServer(lvs.ServiceKey, lvs.RealServer) error
+	EditServer(lvs.ServiceKey, lvs.RealServer) error
+	DeleteServer(lvs.ServiceKey, lvs.RealServerKey) error
+	Services() ([]lvs.ServiceStatus, error)
+	Zero(lvs.ServiceKey) error
+	Timeouts() lvs.Timeouts
+	SetTimeouts(lvs.Timeouts) error
+	SetNextHop(netip.Addr, lvs.NextHop) error
+	Sweep() (dataplane.SweepResult, error)
+	Connections() iter.Seq[lvs.Connection]
+	TableSize() int
+	Verdicts() ([]dataplane.VerdictCount, error)
+}
+
+var _ plane = (*dataplane.Plane)(nil)
+
+// A Director carries out what the API asks for. It is safe for concurrent use.
+type Director struct {
+	plane      plane
+	hops       *hopTable
+	rates      *estimator
+	log        *slog.Logger
+	version    string
+	interfaces []api.Interface
+	isLocal    func(netip.Addr) (bool, error)
+	started    time.Time
+	used       atomic.Int64 // entries of the connection table
+
+	// mu is held through a change. services is what the plane has.
+	mu       sync.Mutex
+	services map[lvs.ServiceKey]map[lvs.RealServerKey]struct{}
+}
+
+var _ api.Director = (*Director)(nil)
+
+// newDirector returns a director of p, with the services that p has already.
+// What w finds is to be given to hops.learn.
+func newDirector(p plane, w watcher, log *slog.Logger, isLocal func(netip.Addr) (bool, error)) (*Director, error) {
+	services, err := p.Services()
+	if err != nil {
+		return nil, fmt.Errorf("read the services of the data plane: %w", err)
+	}
+	d := &Director{
+		plane:    p,
+		hops:     newHopTable(w, p, log),
+		rates:    newEstimator(services),
+		log:      log,
+		isLocal:  isLocal,
+		started:  time.Now(),
+		services: map[lvs.ServiceKey]map[lvs.RealServerKey]struct{}{},
+	}
+	for _, service := range services {
+		servers := map[lvs.RealServerKey]struct{}{}
+		for _, server := range service.Servers {
+			servers[server.RealServerKey] = struct{}{}
+			d.hops.hold(server.Address)
+		}
+		d.services[service.ServiceKey] = servers
+	}
+	return d, nil
+}
+
+// Status implements [api.Director].
+func (d *Director) Status(context.Context) (api.Status, error) {
+	counts, err := d.plane.Verdicts()
+	if err != nil {
+		return api.Status{}, fmt.Errorf("read verdicts: %w", err)
+	}
+	status := api.Status{
+		Version:    d.version,
+		Uptime:     time.Since(d.started),
+		Interfaces: d.interfaces,
+		TableSize:  d.plane.TableSize(),
+		TableUsed:  int(d.used.Load()),
+	}
+	for _, c := range counts {
+		status.Verdicts = append(status.Verdicts, api.Verdict(c))
+	}
+	return status, nil
+}
+
+// Services implements [api.Director].
+func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
+	services, err := d.plane.Services()
+	if err != nil {
+		return nil, fmt.Errorf("list services: %w", err)
+	}
+	d.rates.fill(services)
+	return services, nil
+}
+
+// Service implements [api.Director].
+func (d *Director) Service(ctx context.Context, key lvs.ServiceKey) (lvs.ServiceStatus, error) {
+	services, err := d.Services(ctx)
+	if err != nil {
+		return lvs.ServiceStatus{}, err
+	}
+	i := slices.IndexFunc(services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+	if i < 0 {
+		return lvs.ServiceStatus{}, fmt.Errorf("list service %s: %w", key, lvs.ErrNoService)
+	}
+	return services[i], nil
+}
+
+// AddService implements [api.Director].
+func (d *Director) AddService(_ context.Context, service lvs.Service) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.addService(service); err != nil {
+		return fmt.Errorf("add service %s: %w", service.ServiceKey, err)
+	}
+	d.log.Info("service added", "service", service.ServiceKey, "scheduler", service.Scheduler)
+	return nil
+}
+
+func (d *Director) addService(service lvs.Service) error {
+	if _, ok := d.services[service.ServiceKey]; ok {
+		return lvs.ErrServiceExists
+	}
+	if err := checkService(service); err != nil {
+		return err
+	}
+	if err := d.plane.AddService(withoutIdleMask(service)); err != nil {
+		return err
+	}
+	d.services[service.ServiceKey] = map[lvs.RealServerKey]struct{}{}
+	return nil
+}
+
+// EditService implements [api.Director].
+func (d *Director) EditService(_ context.Context, service lvs.Service) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.editService(service); err != nil {
+		return fmt.Errorf("edit service %s: %w", service.ServiceKey, err)
+	}
+	d.log.Info("service edited", "service", service.ServiceKey, "scheduler", service.Scheduler)
+	return nil
+}
+
+func (d *Director) editService(service lvs.Service) error {
+	if _, ok := d.services[service.ServiceKey]; !ok {
+		return lvs.ErrNoService
+	}
+	if err := checkService(service); err != nil {
+		return err
+	}
+	return d.plane.EditService(withoutIdleMask(service))
+}
+
+// withoutIdleMask replaces the mask of a service that is not persistent, which
+// IPVS takes and never reads.
+func withoutIdleMask(service lvs.Service) lvs.Service {
+	if service.PersistenceTimeout == 0 {
+		service.PersistenceMask = lvs.FullPersistenceMask(service.Address)
+	}
+	return service
+}
+
+// DeleteService implements [api.Director].
+func (d *Director) DeleteService(_ context.Context, key lvs.ServiceKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deleteService(key)
+}
+
+func (d *Director) deleteService(key lvs.ServiceKey) error {
+	servers, ok := d.services[key]
+	if !ok {
+		return fmt.Errorf("delete service %s: %w", key, lvs.ErrNoService)
+	}
+	if err := d.plane.DeleteService(key); err != nil {
+		return fmt.Errorf("delete service %s: %w", key, err)
+	}
+	delete(d.services, key)
+	for server := range servers {
+		d.hops.release(server.Address)
+	}
+	d.log.Info("service deleted", "service", key)
+	return nil
+}
+
+// Clear implements [api.Director].
+func (d *Director) Clear(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range slices.Collect(maps.Keys(d.services)) {
+		if err := d.deleteService(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddServer implements [api.Director]. It waits a moment for the server's next
+// hop, so that the first packets to it have one.
+func (d *Director) AddServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.addServer(key, server); err != nil {
+		return fmt.Errorf("add real server %s to %s: %w", server.RealServerKey, key, err)
+	}
+	d.log.Info("real server added", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
+	return nil
+}
+
+func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
+	servers, ok := d.services[key]
+	if !ok {
+		return lvs.ErrNoService
+	}
+	if err := checkThresholds(server); err != nil {
+		return err
+	}
+	if _, ok := servers[server.RealServerKey]; ok {
+		return lvs.ErrServerExists
+	}
+	if err := checkServer(key, server, d.isLocal); err != nil {
+		return err
+	}
+	d.hops.hold(server.Address)
+	d.hops.wait(server.Address)
+	if err := d.plane.AddServer(key, server); err != nil {
+		d.hops.release(server.Address)
+		return err
+	}
+	servers[server.RealServerKey] = struct{}{}
+	if err := d.hops.write(server.Address); err != nil {
+		// The server is there; that nothing reaches it is a state, shown as such.
+		d.log.Error("next hop not written", "realserver", server.Address, "cause", err)
+	}
+	return nil
+}
+
+// EditServer implements [api.Director].
+func (d *Director) EditServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.editServer(key, server); err != nil {
+		return fmt.Errorf("edit real server %s of %s: %w", server.RealServerKey, key, err)
+	}
+	d.log.Info("real server edited", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
+	return nil
+}
+
+func (d *Director) editServer(key lvs.ServiceKey, server lvs.RealServer) error {
+	servers, ok := d.services[key]
+	if !ok {
+		return lvs.ErrNoService
+	}
+	if err := checkThresholds(server); err != nil {
+		return err
+	}
+	if _, ok := servers[server.RealServerKey]; !ok {
+		return lvs.ErrNoServer
+	}
+	if err := checkServer(key, server, d.isLocal); err != nil {
+		return err
+	}
+	return d.plane.EditServer(key, server)
+}
+
+// DeleteServer implements [api.Director].
+func (d *Director) DeleteServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServerKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.deleteServer(key, server); err != nil {
+		return fmt.Errorf("delete real server %s of %s: %w", server, key, err)
+	}
+	d.log.Info("real server deleted", "service", key, "realserver", server)
+	return nil
+}
+
+func (d *Director) deleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error {
+	servers, ok := d.services[key]
+	if !ok {
+		return lvs.ErrNoService
+	}
+	if _, ok := servers[server]; !ok {
+		return lvs.ErrNoServer
+	}
+	if err := d.plane.DeleteServer(key, server); err != nil {
+		return err
+	}
+	delete(servers, server)
+	d.hops.release(server.Address)
+	return nil
+}
+
+// Zero implements [api.Director].
+func (d *Director) Zero(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key := range d.services {
+		if err := d.zero(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ZeroService implements [api.Director].
+func (d *Director) ZeroService(_ context.Context, key lvs.ServiceKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.zero(key)
+}
+
+func (d *Director) zero(key lvs.ServiceKey) error {
+	if _, ok := d.services[key]; !ok {
+		return fmt.Errorf("zero service %s: %w", key, lvs.ErrNoService)
+	}
+	if err := d.plane.Zero(key); err != nil {
+		return fmt.Errorf("zero service %s: %w", key, err)
+	}
+	d.rates.zero(key)
+	return nil
+}
+
+// Timeouts implements [api.Director].
+func (d *Director) Timeouts(context.Context) (lvs.Timeouts, error) { return d.plane.Timeouts(), nil }
+
+// SetTimeouts implements [api.Director].
+func (d *Director) SetTimeouts(_ context.Context, timeouts lvs.Timeouts) error {
+	err := checkTimeouts(timeouts)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		err = d.plane.SetTimeouts(timeouts)
+	}
+	if err != nil {
+		return fmt.Errorf("set timeouts: %w", err)
+	}
+	now := d.plane.Timeouts()
+	d.log.Info("timeouts set", "tcp", now.TCP, "tcpfin", now.TCPFin, "udp", now.UDP)
+	return nil
+}
+
+// Connections implements [api.Director].
+func (d *Director) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
+	for c := range d.plane.Connections() {
+		if err := visit(c); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// sweep frees the expired entries of the connection table.
+func (d *Director) sweep() error {
+	result, err := d.plane.Sweep()
+	if err != nil {
+		return fmt.Errorf("sweep the connection table: %w", err)
+	}
+	d.used.Store(int64(result.Used))
+	return nil
+}
+
+// estimate ends one interval of the rates.
+func (d *Director) estimate() error {
+	services, err := d.plane.Services()
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	d.rates.interval(services)
+	return nil
+}

@@ -1,0 +1,141 @@
+package director
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+const (
+	// resolveWait is how long the addition of a real server waits for its next
+	// hop, so that its first packets find one: many times what ARP takes on a
+	// link.
+	resolveWait = 100 * time.Millisecond
+	// noWaitAfter is for how long nobody waits after a wait that was in vain,
+	// so that a table full of dead servers is restored quickly.
+	noWaitAfter = time.Second
+)
+
+// A watcher finds next hops and tells what it found elsewhere.
+type watcher interface {
+	Watch(addr netip.Addr)
+	Forget(addr netip.Addr)
+}
+
+// A hopTable watches the next hop of each address that real servers have, as
+// long as there is such a server, and writes what it learns to the plane. It is
+// safe for concurrent use.
+type hopTable struct {
+	watcher watcher
+	plane   plane
+	log     *slog.Logger
+
+	mu          sync.Mutex
+	addresses   map[netip.Addr]*hopEntry
+	noWaitUntil time.Time
+}
+
+// A hopEntry is one watched address.
+type hopEntry struct {
+	servers int
+	hop     lvs.NextHop
+	// known is closed when hop was learnt.
+	known chan struct{}
+}
+
+func newHopTable(w watcher, p plane, log *slog.Logger) *hopTable {
+	return &hopTable{watcher: w, plane: p, log: log, addresses: map[netip.Addr]*hopEntry{}}
+}
+
+// hold watches addr on behalf of one real server more.
+func (t *hopTable) hold(addr netip.Addr) {
+	t.mu.Lock()
+	entry, ok := t.addresses[addr]
+	if !ok {
+		entry = &hopEntry{known: make(chan struct{})}
+		t.addresses[addr] = entry
+	}
+	entry.servers++
+	t.mu.Unlock()
+	if !ok {
+		t.watcher.Watch(addr)
+	}
+}
+
+// release is what undoes one hold.
+func (t *hopTable) release(addr netip.Addr) {
+	t.mu.Lock()
+	entry := t.addresses[addr]
+	entry.servers--
+	last := entry.servers == 0
+	if last {
+		delete(t.addresses, addr)
+	}
+	t.mu.Unlock()
+	if last {
+		t.watcher.Forget(addr)
+	}
+}
+
+// wait returns when the next hop of addr, which is held, is known, or after a
+// bounded time without.
+func (t *hopTable) wait(addr netip.Addr) {
+	t.mu.Lock()
+	known := t.addresses[addr].known
+	patient := !time.Now().Before(t.noWaitUntil)
+	t.mu.Unlock()
+	if !patient {
+		return
+	}
+	timer := time.NewTimer(resolveWait)
+	defer timer.Stop()
+	select {
+	case <-known:
+	case <-timer.C:
+		t.mu.Lock()
+		t.noWaitUntil = time.Now().Add(noWaitAfter)
+		t.mu.Unlock()
+	}
+}
+
+// write gives the plane the next hop of addr, which is held, if it is known: for
+// a server that was just added.
+func (t *hopTable) write(addr netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entry := t.addresses[addr]
+	select {
+	case <-entry.known:
+		return t.plane.SetNextHop(addr, entry.hop)
+	default:
+		return nil
+	}
+}
+
+// learn takes a next hop that the watcher found.
+func (t *hopTable) learn(addr netip.Addr, hop lvs.NextHop) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entry, ok := t.addresses[addr]
+	if !ok {
+		return // forgotten while the news was under way
+	}
+	entry.hop = hop
+	select {
+	case <-entry.known:
+	default:
+		close(entry.known)
+	}
+	if err := t.plane.SetNextHop(addr, hop); err != nil {
+		t.log.Error("next hop not written", "realserver", addr, "cause", err)
+		return
+	}
+	if !hop.Usable() {
+		t.log.Warn("no next hop", "realserver", addr, "cause", hop.Problem)
+		return
+	}
+	t.log.Info("next hop", "realserver", addr, "interface", hop.InterfaceName, "mac", hop.Destination, "vlan", hop.VLAN)
+}
