@@ -1,0 +1,81 @@
+package journey
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// WriteTable writes the story as a table for people. A MAC address that the
+// host changed on the packet's way through it is marked with a star.
+func (st Story) WriteTable(w io.Writer) error {
+	rows := [][]string{{"STEP", "AT", "", "WHAT", "SOURCE MAC", "", "", "DESTINATION MAC", "", "SOURCE IP", "", "DESTINATION IP"}}
+	for _, step := range st.Steps {
+		rows = append(rows, step.row())
+	}
+	widths := widths(rows)
+	out := bufio.NewWriter(w)
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				line.WriteString(pad + cell)
+				continue
+			}
+			line.WriteString(gap(i) + cell + pad)
+		}
+		fmt.Fprintln(out, strings.TrimRight(line.String(), " "))
+	}
+	return out.Flush()
+}
+
+func (s Step) row() []string {
+	what := s.What
+	switch {
+	case s.Detail == "":
+	case strings.HasSuffix(s.Detail, "?"), strings.HasSuffix(s.Detail, " is here"):
+		what += ": " + s.Detail
+	default:
+		what += ", " + s.Detail
+	}
+	arrow := "<-"
+	if s.Direction == Out {
+		arrow = "->"
+	}
+	return []string{
+		fmt.Sprint(s.Step), s.At, arrow, what,
+		star(s.NewSourceMAC) + s.SourceMAC, s.SourceHost, "->",
+		star(s.NewDestinationMAC) + s.DestinationMAC, s.DestinationHost,
+		s.Source.String(), "->", s.Destination.String(),
+	}
+}
+
+func star(changed bool) string {
+	if changed {
+		return "*"
+	}
+	return " "
+}
+
+// gap returns what stands before the column: a host's name and an arrow stand
+// close to what they belong to.
+func gap(column int) string {
+	switch column {
+	case 2, 5, 6, 7, 8, 10, 11:
+		return " "
+	}
+	return "  "
+}
+
+func widths(rows [][]string) []int {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return widths
+}
