@@ -1,0 +1,241 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const bridge = "br0"
+
+// build makes the namespaces, the switch and every host on it.
+func (l *Lab) build(ctx context.Context) error {
+	if err := l.createHost(Switch); err != nil {
+		return err
+	}
+	if err := l.within(Switch, buildSwitch); err != nil {
+		return fmt.Errorf("build switch: %w", err)
+	}
+	for _, host := range l.hosts {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if err := l.createHost(host.Name); err != nil {
+			return err
+		}
+		if err := l.plug(host); err != nil {
+			return fmt.Errorf("build host %s: %w", host.Name, err)
+		}
+	}
+	return nil
+}
+
+func (l *Lab) createHost(name string) error {
+	ns, err := createNamespace(l.namespacePath(name))
+	if err != nil {
+		return err
+	}
+	l.namespaces[name] = ns
+	return nil
+}
+
+// plug gives the host its interface, with the other end on the switch, and its
+// addresses.
+func (l *Lab) plug(host Host) error {
+	err := l.within(host.Name, func() error { return prepareHost(host.Name) })
+	if err != nil {
+		return err
+	}
+	peer := netlink.NsFd(l.namespaces[host.Name].handle)
+	if err := l.within(Switch, func() error { return addPort(host, peer) }); err != nil {
+		return err
+	}
+	return l.within(host.Name, func() error { return addressHost(host) })
+}
+
+// buildSwitch works in the switch's namespace. The switch has no address, and
+// says nothing of its own.
+func buildSwitch() error {
+	err := setSysctls(map[string]string{
+		"net/ipv6/conf/all/disable_ipv6":     "1",
+		"net/ipv6/conf/default/disable_ipv6": "1",
+	})
+	if err != nil {
+		return err
+	}
+	// Where the kernel lets packet filters see bridged frames, this switch asks
+	// none.
+	for _, name := range []string{"iptables", "ip6tables", "arptables"} {
+		if err := setSysctl("net/bridge/bridge-nf-call-"+name, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	flood := false
+	return addLink(&netlink.Bridge{LinkAttrs: namedLink(bridge), MulticastSnooping: &flood})
+}
+
+// prepareHost works in the host's namespace, before it has its interface.
+func prepareHost(name string) error {
+	arpIgnore, arpAnnounce := "0", "0"
+	if isServer(name) {
+		// The ARP problem: a real server has the VIP, and must neither answer
+		// for it nor tell anyone its MAC address.
+		arpIgnore, arpAnnounce = "1", "2"
+	}
+	settings := map[string]string{
+		"net/ipv4/ip_forward": "0",
+		// Addresses are usable at once.
+		"net/ipv6/conf/all/accept_dad":               "0",
+		"net/ipv6/conf/default/accept_dad":           "0",
+		"net/ipv6/conf/default/dad_transmits":        "0",
+		"net/ipv6/conf/default/accept_ra":            "0",
+		"net/ipv6/conf/default/router_solicitations": "0",
+	}
+	for _, scope := range []string{"all", "default", "lo"} {
+		settings["net/ipv4/conf/"+scope+"/arp_ignore"] = arpIgnore
+		settings["net/ipv4/conf/"+scope+"/arp_announce"] = arpAnnounce
+		settings["net/ipv4/conf/"+scope+"/rp_filter"] = "0"
+	}
+	return setSysctls(settings)
+}
+
+// addPort works in the switch's namespace.
+func addPort(host Host, peer netlink.NsFd) error {
+	veth := netlink.NewVeth(namedLink(host.Name))
+	veth.PeerName = hostInterface
+	veth.PeerHardwareAddr = net.HardwareAddr(host.MAC[:])
+	veth.PeerNamespace = peer
+	veth.HardwareAddr = net.HardwareAddr{0x02, 0, 0, 0, 0x01, host.MAC[5]}
+	if err := addLink(veth); err != nil {
+		return err
+	}
+	master, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", bridge, err)
+	}
+	if err := netlink.LinkSetMaster(veth, master); err != nil {
+		return fmt.Errorf("plug %s into %s: %w", host.Name, bridge, err)
+	}
+	if host.Name == Director {
+		return receiveFromXDP(host.Name)
+	}
+	return nil
+}
+
+// addressHost works in the host's namespace. The VIP of a real server comes
+// last, after the ARP settings of its interface.
+func addressHost(host Host) error {
+	if err := finishFramesInSoftware(hostInterface); err != nil {
+		return err
+	}
+	if isServer(host.Name) {
+		err := setSysctls(map[string]string{
+			"net/ipv4/conf/" + hostInterface + "/arp_ignore":   "1",
+			"net/ipv4/conf/" + hostInterface + "/arp_announce": "2",
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, device := range []string{"lo", hostInterface} {
+		if err := setUp(device); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range []netip.Prefix{host.IPv4, host.IPv6} {
+		if err := addAddress(hostInterface, prefix, math.MaxUint32); err != nil {
+			return err
+		}
+	}
+	if host.Name == Client {
+		return nil
+	}
+	device := hostInterface
+	if isServer(host.Name) {
+		device = "lo"
+	}
+	if err := addAddress(device, hostPrefix(IPv4.VIP()), math.MaxUint32); err != nil {
+		return err
+	}
+	// Not preferred: never the source of what the host says itself.
+	return addAddress(device, hostPrefix(IPv6.VIP()), 0)
+}
+
+func isServer(name string) bool { return strings.HasPrefix(name, "rs") }
+
+func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+
+func namedLink(name string) netlink.LinkAttrs {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = name
+	return attributes
+}
+
+func addLink(link netlink.Link) error {
+	if err := netlink.LinkAdd(link); err != nil {
+		return fmt.Errorf("add link %s: %w", link.Attrs().Name, err)
+	}
+	return setUp(link.Attrs().Name)
+}
+
+func setUp(device string) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", device, err)
+	}
+	return nil
+}
+
+// addAddress adds an address without duplicate address detection; preferred is
+// for how many seconds the host may choose it as a source, MaxUint32 for ever.
+func addAddress(device string, prefix netip.Prefix, preferred int) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	addr := &netlink.Addr{
+		IPNet: &net.IPNet{
+			IP:   prefix.Addr().AsSlice(),
+			Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
+		},
+		ValidLft:    math.MaxUint32,
+		PreferedLft: preferred,
+	}
+	if prefix.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		return fmt.Errorf("add address %s to %s: %w", prefix, device, err)
+	}
+	return nil
+}
+
+func setSysctls(settings map[string]string) error {
+	for name, value := range settings {
+		if err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setSysctl works in the network namespace of the calling thread.
+func setSysctl(name, value string) error {
+	if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
+		return fmt.Errorf("set sysctl %s: %w", strings.ReplaceAll(name, "/", "."), err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const stateFile = "lab.json"
+
+// A state is what another process must know of a lab.
+type state struct {
+	Servers int    `json:"servers"`
+	Binary  string `json:"binary"`
+	// Kept says that the lab was built whole and outlives its builder.
+	Kept      bool      `json:"kept"`
+	Processes []Process `json:"processes"` // one of a host at most: the latest
+}
+
+// process returns the latest process of the host.
+func (s *state) process(host string) (Process, bool) {
+	for _, p := range s.Processes {
+		if p.Host == host {
+			return p, true
+		}
+	}
+	return Process{}, false
+}
+
+func (s *state) setProcess(p Process) {
+	for i := range s.Processes {
+		if s.Processes[i].Host == p.Host {
+			s.Processes[i] = p
+			return
+		}
+	}
+	s.Processes = append(s.Processes, p)
+}
+
+// readState returns fs.ErrNotExist if there is no lab in the directory.
+func readState(directory string) (state, error) {
+	var s state
+	path := filepath.Join(directory, stateFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("read %s: %w", path, err)
+	}
+	if s.Servers < 1 || s.Servers > MaxServers {
+		return s, fmt.Errorf("read %s: %d servers", path, s.Servers)
+	}
+	return s, nil
+}
+
+// write replaces the state file as a whole.
+func (s *state) write(directory string) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(directory, stateFile)
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// A lock keeps all but one process from changing a lab.
+type lock struct{ file *os.File }
+
+// acquire takes the lock of the lab in the directory, or returns ErrBusy with
+// the PID of who has it. The lock ends with the process.
+func acquire(directory string) (*lock, error) {
+	path := directory + ".lock"
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	for {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			defer file.Close()
+			if !errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, fmt.Errorf("lock %s: %w", path, err)
+			}
+			owner, _ := os.ReadFile(path)
+			return nil, fmt.Errorf("lab %s %w by process %s", filepath.Base(directory), ErrBusy, strings.TrimSpace(string(owner)))
+		}
+		// Whoever had the lock before may have removed the file since it was
+		// opened: then it locks nothing.
+		mine, err := file.Stat()
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
+		if now, err := os.Stat(path); err != nil || !os.SameFile(mine, now) {
+			file.Close()
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+			continue
+		}
+		return &lock{file}, writeOwner(file)
+	}
+}
+
+func writeOwner(file *os.File) error {
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// release gives the lock back and leaves no file.
+func (l *lock) release() error {
+	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
+}
