@@ -1,0 +1,208 @@
+package neighbor
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A namespace is a network namespace that ends with its test.
+type namespace struct {
+	t       *testing.T
+	handle  netns.NsHandle
+	netlink *netlink.Handle
+}
+
+// needRoot skips a test that makes network namespaces, or fails it in CI.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const why = "needs root for network namespaces: sudo go test ./internal/neighbor"
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func newNamespace(t *testing.T) *namespace {
+	t.Helper()
+	needRoot(t)
+	type result struct {
+		handle netns.NsHandle
+		err    error
+	}
+	made := make(chan result)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		handle, err := netns.New()
+		made <- result{handle, err}
+	}()
+	r := <-made
+	mustDo(t, "make network namespace", r.err)
+	handle, err := netlink.NewHandleAt(r.handle, unix.NETLINK_ROUTE)
+	mustDo(t, "open netlink", err)
+	n := &namespace{t, r.handle, handle}
+	t.Cleanup(func() {
+		handle.Close()
+		_ = r.handle.Close()
+	})
+	// Else IPv6 is silent for a second or two after an interface comes up.
+	n.sysctl(map[string]string{"ipv6/conf/default/accept_dad": "0", "ipv6/conf/default/dad_transmits": "0"})
+	n.up("lo")
+	return n
+}
+
+// do calls f on a thread in the namespace.
+func (n *namespace) do(f func() error) {
+	n.t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		if err := netns.Set(n.handle); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	mustDo(n.t, "work in network namespace", <-done)
+}
+
+// sysctl writes settings under /proc/sys/net.
+func (n *namespace) sysctl(settings map[string]string) {
+	n.t.Helper()
+	n.do(func() error {
+		for name, value := range settings {
+			if err := os.WriteFile(filepath.Join("/proc/sys/net", name), []byte(value), 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// join makes a veth pair between two namespaces, both ends up.
+func (n *namespace) join(name string, peer *namespace, peerName string) {
+	n.t.Helper()
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = name
+	mustDo(n.t, "make veth pair", n.netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs:     attributes,
+		PeerName:      peerName,
+		PeerNamespace: netlink.NsFd(peer.handle),
+	}))
+	n.up(name)
+	peer.up(peerName)
+}
+
+func (n *namespace) link(name string) netlink.Link {
+	n.t.Helper()
+	l, err := n.netlink.LinkByName(name)
+	mustDo(n.t, "find "+name, err)
+	return l
+}
+
+func (n *namespace) index(name string) int {
+	n.t.Helper()
+	return n.link(name).Attrs().Index
+}
+
+func (n *namespace) mac(name string) lvs.MAC {
+	n.t.Helper()
+	return lvs.MAC(n.link(name).Attrs().HardwareAddr)
+}
+
+func (n *namespace) setMAC(name string, mac lvs.MAC) {
+	n.t.Helper()
+	mustDo(n.t, "set address of "+name, n.netlink.LinkSetHardwareAddr(n.link(name), mac[:]))
+}
+
+func (n *namespace) up(name string) {
+	n.t.Helper()
+	mustDo(n.t, "set "+name+" up", n.netlink.LinkSetUp(n.link(name)))
+}
+
+func (n *namespace) down(name string) {
+	n.t.Helper()
+	mustDo(n.t, "set "+name+" down", n.netlink.LinkSetDown(n.link(name)))
+}
+
+// address gives an interface an address with its prefix, usable at once.
+func (n *namespace) address(name, prefix string) {
+	n.t.Helper()
+	addr, err := netlink.ParseAddr(prefix)
+	mustDo(n.t, "parse "+prefix, err)
+	addr.Flags = unix.IFA_F_NODAD
+	mustDo(n.t, "add address "+prefix, n.netlink.AddrAdd(n.link(name), addr))
+}
+
+func (n *namespace) removeAddress(name, prefix string) {
+	n.t.Helper()
+	addr, err := netlink.ParseAddr(prefix)
+	mustDo(n.t, "parse "+prefix, err)
+	mustDo(n.t, "delete address "+prefix, n.netlink.AddrDel(n.link(name), addr))
+}
+
+// route adds or replaces a route.
+func (n *namespace) route(prefix string, r netlink.Route) {
+	n.t.Helper()
+	r.Dst = mustParsePrefix(n.t, prefix)
+	mustDo(n.t, "set route "+prefix, n.netlink.RouteReplace(&r))
+}
+
+// via is a route through a gateway on an interface.
+func (n *namespace) via(gateway, name string) netlink.Route {
+	n.t.Helper()
+	return netlink.Route{Gw: net.ParseIP(gateway), LinkIndex: n.index(name)}
+}
+
+// neighbour returns the kernel's entry, false when there is none.
+func (n *namespace) neighbour(name, addr string) (netlink.Neigh, bool) {
+	n.t.Helper()
+	entries, err := n.netlink.NeighList(n.index(name), 0)
+	mustDo(n.t, "list neighbours", err)
+	for _, e := range entries {
+		if e.IP.Equal(net.ParseIP(addr)) {
+			return e, true
+		}
+	}
+	return netlink.Neigh{}, false
+}
+
+func (n *namespace) setNeighbour(name, addr string, mac lvs.MAC, state int) {
+	n.t.Helper()
+	mustDo(n.t, "set neighbour", n.netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: n.index(name), IP: net.ParseIP(addr), HardwareAddr: mac[:], State: state,
+	}))
+}
+
+func (n *namespace) deleteNeighbour(name, addr string) {
+	n.t.Helper()
+	mustDo(n.t, "delete neighbour",
+		n.netlink.NeighDel(&netlink.Neigh{LinkIndex: n.index(name), IP: net.ParseIP(addr)}))
+}
+
+func mustParsePrefix(t *testing.T, prefix string) *net.IPNet {
+	t.Helper()
+	p, err := netip.ParsePrefix(prefix)
+	mustDo(t, "parse "+prefix, err)
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func mustDo(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(fmt.Errorf("%s: %w", what, err))
+	}
+}
