@@ -41,7 +41,6 @@ func clientOf(dir string) *api.Client { return api.NewClient(filepath.Join(dir, 
 
 func newDirectorCommand(env Env) *cobra.Command {
 	var cfg director.Config
-	var mode string
 	cmd := &cobra.Command{
 		Use:   "director --interface NAME[,NAME...]",
 		Short: "Run the director: load the data plane, attach it, serve the API",
@@ -60,15 +59,14 @@ CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if there is none.`,
   fairlead director --interface eth0 --run-dir /run/fairlead-blue`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			modes := []dataplane.Mode{"auto", "native", "generic"}
-			cfg.Mode = dataplane.Mode(mode)
+			modes := []dataplane.Mode{dataplane.ModeAuto, dataplane.ModeNative, dataplane.ModeGeneric}
 			switch {
 			case len(cfg.Interfaces) == 0:
 				return errors.New("no interface: name those on which packets come in: fairlead director --interface eth0")
 			case !slices.Contains(modes, cfg.Mode):
-				return fmt.Errorf("--mode %s: want auto, native or generic", mode)
-			case cfg.Connections < 0:
-				return fmt.Errorf("--connections %d: want how many must fit, or 0 for the default", cfg.Connections)
+				return fmt.Errorf("--mode %s: want auto, native or generic", cfg.Mode)
+			case cfg.Connections < 1:
+				return fmt.Errorf("--connections %d: want how many must fit into the table", cfg.Connections)
 			}
 			cfg.Version = versionName()
 			cfg.NotifySocket = env.Getenv("NOTIFY_SOCKET")
@@ -82,8 +80,8 @@ CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if there is none.`,
 	runDirFlag(cmd, env, &cfg.RunDir)
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&cfg.Interfaces, "interface", "i", nil, "`names` of the interfaces that packets come in on")
-	flags.IntVar(&cfg.Connections, "connections", 0, "how `many` connections must fit into the table (0: 500000)")
-	flags.StringVar(&mode, "mode", "auto", "XDP `mode`: native (in the driver), generic, or auto: native where it works")
+	flags.IntVar(&cfg.Connections, "connections", dataplane.DefaultConnections, "how `many` connections must fit into the table")
+	flags.StringVar((*string)(&cfg.Mode), "mode", string(dataplane.ModeAuto), "XDP `mode`: native (in the driver), generic, or auto: native where it works")
 	cmd.AddCommand(newUnloadCommand(env, &cfg.RunDir))
 	return cmd
 }

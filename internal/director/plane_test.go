@@ -1,0 +1,147 @@
+package director
+
+import (
+	"errors"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A memoryPlane is a plane without packets: it keeps what it is told, as the
+// data plane does, and trusts that the director asks for nothing impossible.
+type memoryPlane struct {
+	mu          sync.Mutex
+	services    []lvs.ServiceStatus
+	timeouts    lvs.Timeouts
+	hopWrites   map[netip.Addr]int
+	connections []lvs.Connection
+	fail        error // the answer to every change
+}
+
+func newMemoryPlane() *memoryPlane { return &memoryPlane{hopWrites: map[netip.Addr]int{}} }
+
+func (p *memoryPlane) service(key lvs.ServiceKey) *lvs.ServiceStatus {
+	i := slices.IndexFunc(p.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+	return &p.services[i]
+}
+
+func (p *memoryPlane) change(do func()) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail == nil {
+		do()
+	}
+	return p.fail
+}
+
+func (p *memoryPlane) AddService(s lvs.Service) error {
+	return p.change(func() { p.services = append(p.services, lvs.ServiceStatus{Service: s}) })
+}
+
+func (p *memoryPlane) EditService(s lvs.Service) error {
+	return p.change(func() { p.service(s.ServiceKey).Service = s })
+}
+
+func (p *memoryPlane) DeleteService(key lvs.ServiceKey) error {
+	return p.change(func() {
+		p.services = slices.DeleteFunc(p.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+	})
+}
+
+func (p *memoryPlane) AddServer(key lvs.ServiceKey, r lvs.RealServer) error {
+	return p.change(func() {
+		s := p.service(key)
+		s.Servers = slices.Insert(s.Servers, 0, lvs.RealServerStatus{RealServer: r})
+	})
+}
+
+func (p *memoryPlane) EditServer(key lvs.ServiceKey, r lvs.RealServer) error {
+	return p.change(func() {
+		for i, there := range p.service(key).Servers {
+			if there.RealServerKey == r.RealServerKey {
+				p.service(key).Servers[i].RealServer = r
+			}
+		}
+	})
+}
+
+func (p *memoryPlane) DeleteServer(key lvs.ServiceKey, r lvs.RealServerKey) error {
+	return p.change(func() {
+		s := p.service(key)
+		s.Servers = slices.DeleteFunc(s.Servers, func(there lvs.RealServerStatus) bool { return there.RealServerKey == r })
+	})
+}
+
+func (p *memoryPlane) Services() ([]lvs.ServiceStatus, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	services := slices.Clone(p.services)
+	for i := range services {
+		services[i].Servers = slices.Clone(services[i].Servers)
+	}
+	return services, nil
+}
+
+func (p *memoryPlane) Zero(key lvs.ServiceKey) error {
+	return p.change(func() {
+		s := p.service(key)
+		s.Counters = lvs.Counters{}
+		for i := range s.Servers {
+			s.Servers[i].Counters = lvs.Counters{}
+		}
+	})
+}
+
+func (p *memoryPlane) Timeouts() lvs.Timeouts { return p.timeouts }
+
+func (p *memoryPlane) SetTimeouts(t lvs.Timeouts) error {
+	return p.change(func() { p.timeouts = t })
+}
+
+func (p *memoryPlane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
+	return p.change(func() {
+		p.hopWrites[addr]++
+		for i := range p.services {
+			for j := range p.services[i].Servers {
+				if server := &p.services[i].Servers[j]; server.Address == addr {
+					server.NextHop = hop
+				}
+			}
+		}
+	})
+}
+
+func (p *memoryPlane) Sweep() (dataplane.SweepResult, error) {
+	return dataplane.SweepResult{Used: len(p.connections)}, nil
+}
+
+func (p *memoryPlane) Connections() iter.Seq[lvs.Connection] { return slices.Values(p.connections) }
+
+func (p *memoryPlane) TableSize() int { return 4096 }
+
+func (p *memoryPlane) Verdicts() ([]dataplane.VerdictCount, error) {
+	return []dataplane.VerdictCount{{Name: "forward", Kind: "normal", Meaning: "to a real server", Packets: 7}}, nil
+}
+
+var errPlane = errors.New("map is broken")
+
+// A fakeWatcher notes what is watched, and answers at once if it knows.
+type fakeWatcher struct {
+	watched map[netip.Addr]bool
+	answer  func(netip.Addr)
+}
+
+func newFakeWatcher() *fakeWatcher {
+	return &fakeWatcher{watched: map[netip.Addr]bool{}, answer: func(netip.Addr) {}}
+}
+
+func (w *fakeWatcher) Watch(addr netip.Addr) {
+	w.watched[addr] = true
+	w.answer(addr)
+}
+
+func (w *fakeWatcher) Forget(addr netip.Addr) { delete(w.watched, addr) }
