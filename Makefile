@@ -1,0 +1,41 @@
+# make build     bin/fairlead
+# make lab       a whole LVS-DR network on this machine: build it, watch it, take it down
+# make test      all tests, with what they need installed; as root, else some are skipped
+# make lint      gofmt, go vet, staticcheck
+# make generate  the Go code of the API and the BPF objects, again
+# make bench     the data plane's cost per packet
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/fairlead-lb/fairlead/internal/cli.version=$(VERSION)
+
+.PHONY: build lab test test-deps lint generate bench clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/fairlead ./cmd/fairlead
+
+lab: build
+	bin/fairlead lab
+
+# One package at a time: several load programs, time them, or fill a table, and
+# would disturb each other.
+test: test-deps build
+	$(GO) test -count=1 -p 1 -timeout 10m ./...
+
+test-deps:
+	scripts/test-deps
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt'd:" $$unformatted >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+generate:
+	$(GO) generate ./...
+
+bench: build
+	bin/fairlead bench
+
+clean:
+	rm -rf bin
