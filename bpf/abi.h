@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * abi.h: every struct, enum and limit that the data plane shares with Go.
+ *
+ * bpf2go generates the Go side from the BTF of these types. So: no unions, no
+ * bitfields, no anonymous structs, padding written out and zero. Who writes a
+ * field is said beside it: "Go" is the control plane, "plane" the programs.
+ */
+#ifndef FAIRLEAD_ABI_H
+#define FAIRLEAD_ABI_H
+
+#include <linux/types.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+	       "struct address and the flow word are laid out for little endian");
+
+enum abi {
+	/* Pinned maps of another version are not taken over. Raise it with
+	 * every change of a struct or of what a field means. */
+	ABI_VERSION = 1,
+};
+
+enum limit {
+	/* Slots of a group: 8 x 64 bytes lie inside one page. */
+	GROUP_SLOTS = 8,
+	/* Groups that a flow may lie in. At a load of one half, 8 slots
+	 * overflow once in 50 groups, 32 never in practice. */
+	PROBE_GROUPS = 4,
+	PROBE_SLOTS = GROUP_SLOTS * PROBE_GROUPS,
+	/* Per-CPU counters make this the dearest limit: 40 bytes x CPUs. */
+	MAX_SERVERS = 16384,
+	MAX_SERVICES = 4096,
+	/* Each service holds one; as many again wait until no packet can be
+	 * at them any more. */
+	MAX_EDITIONS = 2 * MAX_SERVICES,
+	/* Slots for all server lists, old ones and new ones together. */
+	MAX_LIST_SLOTS = 1 << 20,
+	/* Servers of one service; bounds every walk of a list. */
+	MAX_LIST = 4096,
+	/* Interfaces are found by index modulo this. */
+	MAX_INTERFACES = 4096,
+	/* IPv6 extension headers before the upper layer (RFC 8200 allows more,
+	 * nobody sends them). */
+	MAX_EXTENSION_HEADERS = 8,
+	/* Groups that one run of the sweeper looks at: about a millisecond. The
+	 * entries of one run fit in sixteen bits. */
+	SWEEP_GROUPS = 4096,
+	/* One tick of a connection's clock is 2^24 ns, about 17 ms: a 32-bit
+	 * count of them then reaches over the longest timeout, 31 days, on both
+	 * sides of now. */
+	TICK_SHIFT = 24,
+};
+
+/* How a packet leaves the data plane. verdict.go tells each one's kind and
+ * meaning to people, in this order. */
+enum verdict {
+	CONTINUE,		/* not a way out: the next stage goes on */
+
+	/* to the host, untouched */
+	PASS_NO_SERVICES,	/* no virtual service is configured */
+	PASS_OTHER_HOST,	/* MAC address is not this interface's */
+	PASS_NOT_IP,
+	PASS_PROTOCOL,		/* neither TCP nor UDP */
+	PASS_FRAGMENT,
+	PASS_MALFORMED,
+	PASS_NO_SERVICE,
+	PASS_NO_CONNECTION,	/* TCP without SYN, nothing known of it */
+	PASS_FTP,		/* IPVS leaves it to the host */
+
+	/* to a real server */
+	FORWARD,
+	FORWARD_NO_ENTRY,	/* the table had no room: by hash */
+
+	/* answered with ICMP */
+	ANSWER_NO_SERVER,	/* port unreachable */
+	ANSWER_TTL,		/* time exceeded */
+	ANSWER_TOO_BIG,		/* fragmentation needed, packet too big */
+
+	/* dropped */
+	DROP_RATE_LIMIT,	/* would have been an ICMP answer */
+	DROP_TOO_BIG,		/* IPv4 that may be fragmented */
+	DROP_SERVER_REMOVED,	/* as IPVS: until the server is back */
+	DROP_NO_NEXT_HOP,
+
+	BUG_MAP,		/* a look-up that cannot miss missed */
+	BUG_ADJUST,		/* the kernel refused to move the frame's ends */
+	VERDICTS,
+};
+
+enum scheduler {
+	SCHEDULER_NONE,
+	SCHEDULER_RR,
+	SCHEDULER_WRR,
+	SCHEDULER_LC,
+	SCHEDULER_WLC,
+	SCHEDULER_SED,
+	SCHEDULER_NQ,
+};
+
+/* The TCP states are the kernel's (include/net/ip_vs.h). */
+enum connection_state {
+	STATE_NONE,
+	STATE_ESTABLISHED,
+	STATE_SYN_SENT,
+	STATE_SYN_RECV,
+	STATE_FIN_WAIT,
+	STATE_TIME_WAIT,
+	STATE_CLOSE,
+	STATE_CLOSE_WAIT,
+	STATE_LAST_ACK,
+	STATE_LISTEN,
+	STATE_SYN_ACK,
+	STATE_UDP,
+	STATES = 16,		/* room to index by four bits */
+};
+
+/* An IPv6 address as in the header; IPv4 is mapped (::ffff:a.b.c.d). */
+struct address {
+	__u64 high;
+	__u64 low;
+};
+
+enum connection_flag {
+	CONNECTION_INACTIVE = 1,	/* counted as inactive at its server */
+};
+
+/*
+ * Low bits of connection.control: what the slot is. Only who moved it to
+ * CLAIMED may move it on. Above them a generation, which tells a reader that
+ * the entry that it looked at is no longer the same; above that the number of
+ * entries that lie further along because this slot was taken (see conn.h).
+ */
+enum control {
+	CONTROL_FREE = 0,
+	CONTROL_CLAIMED = 1,
+	CONTROL_LIVE = 2,
+	CONTROL_STATUS = 3,
+	CONTROL_GENERATION_ONE = 1 << 2,
+	CONTROL_GENERATION = 0x3fff << 2,
+	CONTROL_PASSED_ONE = 1 << 16,
+	CONTROL_PASSED_SHIFT = 16,
+};
+
+/* One entry of the connection table: one cache line. */
+struct connection {
+	struct address caddr;
+	struct address vaddr;
+	__be16 cport;
+	__be16 vport;
+	__u8 protocol;
+	__u8 state;		/* enum connection_state */
+	__u8 flags;		/* enum connection_flag */
+	__u8 distance;		/* slots between its home and where it lies */
+	enum control control;
+	__u32 expires;		/* tick */
+	__u32 server;		/* index into real_servers */
+	__u32 packets;		/* from the client, modulo 2^32 */
+	__u64 bytes;		/* of IP, from the client */
+};
+_Static_assert(sizeof(struct connection) == 64, "one cache line");
+
+struct connection_group {
+	struct connection slots[GROUP_SLOTS];
+};
+
+struct service_key {
+	struct address vaddr;
+	__be16 vport;
+	__u8 protocol;
+	__u8 padding[5];
+};
+_Static_assert(sizeof(struct service_key) == 24, "no hidden padding in a hash key");
+
+/*
+ * What the data plane needs of a service, as one whole. Go never changes the
+ * one that holds: it fills another and turns service.edition to it, so that no
+ * packet meets half a change.
+ */
+struct edition {
+	__u32 list;		/* first slot of the server list in `lists` */
+	__u32 servers;		/* its length */
+	enum scheduler scheduler;
+	__u32 wrr_step;		/* greatest common divisor of the weights */
+	__u32 wrr_top;		/* where the current weight starts anew */
+	__u32 padding;
+	__u64 cursor;		/* plane: rr, wrr: low half, the position where
+				 * the walk goes on; high half, current weight */
+	__u64 reserved[4];
+};
+_Static_assert(sizeof(struct edition) == 64, "one cache line");
+
+struct service {
+	__u32 edition;		/* which one holds: index into editions; Go */
+	__u32 used;		/* 0: this slot is free; Go */
+	__u64 sequence;		/* order in which services were added; Go */
+	struct service_key key;	/* Go */
+	__u32 overflow_until;	/* tick; plane: until then, a packet without an
+				 * entry may be of a connection that found no
+				 * room, and is forwarded by hash */
+	__u32 padding[5];
+};
+_Static_assert(sizeof(struct service) == 64, "one cache line");
+
+struct next_hop {
+	__u32 ifindex;		/* 0: there is none */
+	__u16 vlan;		/* 0: untagged */
+	__u16 mtu;		/* largest IP packet */
+	__u8 destination[6];
+	__u8 source[6];
+	__u32 padding;
+};
+_Static_assert(sizeof(struct next_hop) == 24, "no hidden padding");
+
+/* Of what a slot of real_servers holds; Go. */
+enum server_state {
+	SERVER_FREE,
+	SERVER_LISTED,		/* a real server of its service */
+	SERVER_REMOVED,		/* its connections wait for its return */
+};
+
+struct real_server {
+	/* first line: what forwarding reads */
+	struct next_hop hops[2];	/* Go */
+	__u32 hop;		/* which of them holds; Go */
+	enum server_state state; /* Go */
+	__u32 method;		/* lvs.ForwardingMethod; Go */
+	__u32 padding;
+	/* second line: what scheduling reads */
+	__u32 weight;		/* Go */
+	__u32 active;		/* connections; plane */
+	__u32 inactive;		/* connections; plane */
+	__u32 overloaded;	/* 0 or 1; plane, and Go when thresholds change */
+	__u32 upper;		/* threshold; Go */
+	__u32 lower;		/* threshold; Go */
+	__u32 scheduling_padding[10];
+	/* third line: whose it is; Go */
+	struct service_key service;
+	struct address raddr;
+	__be16 rport;
+	__u16 identity_padding[3];
+	__u64 removed;		/* ns of the coarse monotonic clock */
+	__u64 reserved;
+};
+_Static_assert(sizeof(struct real_server) == 192, "three cache lines");
+
+/* Of one real server; each CPU has its own. Services are the sum of theirs. */
+struct counters {
+	__u64 connections;
+	__u64 in_packets;
+	__u64 out_packets;
+	__u64 in_bytes;
+	__u64 out_bytes;
+};
+
+enum xdp_mode {
+	XDP_MODE_NATIVE = 1,
+	XDP_MODE_GENERIC = 2,
+};
+
+/* One interface that the program is attached to, at its index modulo
+ * MAX_INTERFACES; Go. */
+struct interface {
+	__u32 ifindex;		/* 0: none here */
+	__u8 mac[6];
+	__u16 padding;
+	__u32 redirect;		/* 1: XDP_TX does not reach the wire (veth) */
+	struct address address6; /* source of ICMPv6 time exceeded; or zero */
+	enum xdp_mode mode;	/* for people */
+	__u32 tail_padding[7];
+};
+_Static_assert(sizeof(struct interface) == 64 && __builtin_offsetof(struct interface, mode) == 32,
+	       "one cache line, no hidden padding");
+
+/* What the sweeper is given. */
+struct sweep_range {
+	__u32 first;		/* group */
+	__u32 now;		/* tick */
+};
+
+struct settings {
+	__u64 hash_keys[6];	/* random, odd; Go, once */
+	__u32 group_mask;	/* groups of the connection table - 1; Go, once */
+	__u32 services;		/* how many; 0 passes everything; Go */
+	__u32 ftp_services;	/* of these, TCP with port 21; Go */
+	__u32 any_port_services; /* of these, with port 0; Go */
+	__u64 clock_offset;	/* ns, added to the clock; Go, for tests */
+	enum abi abi;		/* of who made the maps; Go, once */
+	__u32 icmp_interval;	/* ns between answers in the long run; 0: no limit; Go */
+	__u32 icmp_burst;	/* answers at once; Go */
+	__u32 first_unprivileged_port; /* IPVS looks for FTP from here on; Go */
+	__u32 timeouts[STATES];	/* ticks; Go */
+	__u64 icmp_debt;	/* ns of the clock until which answers are spent; plane */
+	enum limit probe_slots;	/* of who made the maps; Go, once */
+	__u32 padding;
+	__u64 reserved[4];
+};
+_Static_assert(sizeof(struct settings) == 200, "no hidden padding");
+
+#endif

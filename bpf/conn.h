@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * conn.h: the connection table.
+ *
+ * A flow's hash gives its home: a slot in a group of eight. An entry lies at
+ * its home or, if that was taken, at the next place of the flow's way: the
+ * other slots of the group in a circle, then those of three more groups that
+ * the hash picks. Each slot counts the entries that lie further along because
+ * it was taken (the upper half of `control`), so a look-up stops at the first
+ * slot that none was moved past: most misses read one cache line.
+ *
+ * Nothing takes a lock. A slot is claimed by compare-and-swap, filled, and
+ * published by its status last; an entry whose time is over is free to whoever
+ * claims it, so correctness never waits for the sweeper. When every place of
+ * the way is taken, the oldest half-open entry gives way; live ones never do.
+ *
+ * The counts of active and inactive connections of a real server change with
+ * the entry's flag, by whoever wins the compare-and-swap on it, and when the
+ * entry is released: they are exact whichever CPU does it.
+ */
+#ifndef FAIRLEAD_CONN_H
+#define FAIRLEAD_CONN_H
+
+#include "maps.h"
+#include "packet.h"
+
+/* Where a flow may lie. */
+struct way {
+	__u32 group;		/* the first group */
+	__u32 stride;		/* odd; to the next one */
+	__u32 home;		/* slot in each group where it begins */
+};
+
+enum {
+	CAS_TRIES = 4,		/* a slot's passed count may change under us */
+	MAX_PASSED = 0xff00,	/* far from the count's sixteen bits */
+	NO_PLACE = -1,
+};
+
+/* The ports and the protocol in the word at cport; the state, the flags and the
+ * distance beside them are no part of the flow. */
+static const __u64 FLOW_WORD = 0xffffffffff;
+
+/* A tick of the coarse clock, which ticks with the timer interrupt. */
+static __always_inline __u32 ticks(__u64 ns)
+{
+	return ns >> TICK_SHIFT;
+}
+
+static __always_inline bool is_over(__u32 expires, __u32 now)
+{
+	return (__s32)(expires - now) <= 0;
+}
+
+/* Multilinear hashing with random 64-bit keys: the upper bits of the sum are
+ * what a sender can't steer. */
+static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
+{
+	__u64 h = set->hash_keys[5];
+
+	h += (flow->caddr.high ^ flow->caddr.high >> 32) * set->hash_keys[0];
+	h += (flow->caddr.low ^ flow->caddr.low >> 32) * set->hash_keys[1];
+	h += (flow->vaddr.high ^ flow->vaddr.high >> 32) * set->hash_keys[2];
+	h += (flow->vaddr.low ^ flow->vaddr.low >> 32) * set->hash_keys[3];
+	h += flow->word * set->hash_keys[4];
+	return h ^ h >> 32;
+}
+
+static __always_inline struct way find_way(__u64 hash, const struct settings *set)
+{
+	return (struct way){
+		.group = hash & set->group_mask,
+		.stride = hash >> 32 | 1,
+		.home = hash >> 29 & (GROUP_SLOTS - 1),
+	};
+}
+
+/* The i-th place of a way, 0 <= i < PROBE_SLOTS. */
+static __always_inline struct connection *place(const struct way *way, __u32 i,
+						const struct settings *set)
+{
+	__u32 index = (way->group + way->stride * (i / GROUP_SLOTS)) & set->group_mask;
+	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
+
+	if (!group)
+		return NULL;
+	return &group->slots[(way->home + i) & (GROUP_SLOTS - 1)];
+}
+
+static __always_inline __u32 read_control(const struct connection *conn)
+{
+	return *(const volatile __u32 *)&conn->control;
+}
+
+static __always_inline __u32 control_status(__u32 control)
+{
+	return control & CONTROL_STATUS;
+}
+
+static __always_inline __u32 passed(__u32 control)
+{
+	return control >> CONTROL_PASSED_SHIFT;
+}
+
+static __always_inline bool same_flow(const struct connection *conn, const struct flow *flow)
+{
+	__u64 word = *(const volatile __u64 *)&conn->cport ^ flow->word;
+
+	return !((conn->caddr.low ^ flow->caddr.low) | (conn->vaddr.low ^ flow->vaddr.low) |
+		 (conn->caddr.high ^ flow->caddr.high) | (conn->vaddr.high ^ flow->vaddr.high) |
+		 (word & FLOW_WORD));
+}
+
+static __always_inline bool is_entry_of(const struct connection *conn, __u32 control,
+					const struct flow *flow, __u32 now)
+{
+	return control_status(control) == CONTROL_LIVE && same_flow(conn, flow) &&
+	       !is_over(conn->expires, now);
+}
+
+/* Whether the slot became another entry since its control was read. A reader
+ * asks after it has read what it needs. */
+static __always_inline bool is_stale(const struct connection *conn, __u32 control)
+{
+	return (read_control(conn) ^ control) & (CONTROL_STATUS | CONTROL_GENERATION);
+}
+
+/* The way past the home slot: the entry's distance, or NO_PLACE. */
+static __noinline int find_displaced(const struct way *way, const struct flow *flow,
+				     const struct settings *set, __u32 now)
+{
+	for (__u32 i = 1; i < PROBE_SLOTS; i++) {
+		struct connection *conn = place(way, i, set);
+		__u32 control;
+
+		if (!conn)
+			return NO_PLACE;
+		control = read_control(conn);
+		if (is_entry_of(conn, control, flow, now))
+			return i;
+		if (!passed(control))
+			return NO_PLACE;
+	}
+	return NO_PLACE;
+}
+
+/* The entry of a flow, and its control as it was then; or NULL. */
+static __always_inline struct connection *find_connection(const struct way *way,
+							  const struct flow *flow,
+							  const struct settings *set, __u32 now,
+							  __u32 *control)
+{
+	struct connection *conn = place(way, 0, set);
+	int distance;
+
+	if (!conn)
+		return NULL;
+	*control = read_control(conn);
+	if (is_entry_of(conn, *control, flow, now))
+		return conn;
+	if (!passed(*control))
+		return NULL;
+	distance = find_displaced(way, flow, set, now);
+	conn = distance == NO_PLACE ? NULL : place(way, distance, set);
+	if (!conn)
+		return NULL;
+	*control = read_control(conn);
+	return is_entry_of(conn, *control, flow, now) ? conn : NULL;
+}
+
+/* Moves a slot from one status to CLAIMED, if it is still what control says. */
+static __always_inline bool claim(struct connection *conn, __u32 control)
+{
+	for (int i = 0; i < CAS_TRIES; i++) {
+		__u32 claimed = (control & ~CONTROL_STATUS) | CONTROL_CLAIMED;
+		__u32 seen = __sync_val_compare_and_swap(&conn->control, control, claimed);
+
+		if (seen == control)
+			return true;
+		/* Only the passed count may have changed. */
+		if ((seen ^ control) & (CONTROL_STATUS | CONTROL_GENERATION))
+			return false;
+		control = seen;
+	}
+	return false;
+}
+
+/* Moves a slot that we claimed on to a status, as a new generation. Others
+ * may change the passed count meanwhile: one addition leaves it alone. */
+static __always_inline void settle(struct connection *conn, __u32 status)
+{
+	__u32 control = read_control(conn);
+	__u32 change = status - CONTROL_CLAIMED + CONTROL_GENERATION_ONE;
+
+	if ((control & CONTROL_GENERATION) == CONTROL_GENERATION)
+		change -= CONTROL_GENERATION + CONTROL_GENERATION_ONE;
+	__sync_fetch_and_add(&conn->control, change);
+}
+
+/* Counts an entry that lies `distance` along its way at each place before. */
+static __noinline int count_passed(const struct way *way, const struct settings *set,
+				   __u32 distance, __u32 change)
+{
+	for (__u32 i = 0; i < PROBE_SLOTS; i++) {
+		struct connection *conn;
+
+		if (i >= distance)
+			break;
+		conn = place(way, i, set);
+		if (conn)
+			__sync_fetch_and_add(&conn->control, change);
+	}
+	return 0;
+}
+
+/* Overload thresholds (ip_vs_ctl.c, ip_vs_dest_update_overload). */
+static __always_inline void update_overload(struct real_server *server)
+{
+	__u64 total = (__u64)server->active + server->inactive;
+	__u64 upper = server->upper;
+
+	if (upper && total >= upper)
+		server->overloaded = 1;
+	else if (!upper)
+		server->overloaded = 0;
+	else if (server->lower ? total < server->lower : total * 4 < upper * 3)
+		server->overloaded = 0;
+}
+
+static __always_inline void uncount_at_server(const struct connection *conn)
+{
+	struct real_server *server = get_server(conn->server);
+
+	if (!server)
+		return;
+	if (conn->flags & CONNECTION_INACTIVE)
+		__sync_fetch_and_sub(&server->inactive, 1);
+	else
+		__sync_fetch_and_sub(&server->active, 1);
+	update_overload(server);
+}
+
+/* Gives back what the entry of a claimed slot holds. The slot stays claimed.
+ * Not static: see answer_icmp. */
+__noinline int release(const struct connection *conn)
+{
+	const struct settings *set = get_settings();
+	struct flow flow;
+	struct way way;
+
+	if (!conn || !set)
+		return 0;
+	flow.caddr = conn->caddr;
+	flow.vaddr = conn->vaddr;
+	flow.word = *(__u64 *)&conn->cport & FLOW_WORD;
+	way = find_way(hash_flow(&flow, set), set);
+	uncount_at_server(conn);
+	count_passed(&way, set, conn->distance, -CONTROL_PASSED_ONE);
+	return 0;
+}
+
+/* Ends an entry now. */
+static __noinline int expire_connection(struct connection *conn)
+{
+	__u32 control = read_control(conn);
+
+	if (control_status(control) != CONTROL_LIVE || !claim(conn, control))
+		return 0;
+	release(conn);
+	settle(conn, CONTROL_FREE);
+	return 1;
+}
+
+/* A slot that may be taken: free, or its entry's time is over. Returns with
+ * the slot claimed and empty. */
+static __always_inline bool take_slot(struct connection *conn, __u32 now)
+{
+	__u32 control = read_control(conn);
+
+	switch (control_status(control)) {
+	case CONTROL_FREE:
+		return claim(conn, control);
+	case CONTROL_LIVE:
+		if (!is_over(conn->expires, now) || !claim(conn, control))
+			return false;
+		release(conn);
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_half_open(const struct connection *conn, __u32 control)
+{
+	return control_status(control) == CONTROL_LIVE && conn->state == STATE_SYN_RECV;
+}
+
+/* The place of the oldest half-open entry on a way, or NO_PLACE. All of them have
+ * the same timeout, so that the oldest is the one that runs out first. */
+static __noinline int find_half_open(const struct way *way, const struct settings *set, __u32 now)
+{
+	__s32 least = 0x7fffffff;
+	int found = NO_PLACE;
+
+	for (__u32 i = 0; i < PROBE_SLOTS; i++) {
+		struct connection *conn = place(way, i, set);
+		__s32 left;
+
+		if (!conn || !is_half_open(conn, read_control(conn)))
+			continue;
+		left = conn->expires - now;
+		if (left < least) {
+			least = left;
+			found = i;
+		}
+	}
+	return found;
+}
+
+/* Claims the slot of the oldest half-open entry on a way. */
+static __always_inline int evict_half_open(const struct way *way, const struct settings *set,
+					   __u32 now)
+{
+	int distance = find_half_open(way, set, now);
+	struct connection *conn;
+	__u32 control;
+
+	if (distance == NO_PLACE)
+		return NO_PLACE;
+	conn = place(way, distance, set);
+	if (!conn)
+		return NO_PLACE;
+	control = read_control(conn);
+	if (!is_half_open(conn, control) || !claim(conn, control))
+		return NO_PLACE;
+	release(conn);
+	return distance;
+}
+
+/* Claims a slot on a way. Returns its distance, or NO_PLACE. */
+static __noinline int claim_slot(const struct way *way, const struct settings *set, __u32 now)
+{
+	for (int i = 0; i < PROBE_SLOTS; i++) {
+		struct connection *conn = place(way, i, set);
+
+		if (!conn || passed(read_control(conn)) > MAX_PASSED)
+			return NO_PLACE;
+		if (take_slot(conn, now))
+			return i;
+	}
+	return evict_half_open(way, set, now);
+}
+
+/* Enters a flow in state NONE, counted as inactive at its server. Returns the
+ * distance of its entry, which is published already; or NO_PLACE. Not static:
+ * see answer_icmp. */
+__noinline int create_connection(const struct way *way, const struct flow *flow, __u32 server,
+				 __u32 now)
+{
+	const struct settings *set = get_settings();
+	struct real_server *rs = get_server(server);
+	struct connection *conn;
+	int distance;
+
+	if (!way || !flow || !set || !rs)
+		return NO_PLACE;
+	distance = claim_slot(way, set, now);
+	if (distance == NO_PLACE)
+		return NO_PLACE;
+	conn = place(way, distance, set);
+	if (!conn)
+		return NO_PLACE;
+	count_passed(way, set, distance, CONTROL_PASSED_ONE);
+
+	conn->caddr = flow->caddr;
+	conn->vaddr = flow->vaddr;
+	*(volatile __u64 *)&conn->cport = flow->word |
+		(__u64)CONNECTION_INACTIVE << 48 | (__u64)distance << 56;
+	conn->server = server;
+	conn->packets = 0;
+	conn->bytes = 0;
+	conn->expires = now + set->timeouts[STATE_NONE];
+	__sync_fetch_and_add(&rs->inactive, 1);
+	update_overload(rs);
+	settle(conn, CONTROL_LIVE);
+	return distance;
+}
+
+#endif

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * director.bpf.c: the programs of a director. They read as a table of contents;
+ * each stage is a header of its own.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+#include "maps.h"
+#include "packet.h"
+#include "conn.h"
+#include "state.h"
+#include "service.h"
+#include "schedule.h"
+#include "forward.h"
+#include "icmp.h"
+#include "stats.h"
+
+/* Where a packet goes. */
+struct route {
+	struct connection *conn; /* NULL: without an entry */
+	__u32 server;
+};
+
+/* What became of a packet without an entry. */
+struct admission {
+	__u32 server;
+	int distance;		/* of its new entry; NO_PLACE: it has none */
+};
+
+static __always_inline __u64 now_ns(const struct settings *set)
+{
+	return bpf_ktime_get_coarse_ns() + set->clock_offset;
+}
+
+static __always_inline struct interface *find_interface(__u32 ifindex)
+{
+	__u32 slot = ifindex % MAX_INTERFACES;
+	struct interface *in = bpf_map_lookup_elem(&interfaces, &slot);
+
+	return in && in->ifindex == ifindex ? in : NULL;
+}
+
+/* The table has no room for a flow: its packets go by hash, this one and, for
+ * as long as the longest timeout, those that come without an entry. */
+static __always_inline enum verdict admit_by_hash(struct service *svc, struct edition *edition,
+						  __u64 hash, const struct settings *set, __u32 now,
+						  struct admission *admission)
+{
+	int server = choose_by_hash(edition, hash);
+
+	if (server == NO_SERVER)
+		return ANSWER_NO_SERVER;
+	svc->overflow_until = (now + set->timeouts[STATE_ESTABLISHED]) | 1;
+	admission->server = server;
+	admission->distance = NO_PLACE;
+	return FORWARD_NO_ENTRY;
+}
+
+static __always_inline bool has_overflowed(const struct service *svc, __u32 now)
+{
+	return svc->overflow_until && !is_over(svc->overflow_until, now);
+}
+
+/* A packet without an entry gets a server: FORWARD and FORWARD_NO_ENTRY, or
+ * why it gets none. Not static: see answer_icmp. */
+__noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
+		     struct admission *admission)
+{
+	struct settings *set = get_settings();
+	struct edition *edition;
+	struct service *svc;
+	int server;
+
+	if (!pkt || !way || !admission || !set)
+		return BUG_MAP;
+	svc = find_service(pkt, set);
+	if (!svc)
+		return PASS_NO_SERVICE;
+	edition = current_edition(svc);
+	if (!edition)
+		return BUG_MAP;
+	if (flow_protocol(&pkt->flow) == IPPROTO_TCP && pkt->event != EVENT_SYN) {
+		if (!pkt->syn && pkt->event != EVENT_RST && has_overflowed(svc, now))
+			return admit_by_hash(svc, edition, way->stride, set, now, admission);
+		return PASS_NO_CONNECTION;
+	}
+	if (flow_cport(&pkt->flow) == bpf_htons(FTP_DATA_PORT))
+		return PASS_FTP;
+	if (svc->key.vport != flow_vport(&pkt->flow))
+		return svc->key.vport ? PASS_FTP : ANSWER_NO_SERVER;
+
+	server = schedule(edition);
+	if (server == NO_SERVER)
+		return ANSWER_NO_SERVER;
+	admission->server = server;
+	admission->distance = create_connection(way, &pkt->flow, server, now);
+	if (admission->distance == NO_PLACE)
+		return admit_by_hash(svc, edition, way->stride, set, now, admission);
+	count_connection(server);
+	return FORWARD;
+}
+
+/* Takes the route of the flow's entry, unless there is none or the packet
+ * begins a new connection in its place. */
+static __always_inline bool follow_connection(const struct packet *pkt, const struct way *way,
+					      const struct settings *set, __u32 now,
+					      struct route *route)
+{
+	__u32 control;
+	struct connection *conn = find_connection(way, &pkt->flow, set, now, &control);
+
+	if (!conn)
+		return false;
+	if (is_reused(conn, pkt)) {
+		expire_connection(conn);
+		return false;
+	}
+	route->conn = conn;
+	route->server = *(volatile __u32 *)&conn->server;
+	return !is_stale(conn, control);
+}
+
+/* The real server of a packet, by its connection or by a new one. */
+static __always_inline enum verdict find_route(const struct packet *pkt, const struct settings *set,
+					       __u32 now, struct route *route)
+{
+	struct way way = find_way(hash_flow(&pkt->flow, set), set);
+	struct admission admission = { .distance = NO_PLACE };
+	enum verdict v;
+
+	if (follow_connection(pkt, &way, set, now, route))
+		return FORWARD;
+	v = admit(pkt, &way, now, &admission);
+	route->server = admission.server;
+	route->conn = admission.distance == NO_PLACE ? NULL :
+		place(&way, admission.distance, set);
+	return v;
+}
+
+/* Gives the frame the tag that its next hop wants, in place of those it has.
+ * Not static: see answer_icmp. */
+__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
+{
+	int wants = vlan ? sizeof(struct vlan_header) : 0;
+	struct vlan_header *tag;
+	struct ethhdr *eth;
+	__be16 ethertype;
+
+	if (!pkt)
+		return BUG_ADJUST;
+	ethertype = pkt->ethertype;
+	if (bpf_xdp_adjust_head(ctx, pkt->tags * (int)sizeof(*tag) - wants))
+		return BUG_ADJUST;
+	eth = (void *)(long)ctx->data;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
+		return BUG_ADJUST;
+	eth->h_proto = ethertype;
+	if (vlan) {
+		eth->h_proto = bpf_htons(ETH_P_8021Q);
+		tag->tci = bpf_htons(vlan);
+		tag->protocol = ethertype;
+	}
+	return FORWARD;
+}
+
+static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
+{
+	return vlan ? pkt->vlan == vlan : !pkt->tags;
+}
+
+/* Rewrites the frame for its next hop. */
+static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
+					    const struct next_hop *hop)
+{
+	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
+	struct ethhdr *eth;
+
+	if (v == FORWARD && !has_tag(pkt, hop->vlan))
+		v = retag(ctx, pkt, hop->vlan);
+	if (v != FORWARD)
+		return v;
+	eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return BUG_ADJUST;
+	write_macs(eth, hop);
+	return FORWARD;
+}
+
+/* XDP_TX where the driver can; veth loses such frames unless its peer has a
+ * program too, but takes redirected ones. */
+static __always_inline int send(__u32 ifindex, const struct packet *pkt, const struct interface *in)
+{
+	if (ifindex == pkt->ifindex && !in->redirect)
+		return XDP_TX;
+	return bpf_redirect(ifindex, 0);
+}
+
+static __always_inline int answer(struct xdp_md *ctx, const struct packet *pkt,
+				  struct settings *set, const struct interface *in, enum verdict why)
+{
+	enum verdict v = DROP_RATE_LIMIT;
+
+	if (may_answer(set, now_ns(set)))
+		v = answer_icmp(ctx, pkt, in, why);
+	count_verdict(v);
+	return v == why ? send(pkt->ifindex, pkt, in) : XDP_DROP;
+}
+
+/* Counts the way out, and turns it into what the driver is to do. */
+static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
+				  struct settings *set, const struct interface *in,
+				  enum verdict v, __u32 out)
+{
+	switch (v) {
+	case ANSWER_NO_SERVER:
+	case ANSWER_TTL:
+	case ANSWER_TOO_BIG:
+		return answer(ctx, pkt, set, in, v);
+	case FORWARD:
+	case FORWARD_NO_ENTRY:
+		count_verdict(v);
+		return send(out, pkt, in);
+	case DROP_RATE_LIMIT:
+	case DROP_TOO_BIG:
+	case DROP_SERVER_REMOVED:
+	case DROP_NO_NEXT_HOP:
+	case BUG_ADJUST:
+		count_verdict(v);
+		return XDP_DROP;
+	default:
+		count_verdict(v);
+		return XDP_PASS;
+	}
+}
+
+/* Takes a packet that has a route to its real server. */
+static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *pkt,
+					    const struct settings *set, __u32 now,
+					    const struct route *route, enum verdict how, __u32 *out)
+{
+	struct real_server *server = get_server(route->server);
+	const struct next_hop *hop;
+	enum verdict v;
+
+	if (!server)
+		return BUG_MAP;
+	if (server->state != SERVER_LISTED)
+		return DROP_SERVER_REMOVED;
+	if (route->conn)
+		update_connection(route->conn, pkt, set, now);
+	count_packet(route->server, pkt->length);
+	hop = find_hop(server);
+	*out = hop->ifindex;
+	if (!*out)
+		return DROP_NO_NEXT_HOP;
+	v = forward(ctx, pkt, hop);
+	return v == FORWARD ? how : v;
+}
+
+SEC("xdp")
+int director(struct xdp_md *ctx)
+{
+	struct packet pkt = { .ifindex = ctx->ingress_ifindex };
+	struct interface *in = find_interface(pkt.ifindex);
+	struct settings *set = get_settings();
+	struct route route = {};
+	enum verdict v;
+	__u32 out = 0, now = 0;
+
+	if (!in || !set) {
+		count_verdict(BUG_MAP);
+		return XDP_PASS;
+	}
+	if (!set->services) {
+		count_verdict(PASS_NO_SERVICES);
+		return XDP_PASS;
+	}
+
+	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
+	if (v == CONTINUE) {
+		now = ticks(now_ns(set));
+		v = find_route(&pkt, set, now, &route);
+	}
+	if (v == FORWARD || v == FORWARD_NO_ENTRY)
+		v = deliver(ctx, &pkt, set, now, &route, v, &out);
+	return finish(ctx, &pkt, set, in, v, out);
+}
+
+/* One run of the sweeper. */
+struct sweep {
+	struct sweep_range range;
+	__u32 expired;
+	__u32 used;
+};
+
+static int sweep_group(__u32 i, void *ctx)
+{
+	struct sweep *sweep = ctx;
+	__u32 index = sweep->range.first + i;
+	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
+
+	if (!group)
+		return 1;
+	for (int slot = 0; slot < GROUP_SLOTS; slot++) {
+		struct connection *conn = &group->slots[slot];
+
+		if (control_status(read_control(conn)) != CONTROL_LIVE)
+			continue;
+		if (is_over(conn->expires, sweep->range.now))
+			sweep->expired += expire_connection(conn);
+		else
+			sweep->used++;
+	}
+	return 0;
+}
+
+/* Ends the connections of SWEEP_GROUPS groups whose time is over. It runs to
+ * its end even if the director is killed, so that no slot and no count is lost.
+ * Returns entries expired in the upper half and in use in the lower. */
+SEC("syscall")
+int sweep(struct sweep_range *range)
+{
+	struct sweep sweep = { .range = *range };
+
+	bpf_loop(SWEEP_GROUPS, sweep_group, &sweep, 0);
+	return sweep.expired << 16 | sweep.used;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

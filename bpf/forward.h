@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * forward.h: direct routing. The frame gets the MAC addresses of its next hop,
+ * the IP packet one hop less to live, and nothing else changes (ip_vs_xmit.c).
+ */
+#ifndef FAIRLEAD_FORWARD_H
+#define FAIRLEAD_FORWARD_H
+
+#include "maps.h"
+#include "packet.h"
+
+static __always_inline const struct next_hop *find_hop(const struct real_server *server)
+{
+	__u32 hop = *(const volatile __u32 *)&server->hop;
+
+	return &server->hops[hop & 1];
+}
+
+/* RFC 1624, equation 3, for a TTL one less: it is the upper byte of its word. */
+static __always_inline void decrease_ttl(struct iphdr *ip)
+{
+	__u32 check = ip->check + bpf_htons(0x0100);
+
+	ip->check = check + (check >= 0xffff);
+	ip->ttl--;
+}
+
+static __always_inline enum verdict age_ipv4(struct iphdr *ip, __u32 length, __u32 mtu)
+{
+	if (ip->ttl <= 1)
+		return ANSWER_TTL;
+	decrease_ttl(ip);
+	if (length <= mtu)
+		return FORWARD;
+	return ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) ? ANSWER_TOO_BIG : DROP_TOO_BIG;
+}
+
+static __always_inline enum verdict age_ipv6(struct ipv6hdr *ip, __u32 length, __u32 mtu)
+{
+	if (ip->hop_limit <= 1)
+		return ANSWER_TTL;
+	ip->hop_limit--;
+	return length <= mtu ? FORWARD : ANSWER_TOO_BIG;
+}
+
+/* Takes one hop off the packet's life, and sees whether it fits the way. */
+static __always_inline enum verdict age_packet(struct packet *pkt, void *data, void *end,
+					       const struct next_hop *hop)
+{
+	void *l3 = data + (pkt->l3 & 31);
+
+	pkt->mtu = hop->mtu;
+	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
+		if (l3 + sizeof(struct iphdr) > end)
+			return BUG_ADJUST;
+		return age_ipv4(l3, pkt->length, hop->mtu);
+	}
+	if (l3 + sizeof(struct ipv6hdr) > end)
+		return BUG_ADJUST;
+	return age_ipv6(l3, pkt->length, hop->mtu);
+}
+
+static __always_inline void write_macs(struct ethhdr *eth, const struct next_hop *hop)
+{
+	__builtin_memcpy(eth->h_dest, hop->destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, hop->source, ETH_ALEN);
+}
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * packet.h: parse a frame. All bounds checks on what came from the wire live
+ * here; later stages touch only what this one vouched for.
+ *
+ * Understood: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with
+ * extension headers, TCP and UDP. The rest goes to the host.
+ */
+#ifndef FAIRLEAD_PACKET_H
+#define FAIRLEAD_PACKET_H
+
+#include <stdbool.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include "abi.h"
+
+enum {
+	IPV4_MORE_FRAGMENTS = 0x2000,
+	IPV4_DONT_FRAGMENT = 0x4000,
+	IPV4_FRAGMENT_OFFSET = 0x1fff,
+	VLAN_VID = 0x0fff,
+	MAX_VLAN_TAGS = 2,
+	/* Where the upper layer may begin, from the IP header: 8 extension
+	 * headers of at most 2048 bytes. A bound for the verifier. */
+	MAX_L4_OFFSET = sizeof(struct ipv6hdr) + MAX_EXTENSION_HEADERS * 2048,
+};
+
+/* Rows of the TCP state table; precedence is RST, SYN, FIN, ACK
+ * (ip_vs_proto_tcp.c). */
+enum tcp_event {
+	EVENT_SYN,
+	EVENT_FIN,
+	EVENT_ACK,
+	EVENT_RST,
+	EVENT_NONE,
+};
+
+struct vlan_header {
+	__be16 tci;
+	__be16 protocol;
+};
+
+/* What names a connection; laid out as the head of struct connection. */
+struct flow {
+	struct address caddr;
+	struct address vaddr;
+	__u64 word;		/* cport, vport, protocol, then zeros */
+};
+
+/* What is known of a packet. No pointers into the frame: those would not
+ * outlive a call that the verifier looks at by itself. */
+struct packet {
+	struct flow flow;
+	__u32 length;		/* of the IP packet */
+	__u32 l3;		/* where it begins in the frame */
+	__u32 ifindex;		/* where it came in */
+	__u32 mtu;		/* of the way that it should go */
+	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
+	__u16 vlan;		/* VLAN of the only tag; 0 if none or two */
+	__u8 tags;		/* VLAN tags */
+	__u8 event;		/* enum tcp_event */
+	bool syn;		/* TCP with SYN, whatever else is set */
+};
+
+/*
+ * Makes the verifier forget what it knows of a number: it does not follow
+ * values through halves of a stack slot. Paths that differ in that number alone
+ * are then the same to it, and what comes after is verified once, not for each.
+ */
+static __always_inline __u32 forget(__u32 number)
+{
+	volatile __u16 halves[2] __attribute__((aligned(8)));
+
+	halves[0] = number;
+	halves[1] = number >> 16;
+	return *(volatile __u32 *)halves;
+}
+
+static __always_inline __be16 flow_cport(const struct flow *flow)
+{
+	return flow->word;
+}
+
+static __always_inline __be16 flow_vport(const struct flow *flow)
+{
+	return flow->word >> 16;
+}
+
+static __always_inline __u8 flow_protocol(const struct flow *flow)
+{
+	return flow->word >> 32;
+}
+
+static __always_inline struct address map_ipv4(__be32 addr)
+{
+	return (struct address){ .high = 0, .low = (__u64)addr << 32 | 0xffff0000 };
+}
+
+static __always_inline __u8 tcp_event(const struct tcphdr *tcp)
+{
+	if (tcp->rst)
+		return EVENT_RST;
+	if (tcp->syn)
+		return EVENT_SYN;
+	if (tcp->fin)
+		return EVENT_FIN;
+	return tcp->ack ? EVENT_ACK : EVENT_NONE;
+}
+
+/* Ports and flags; room is what the IP packet has from l4 on. */
+static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, void *end,
+						__u32 room, __u8 protocol)
+{
+	struct tcphdr *tcp = l4;
+	struct udphdr *udp = l4;
+
+	switch (protocol) {
+	case IPPROTO_TCP:
+		if ((void *)(tcp + 1) > end || room < sizeof(*tcp) ||
+		    tcp->doff < sizeof(*tcp) / 4)
+			return PASS_MALFORMED;
+		pkt->event = tcp_event(tcp);
+		pkt->syn = tcp->syn;
+		break;
+	case IPPROTO_UDP:
+		if ((void *)(udp + 1) > end || room < sizeof(*udp))
+			return PASS_MALFORMED;
+		break;
+	default:
+		return PASS_PROTOCOL;
+	}
+	/* Both begin with source and destination port. */
+	pkt->flow.word = (__u64)protocol << 32 | (__u64)udp->dest << 16 | udp->source;
+	return CONTINUE;
+}
+
+static __always_inline enum verdict parse_ipv4(struct packet *pkt, void *l3, void *end)
+{
+	struct iphdr *ip = l3;
+	__u32 header;
+
+	if ((void *)(ip + 1) > end)
+		return PASS_MALFORMED;
+	header = ip->ihl * 4;
+	pkt->length = bpf_ntohs(ip->tot_len);
+	if (ip->version != 4 || header < sizeof(*ip) || pkt->length < header ||
+	    l3 + pkt->length > end)
+		return PASS_MALFORMED;
+	pkt->flow.caddr = map_ipv4(ip->saddr);
+	pkt->flow.vaddr = map_ipv4(ip->daddr);
+	if (ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
+		return PASS_FRAGMENT;
+	return parse_upper(pkt, l3 + header, end, pkt->length - header, ip->protocol);
+}
+
+/* What all extension headers begin with. */
+struct extension_header {
+	__u8 next;
+	__u8 length;
+	__be16 fragment;	/* of a fragment header: offset, flags */
+};
+
+static __always_inline bool is_extension(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+	       protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_FRAGMENT ||
+	       protocol == IPPROTO_AH;
+}
+
+static __always_inline __u32 extension_length(const struct extension_header *ext, __u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_FRAGMENT:
+		return 8;
+	case IPPROTO_AH:
+		return (ext->length + 2) * 4;
+	}
+	return (ext->length + 1) * 8;
+}
+
+/* Offset 0 and no more to come is a whole packet (RFC 6946). */
+static __always_inline bool is_fragment(const struct extension_header *ext)
+{
+	return ext->fragment & bpf_htons(0xfff9);
+}
+
+static __always_inline enum verdict parse_ipv6(struct packet *pkt, void *l3, void *end)
+{
+	struct ipv6hdr *ip = l3;
+	__u32 offset = sizeof(*ip);
+	__u8 next;
+
+	if ((void *)(ip + 1) > end)
+		return PASS_MALFORMED;
+	/* A payload length of 0 is a jumbogram (RFC 2675): no Ethernet
+	 * carries one. */
+	pkt->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (ip->version != 6 || pkt->length == sizeof(*ip) || l3 + pkt->length > end)
+		return PASS_MALFORMED;
+	__builtin_memcpy(&pkt->flow.caddr, &ip->saddr, sizeof(struct address));
+	__builtin_memcpy(&pkt->flow.vaddr, &ip->daddr, sizeof(struct address));
+	next = ip->nexthdr;
+
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
+		struct extension_header *ext;
+
+		offset = forget(offset);
+		if (offset > MAX_L4_OFFSET || offset > pkt->length)
+			return PASS_MALFORMED;
+		ext = l3 + offset;
+		if ((void *)(ext + 1) > end)
+			return PASS_MALFORMED;
+		if (next == IPPROTO_FRAGMENT && is_fragment(ext))
+			return PASS_FRAGMENT;
+		offset += extension_length(ext, next);
+		next = ext->next;
+	}
+	offset = forget(offset);
+	if (offset > MAX_L4_OFFSET || offset > pkt->length)
+		return PASS_MALFORMED;
+	return parse_upper(pkt, l3 + offset, end, pkt->length - offset, next);
+}
+
+static __always_inline bool is_vlan(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
+
+/* The MAC address says whether the frame is for this host: a switch floods,
+ * and a peer director's frames pass by. */
+static __always_inline bool for_this_host(const struct ethhdr *eth, const struct interface *in)
+{
+	__u32 left = *(__u32 *)eth->h_dest ^ *(__u32 *)in->mac;
+	__u16 right = *(__u16 *)(eth->h_dest + 4) ^ *(__u16 *)(in->mac + 4);
+
+	return !(left | right);
+}
+
+/* CONTINUE, or why the packet is none of ours. */
+static __always_inline enum verdict parse_packet(struct packet *pkt, void *data, void *end,
+						 const struct interface *in)
+{
+	struct ethhdr *eth = data;
+	struct vlan_header *tag = (void *)(eth + 1);
+	__be16 ethertype;
+
+	if ((void *)(eth + 1) > end)
+		return PASS_MALFORMED;
+	if (!for_this_host(eth, in))
+		return PASS_OTHER_HOST;
+	ethertype = eth->h_proto;
+	for (int i = 0; i < MAX_VLAN_TAGS && is_vlan(ethertype); i++) {
+		if ((void *)(tag + 1) > end)
+			return PASS_MALFORMED;
+		pkt->tags++;
+		pkt->vlan = pkt->tags == 1 ? bpf_ntohs(tag->tci) & VLAN_VID : 0;
+		ethertype = tag->protocol;
+		tag++;
+	}
+	pkt->l3 = (void *)tag - data;
+	pkt->ethertype = ethertype;
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return parse_ipv4(pkt, tag, end);
+	if (ethertype == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(pkt, tag, end);
+	return PASS_NOT_IP;
+}
+
+#endif

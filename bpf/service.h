@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * service.h: find the virtual service of a packet, in IPVS's order
+ * (ip_vs_ctl.c, ip_vs_service_find): exact; for TCP to a port that FTP may
+ * have opened, the FTP service of that address; any port of that address.
+ */
+#ifndef FAIRLEAD_SERVICE_H
+#define FAIRLEAD_SERVICE_H
+
+#include "maps.h"
+#include "packet.h"
+
+enum {
+	FTP_DATA_PORT = 20,
+	FTP_PORT = 21,
+};
+
+static __always_inline struct service *lookup_service(const struct service_key *key)
+{
+	__u32 *index = bpf_map_lookup_elem(&services, key);
+	struct service *svc;
+
+	if (!index)
+		return NULL;
+	svc = bpf_map_lookup_elem(&service_table, index);
+	return svc && svc->used ? svc : NULL;
+}
+
+static __always_inline bool may_be_ftp(const struct packet *pkt, const struct settings *set)
+{
+	__u16 port = bpf_ntohs(flow_vport(&pkt->flow));
+
+	return set->ftp_services && flow_protocol(&pkt->flow) == IPPROTO_TCP &&
+	       (port == FTP_DATA_PORT || port >= set->first_unprivileged_port);
+}
+
+static __noinline struct service *find_service(const struct packet *pkt, const struct settings *set)
+{
+	struct service_key key = {
+		.vaddr = pkt->flow.vaddr,
+		.vport = flow_vport(&pkt->flow),
+		.protocol = flow_protocol(&pkt->flow),
+	};
+	struct service *svc = lookup_service(&key);
+
+	if (!svc && may_be_ftp(pkt, set)) {
+		key.vport = bpf_htons(FTP_PORT);
+		svc = lookup_service(&key);
+	}
+	if (!svc && set->any_port_services) {
+		key.vport = 0;
+		svc = lookup_service(&key);
+	}
+	return svc;
+}
+
+/* The edition that holds. */
+static __always_inline struct edition *current_edition(const struct service *svc)
+{
+	__u32 index = *(const volatile __u32 *)&svc->edition;
+
+	return bpf_map_lookup_elem(&editions, &index);
+}
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* stats.h: count. Each CPU has its own counters; Go adds them up. */
+#ifndef FAIRLEAD_STATS_H
+#define FAIRLEAD_STATS_H
+
+#include "maps.h"
+
+static __always_inline void count_packet(__u32 server, __u32 bytes)
+{
+	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
+
+	if (!c)
+		return;
+	c->in_packets++;
+	c->in_bytes += bytes;
+}
+
+static __always_inline void count_connection(__u32 server)
+{
+	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
+
+	if (c)
+		c->connections++;
+}
+
+static __always_inline void count_verdict(enum verdict v)
+{
+	__u32 index = v;
+	__u64 *count = bpf_map_lookup_elem(&verdicts, &index);
+
+	if (count)
+		(*count)++;
+}
+
+#endif

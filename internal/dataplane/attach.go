@@ -1,0 +1,264 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// An Attachment is an interface that the program is attached to.
+type Attachment struct {
+	Interface string
+	Index     int
+	Mode      Mode // ModeNative or ModeGeneric
+}
+
+type attachment struct {
+	Attachment
+	link link.Link
+}
+
+func (p *Plane) linkPath(name string) string { return filepath.Join(p.dir, linksDir, name) }
+
+// openLinks finds the links that are pinned. One whose interface is gone is
+// removed.
+func (p *Plane) openLinks() error {
+	entries, err := os.ReadDir(filepath.Join(p.dir, linksDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read pinned links: %w", err)
+	}
+	for _, entry := range entries {
+		if err := p.openLink(entry.Name()); err != nil {
+			return fmt.Errorf("take over the link of %s: %w", entry.Name(), err)
+		}
+	}
+	return nil
+}
+
+func (p *Plane) openLink(name string) error {
+	l, err := link.LoadPinnedLink(p.linkPath(name), nil)
+	if err != nil {
+		return err
+	}
+	info, err := l.Info()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	index := int(info.XDP().Ifindex)
+	in, err := net.InterfaceByName(name)
+	if err != nil || in.Index != index {
+		return errors.Join(l.Unpin(), l.Close())
+	}
+	mode := ModeNative
+	if p.view.interfaces.elements[interfaceSlot(index)].Mode == directorXdpModeXDP_MODE_GENERIC {
+		mode = ModeGeneric
+	}
+	p.links[name] = &attachment{Attachment{name, index, mode}, l}
+	return nil
+}
+
+func interfaceSlot(index int) int { return index % int(directorLimitMAX_INTERFACES) }
+
+// Attach attaches the program to these interfaces and no others. A link that is
+// there gets this Plane's program in one step, without a gap. What was attached
+// before stays attached if it fails.
+func (p *Plane) Attach(interfaces []string) ([]Attachment, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, name := range interfaces {
+		if slices.Contains(interfaces[:i], name) {
+			return nil, fmt.Errorf("attach to %s: named twice", name)
+		}
+		if err := p.attach(name); err != nil {
+			return nil, fmt.Errorf("attach to %s: %w", name, err)
+		}
+	}
+	for name, a := range p.links {
+		if slices.Contains(interfaces, name) {
+			continue
+		}
+		if err := p.detach(a); err != nil {
+			return nil, fmt.Errorf("detach from %s: %w", name, err)
+		}
+	}
+	attached := make([]Attachment, 0, len(interfaces))
+	for _, name := range interfaces {
+		attached = append(attached, p.links[name].Attachment)
+	}
+	return attached, nil
+}
+
+func (p *Plane) attach(name string) error {
+	in, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	slot := &p.view.interfaces.elements[interfaceSlot(in.Index)]
+	if slot.Ifindex != 0 && int(slot.Ifindex) != in.Index && p.isAttached(int(slot.Ifindex)) {
+		return fmt.Errorf("interface indexes %d and %d collide: indexes that differ by a multiple of %d can't both be used; recreate one of them: %w",
+			slot.Ifindex, in.Index, directorLimitMAX_INTERFACES, lvs.ErrInvalid)
+	}
+	a := p.links[name]
+	if a != nil && a.Index == in.Index {
+		if err := p.writeInterface(in, a.Mode); err != nil {
+			return err
+		}
+		return a.link.Update(p.progs.Director)
+	}
+	if a != nil {
+		if err := p.detach(a); err != nil {
+			return err
+		}
+	}
+	return p.attachNew(in)
+}
+
+func (p *Plane) isAttached(index int) bool {
+	for _, a := range p.links {
+		if a.Index == index {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Plane) attachNew(in *net.Interface) error {
+	modes := []Mode{ModeNative, ModeGeneric}
+	if p.mode != ModeAuto {
+		modes = []Mode{p.mode}
+	}
+	var errs []error
+	for _, mode := range modes {
+		if err := p.writeInterface(in, mode); err != nil {
+			return err
+		}
+		flags := link.XDPDriverMode
+		if mode == ModeGeneric {
+			flags = link.XDPGenericMode
+		}
+		l, err := link.AttachXDP(link.XDPOptions{Program: p.progs.Director, Interface: in.Index, Flags: flags})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s mode: %w", mode, err))
+			continue
+		}
+		if err := p.pinLink(l, in.Name); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		p.links[in.Name] = &attachment{Attachment{in.Name, in.Index, mode}, l}
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Plane) pinLink(l link.Link, name string) error {
+	if err := os.MkdirAll(filepath.Join(p.dir, linksDir), 0o700); err != nil {
+		return err
+	}
+	return l.Pin(p.linkPath(name))
+}
+
+func (p *Plane) detach(a *attachment) error {
+	delete(p.links, a.Interface)
+	if err := errors.Join(a.link.Unpin(), a.link.Close()); err != nil {
+		return err
+	}
+	p.view.interfaces.elements[interfaceSlot(a.Index)] = directorInterface{}
+	return nil
+}
+
+// RefreshInterfaces tells the data plane the addresses that the attached
+// interfaces have now.
+func (p *Plane) RefreshInterfaces() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, a := range p.links {
+		in, err := net.InterfaceByIndex(a.Index)
+		if err == nil {
+			err = p.writeInterface(in, a.Mode)
+		}
+		if err != nil {
+			return fmt.Errorf("refresh interface %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
+	if len(in.HardwareAddr) != 6 {
+		return fmt.Errorf("interface %s has no Ethernet address: %w", in.Name, lvs.ErrInvalid)
+	}
+	want := directorInterface{
+		Ifindex: uint32(in.Index),
+		Mac:     [6]uint8(in.HardwareAddr),
+		Mode:    directorXdpModeXDP_MODE_NATIVE,
+	}
+	if mode == ModeGeneric {
+		want.Mode = directorXdpModeXDP_MODE_GENERIC
+	}
+	redirect, err := needsRedirect(in.Name)
+	if err != nil {
+		return err
+	}
+	if redirect {
+		want.Redirect = 1
+	}
+	if addr, ok, err := ownAddress6(in); err != nil {
+		return err
+	} else if ok {
+		want.Address6 = addr
+	}
+	if slot := &p.view.interfaces.elements[interfaceSlot(in.Index)]; *slot != want {
+		*slot = want
+	}
+	return nil
+}
+
+// ownAddress6 returns the interface's first global IPv6 address that is one of a
+// network: a /128 is likely a VIP.
+func ownAddress6(in *net.Interface) (directorAddress, bool, error) {
+	addrs, err := in.Addrs()
+	if err != nil {
+		return directorAddress{}, false, fmt.Errorf("read the addresses of %s: %w", in.Name, err)
+	}
+	for _, a := range addrs {
+		network, ok := a.(*net.IPNet)
+		if !ok || network.IP.To4() != nil || !network.IP.IsGlobalUnicast() {
+			continue
+		}
+		if ones, _ := network.Mask.Size(); ones == 128 {
+			continue
+		}
+		return toAddress(addressOf(network.IP)), true, nil
+	}
+	return directorAddress{}, false, nil
+}
+
+// needsRedirect reports whether frames leave the interface only when redirected:
+// veth hands XDP_TX frames to its peer only if that has a program too.
+func needsRedirect(name string) (bool, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("ask for the driver of %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, name)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask for the driver of %s: %w", name, err)
+	}
+	return unix.ByteSliceToString(info.Driver[:]) == "veth", nil
+}

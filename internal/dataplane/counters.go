@@ -1,0 +1,52 @@
+package dataplane
+
+import (
+	"fmt"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A real server's slot counts on and on; what is shown is that plus a carry,
+// modulo 2^64. Zeroing, the reuse of a slot and the leaving of a server change
+// carries only, so no packet is ever counted twice or lost.
+
+// rawCounters returns what a slot of real_servers counted, on all CPUs.
+func (p *Plane) rawCounters(slot uint32) (lvs.Counters, error) {
+	var perCPU []directorCounters
+	if err := p.maps.ServerCounters.Lookup(slot, &perCPU); err != nil {
+		return lvs.Counters{}, fmt.Errorf("read the counters of slot %d: %w", slot, err)
+	}
+	var sum lvs.Counters
+	for _, c := range perCPU {
+		sum = sum.Add(fromCounters(c))
+	}
+	return sum, nil
+}
+
+func (p *Plane) serverCarry(slot uint32) (lvs.Counters, error) {
+	var c directorCounters
+	err := p.maps.ServerCarry.Lookup(slot, &c)
+	return fromCounters(c), err
+}
+
+func (p *Plane) setServerCarry(slot uint32, c lvs.Counters) error {
+	return p.maps.ServerCarry.Put(slot, toCounters(c))
+}
+
+func (p *Plane) serviceCarry(index uint32) (lvs.Counters, error) {
+	var c directorCounters
+	err := p.maps.ServiceCarry.Lookup(index, &c)
+	return fromCounters(c), err
+}
+
+func (p *Plane) setServiceCarry(index uint32, c lvs.Counters) error {
+	return p.maps.ServiceCarry.Put(index, toCounters(c))
+}
+
+func (p *Plane) addToServiceCarry(index uint32, c lvs.Counters) error {
+	carry, err := p.serviceCarry(index)
+	if err != nil {
+		return err
+	}
+	return p.setServiceCarry(index, carry.Add(c))
+}

@@ -1,0 +1,173 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A Plane is the data plane of one director: its maps, its programs, and what it
+// was told. It is safe for concurrent use.
+//
+// What it was told stands in the maps themselves: a Plane that takes over pinned
+// maps finds everything there.
+type Plane struct {
+	dir      string
+	tookOver bool
+	mode     Mode
+
+	// mu guards everything below but the maps' memory that the data plane
+	// writes too.
+	mu    sync.Mutex
+	maps  directorMaps
+	progs directorPrograms
+	view  views
+
+	services map[lvs.ServiceKey]*service
+	sequence uint64
+	// removed are the slots of real servers that left their service, and whose
+	// connections wait for their return.
+	removed map[serverIdentity]uint32
+	free    struct {
+		services, editions, servers []uint32
+		lists                       *slotAllocator
+	}
+	// limbo holds what goes back to free after the next grace period.
+	limbo []func()
+	// flipped are the servers whose next hop changed since the last one.
+	flipped map[uint32]bool
+	// problems says why a next hop is missing: the maps hold no words.
+	problems map[uint32]string
+	links    map[string]*attachment
+}
+
+// views are the maps in memory.
+type views struct {
+	connections array[directorConnectionGroup]
+	services    array[directorService]
+	editions    array[directorEdition]
+	servers     array[directorRealServer]
+	lists       array[uint32]
+	interfaces  array[directorInterface]
+	settings    array[directorSettings]
+}
+
+func newViews(maps *directorMaps) (v views, err error) {
+	v.connections, err = mapArray[directorConnectionGroup](maps.Connections)
+	if err == nil {
+		v.services, err = mapArray[directorService](maps.ServiceTable)
+	}
+	if err == nil {
+		v.editions, err = mapArray[directorEdition](maps.Editions)
+	}
+	if err == nil {
+		v.servers, err = mapArray[directorRealServer](maps.RealServers)
+	}
+	if err == nil {
+		v.lists, err = mapArray[uint32](maps.Lists)
+	}
+	if err == nil {
+		v.interfaces, err = mapArray[directorInterface](maps.Interfaces)
+	}
+	if err == nil {
+		v.settings, err = mapArray[directorSettings](maps.Settings)
+	}
+	if err != nil {
+		err = errors.Join(err, v.unmap())
+	}
+	return v, err
+}
+
+func (v *views) unmap() error {
+	return errors.Join(v.connections.unmap(), v.services.unmap(), v.editions.unmap(),
+		v.servers.unmap(), v.lists.unmap(), v.interfaces.unmap(), v.settings.unmap())
+}
+
+func (p *Plane) settings() *directorSettings { return &p.view.settings.elements[0] }
+
+// TookOver reports whether Open found pinned state and went on with it.
+func (p *Plane) TookOver() bool { return p.tookOver }
+
+// TableSize returns how many entries the connection table has.
+func (p *Plane) TableSize() int {
+	return len(p.view.connections.elements) * int(directorLimitGROUP_SLOTS)
+}
+
+// Close lets go of maps and programs. What is pinned stays, and forwarding goes
+// on. A Plane can't be used afterwards.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, a := range p.links {
+		errs = append(errs, a.link.Close())
+	}
+	return errors.Join(append(errs, p.view.unmap(), p.progs.Close(), p.maps.Close())...)
+}
+
+// throwAway keeps a resource that packets may still be at until the next grace
+// period, and then gives it back.
+func (p *Plane) throwAway(giveBack func()) { p.limbo = append(p.limbo, giveBack) }
+
+// settle waits for a grace period and gives back what was thrown away before.
+func (p *Plane) settle() error {
+	if err := gracePeriod(); err != nil {
+		return err
+	}
+	for _, giveBack := range p.limbo {
+		giveBack()
+	}
+	p.limbo = nil
+	clear(p.flipped)
+	return nil
+}
+
+// take returns a free slot out of a list of them; first those that wait for a
+// grace period if there is none.
+func (p *Plane) take(free *[]uint32, what string) (uint32, error) {
+	if len(*free) == 0 {
+		if err := p.settle(); err != nil {
+			return 0, err
+		}
+	}
+	if len(*free) == 0 {
+		return 0, fmt.Errorf("find room for one more %s: %w", what, lvs.ErrTableFull)
+	}
+	last := len(*free) - 1
+	slot := (*free)[last]
+	*free = (*free)[:last]
+	return slot, nil
+}
+
+// Run runs the director program once on a frame that came in on an interface,
+// as the kernel would, and returns the XDP action and the frame as it is then.
+// Counters and connections change as with any packet.
+func (p *Plane) Run(frame []byte, ifindex int) (action uint32, out []byte, err error) {
+	return runProgram(p.progs.Director, frame, ifindex)
+}
+
+func runProgram(prog *ebpf.Program, frame []byte, ifindex int) (uint32, []byte, error) {
+	opts := ebpf.RunOptions{
+		Data:    frame,
+		DataOut: make([]byte, len(frame)+256),
+		Context: xdpContext{DataEnd: uint32(len(frame)), IngressIfindex: uint32(ifindex)},
+	}
+	action, err := prog.Run(&opts)
+	return action, opts.DataOut, err
+}
+
+// xdpContext is the kernel's struct xdp_md.
+type xdpContext struct {
+	Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32
+}
+
+// SetClockOffset moves the data plane's clock ahead of the kernel's, for the
+// programs and for the sweep alike: hours of timers pass at once.
+func (p *Plane) SetClockOffset(offset int64) {
+	atomic.StoreUint64(&p.settings().ClockOffset, uint64(offset))
+}

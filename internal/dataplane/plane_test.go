@@ -1,0 +1,292 @@
+package dataplane
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// These tests run the real program in the kernel, one packet at a time.
+
+// The interface that packets of a test come in on: loopback, which every
+// namespace has, under a MAC address of our own.
+const testIfindex = 1
+
+var (
+	directorMAC = lvs.MAC{2, 0, 0, 0, 0, 1}
+	clientMAC   = lvs.MAC{2, 0, 0, 0, 0, 0xfe}
+)
+
+// XDP actions (linux/bpf.h).
+const (
+	xdpDrop     = 1
+	xdpPass     = 2
+	xdpTX       = 3
+	xdpRedirect = 4
+)
+
+// needRoot skips without privileges; in CI that is a failure.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("needs root in CI")
+	}
+	t.Skip("needs root: sudo -E go test ./internal/dataplane")
+}
+
+// mountBPF returns a bpffs of the test's own.
+func mountBPF(t testing.TB) string {
+	t.Helper()
+	needRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount bpffs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount bpffs: %v", err)
+		}
+	})
+	return dir
+}
+
+// newPlaneAt opens a plane with room for that many connections; it is closed
+// when the test ends.
+func openPlane(t testing.TB, dir string, connections int) *Plane {
+	t.Helper()
+	p, err := Open(Config{PinDir: dir, Connections: connections})
+	if err != nil {
+		t.Fatalf("open: %+v", err)
+	}
+	t.Cleanup(func() { p.Close() })
+	p.view.interfaces.elements[testIfindex] = directorInterface{Ifindex: testIfindex, Mac: directorMAC}
+	p.settings().IcmpInterval = 0
+	return p
+}
+
+func newTestPlane(t testing.TB) *Plane {
+	t.Helper()
+	return openPlane(t, mountBPF(t), 10_000)
+}
+
+func tcpService(addr string, scheduler lvs.Scheduler) lvs.Service {
+	ap := netip.MustParseAddrPort(addr)
+	return lvs.Service{
+		ServiceKey:      lvs.ServiceKey{Protocol: lvs.TCP, Address: ap.Addr(), Port: ap.Port()},
+		Scheduler:       scheduler,
+		PersistenceMask: lvs.FullPersistenceMask(ap.Addr()),
+	}
+}
+
+func mustAddService(t testing.TB, p *Plane, svc lvs.Service) {
+	t.Helper()
+	if err := p.AddService(svc); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serverMAC is the MAC address of a test's real server: its last byte is that of
+// the IP address.
+func serverMAC(addr netip.Addr) lvs.MAC {
+	b := addr.As16()
+	return lvs.MAC{2, 0, 0, 0, 1, b[15]}
+}
+
+func mustAddServer(t testing.TB, p *Plane, svc lvs.Service, addr string, weight uint32) lvs.RealServer {
+	t.Helper()
+	ap := netip.MustParseAddrPort(addr)
+	rs := lvs.RealServer{
+		RealServerKey: lvs.RealServerKey{Address: ap.Addr(), Port: ap.Port()},
+		Method:        lvs.DirectRouting,
+		Weight:        weight,
+	}
+	if err := p.AddServer(svc.ServiceKey, rs); err != nil {
+		t.Fatal(err)
+	}
+	hop := lvs.NextHop{
+		InterfaceIndex: testIfindex, MTU: 1500,
+		Source: directorMAC, Destination: serverMAC(ap.Addr()),
+	}
+	if err := p.SetNextHop(ap.Addr(), hop); err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+// A segment describes a frame to build.
+type segment struct {
+	client, vip string
+	flags       string // TCP: letters of S A F R P U
+	udp         bool
+	ttl         uint8
+	tags        []uint16
+	payload     []byte
+	dontFrag    bool
+}
+
+func (s segment) frame(t testing.TB) []byte {
+	t.Helper()
+	client, vip := netip.MustParseAddrPort(s.client), netip.MustParseAddrPort(s.vip)
+	ttl := s.ttl
+	if ttl == 0 {
+		ttl = 64
+	}
+	var parts []gopacket.SerializableLayer
+	ethertype := layers.EthernetTypeIPv4
+	if client.Addr().Is6() {
+		ethertype = layers.EthernetTypeIPv6
+	}
+	eth := &layers.Ethernet{SrcMAC: net.HardwareAddr(clientMAC[:]), DstMAC: net.HardwareAddr(directorMAC[:]), EthernetType: ethertype}
+	parts = append(parts, eth)
+	for i, vid := range s.tags {
+		if i == 0 {
+			eth.EthernetType = layers.EthernetTypeDot1Q
+		}
+		tag := &layers.Dot1Q{VLANIdentifier: vid, Type: ethertype}
+		if i+1 < len(s.tags) {
+			tag.Type = layers.EthernetTypeDot1Q
+		}
+		parts = append(parts, tag)
+	}
+	protocol := layers.IPProtocolTCP
+	if s.udp {
+		protocol = layers.IPProtocolUDP
+	}
+	var network gopacket.NetworkLayer
+	if client.Addr().Is4() {
+		ip := &layers.IPv4{Version: 4, TTL: ttl, Protocol: protocol, SrcIP: client.Addr().AsSlice(), DstIP: vip.Addr().AsSlice()}
+		if s.dontFrag {
+			ip.Flags = layers.IPv4DontFragment
+		}
+		network = ip
+		parts = append(parts, ip)
+	} else {
+		ip := &layers.IPv6{Version: 6, HopLimit: ttl, NextHeader: protocol, SrcIP: client.Addr().AsSlice(), DstIP: vip.Addr().AsSlice()}
+		network = ip
+		parts = append(parts, ip)
+	}
+	if s.udp {
+		udp := &layers.UDP{SrcPort: layers.UDPPort(client.Port()), DstPort: layers.UDPPort(vip.Port())}
+		udp.SetNetworkLayerForChecksum(network)
+		parts = append(parts, udp)
+	} else {
+		tcp := &layers.TCP{SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(vip.Port()), Window: 65535, Seq: 1}
+		for _, f := range s.flags {
+			switch f {
+			case 'S':
+				tcp.SYN = true
+			case 'A':
+				tcp.ACK = true
+			case 'F':
+				tcp.FIN = true
+			case 'R':
+				tcp.RST = true
+			case 'P':
+				tcp.PSH = true
+			case 'U':
+				tcp.URG = true
+			}
+		}
+		tcp.SetNetworkLayerForChecksum(network)
+		parts = append(parts, tcp)
+	}
+	parts = append(parts, gopacket.Payload(s.payload))
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, parts...); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func mustRun(t testing.TB, p *Plane, frame []byte) (uint32, []byte) {
+	t.Helper()
+	action, out, err := p.Run(frame, testIfindex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return action, out
+}
+
+// verdictDelta returns what fn added to the verdict counters, by name.
+func verdictDelta(t testing.TB, p *Plane, fn func()) map[string]uint64 {
+	t.Helper()
+	read := func() map[string]uint64 {
+		counts, err := p.Verdicts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := map[string]uint64{}
+		for _, c := range counts {
+			m[c.Name] = c.Packets
+		}
+		return m
+	}
+	before := read()
+	fn()
+	after := read()
+	for name, n := range before {
+		if after[name] -= n; after[name] == 0 {
+			delete(after, name)
+		}
+	}
+	return after
+}
+
+func TestForwardsTCP(t *testing.T) {
+	for _, family := range []struct{ name, vip, rs, client string }{
+		{"ipv4", "192.0.2.10:80", "198.51.100.11:80", "203.0.113.5:1024"},
+		{"ipv6", "[2001:db8:2::10]:80", "[2001:db8:1::b]:80", "[2001:db8:3::5]:1024"},
+	} {
+		t.Run(family.name, func(t *testing.T) {
+			p := newTestPlane(t)
+			svc := tcpService(family.vip, lvs.WeightedLeastConnection)
+			mustAddService(t, p, svc)
+			rs := mustAddServer(t, p, svc, family.rs, 1)
+
+			in := segment{client: family.client, vip: family.vip, flags: "S"}.frame(t)
+			action, out := mustRun(t, p, in)
+			if action != xdpTX {
+				v, _ := p.Verdicts()
+				t.Fatalf("action %d, want XDP_TX; verdicts %v", action, v)
+			}
+			if got, want := lvs.MAC(out[:6]), serverMAC(rs.Address); got != want {
+				t.Errorf("destination MAC %s, want %s", got, want)
+			}
+			if got := lvs.MAC(out[6:12]); got != directorMAC {
+				t.Errorf("source MAC %s, want the director's", got)
+			}
+			mustRun(t, p, segment{client: family.client, vip: family.vip, flags: "A"}.frame(t))
+			status, err := p.Services()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := status[0].Servers[0]
+			if got.Active != 1 || got.Inactive != 0 {
+				t.Errorf("active %d inactive %d, want 1 0", got.Active, got.Inactive)
+			}
+			if c := got.Counters; c.Connections != 1 || c.InPackets != 2 {
+				t.Errorf("counters %+v, want 1 connection, 2 packets", c)
+			}
+			var conns []string
+			for c := range p.Connections() {
+				conns = append(conns, fmt.Sprint(c.Client, c.Virtual, c.Server, c.State, c.Expires > 898*time.Second))
+			}
+			if len(conns) != 1 {
+				t.Fatalf("connections %v, want one", conns)
+			}
+			t.Log(conns)
+		})
+	}
+}

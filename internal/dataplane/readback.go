@@ -1,0 +1,126 @@
+package dataplane
+
+import (
+	"fmt"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// readBack learns from taken-over maps what they hold. A director may have been
+// killed within a change: what a packet can reach (key, service, edition, list)
+// is what holds, and the rest is mended to fit.
+func (p *Plane) readBack() error {
+	if err := gracePeriod(); err != nil {
+		return err
+	}
+	if err := p.readServices(); err != nil {
+		return err
+	}
+	listed := p.mendServers()
+	if err := p.readFree(listed); err != nil {
+		return err
+	}
+	p.countServices()
+	return nil
+}
+
+func (p *Plane) readServices() error {
+	var (
+		key   directorServiceKey
+		index uint32
+	)
+	reached := map[uint32]bool{}
+	entries := p.maps.Services.Iterate()
+	for entries.Next(&key, &index) {
+		if index >= uint32(directorLimitMAX_SERVICES) {
+			return fmt.Errorf("read services back: slot %d is out of range", index)
+		}
+		slot := &p.view.services.elements[index]
+		svc, err := p.readService(fromServiceKey(key), index, slot)
+		if err != nil {
+			return err
+		}
+		p.services[svc.ServiceKey] = svc
+		p.sequence = max(p.sequence, svc.sequence)
+		reached[index] = true
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read services back: %w", err)
+	}
+	for index := range p.view.services.elements {
+		if !reached[uint32(index)] {
+			p.view.services.elements[index].Used = 0
+		}
+	}
+	return nil
+}
+
+func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorService) (*service, error) {
+	if slot.Edition >= uint32(directorLimitMAX_EDITIONS) {
+		return nil, fmt.Errorf("read service %s back: edition %d is out of range", key, slot.Edition)
+	}
+	edition := &p.view.editions.elements[slot.Edition]
+	name := fromScheduler(edition.Scheduler)
+	if name == "" {
+		return nil, fmt.Errorf("read service %s back: scheduler %d is unknown", key, edition.Scheduler)
+	}
+	if err := p.free.lists.reserve(edition.List, edition.Servers); err != nil {
+		return nil, fmt.Errorf("read service %s back: %w", key, err)
+	}
+	return &service{
+		Service:  lvs.Service{ServiceKey: key, Scheduler: name, PersistenceMask: lvs.FullPersistenceMask(key.Address)},
+		index:    index,
+		edition:  slot.Edition,
+		sequence: slot.Sequence,
+		servers:  append([]uint32(nil), p.view.lists.elements[edition.List:edition.List+edition.Servers]...),
+	}, nil
+}
+
+// mendServers makes the states of real servers fit the lists, and returns those
+// that are on one.
+func (p *Plane) mendServers() map[uint32]bool {
+	listed := map[uint32]bool{}
+	for _, svc := range p.services {
+		for _, slot := range svc.servers {
+			listed[slot] = true
+			p.setServerState(slot, directorServerStateSERVER_LISTED)
+		}
+	}
+	for i := range p.view.servers.elements {
+		slot, rs := uint32(i), &p.view.servers.elements[i]
+		if rs.State == directorServerStateSERVER_FREE || listed[slot] {
+			continue
+		}
+		p.setServerState(slot, directorServerStateSERVER_REMOVED)
+		p.removed[serverIdentity{fromServiceKey(rs.Service), p.serverKey(slot)}] = slot
+	}
+	return listed
+}
+
+func (p *Plane) readFree(listed map[uint32]bool) error {
+	editions := map[uint32]bool{}
+	for _, svc := range p.services {
+		if editions[svc.edition] {
+			return fmt.Errorf("read service %s back: edition %d is in use twice", svc.ServiceKey, svc.edition)
+		}
+		editions[svc.edition] = true
+	}
+	for i := range p.view.editions.elements {
+		if !editions[uint32(i)] {
+			p.free.editions = append(p.free.editions, uint32(i))
+		}
+	}
+	for i := range p.view.services.elements {
+		if p.view.services.elements[i].Used == 0 {
+			p.free.services = append(p.free.services, uint32(i))
+		}
+	}
+	for i := range p.view.servers.elements {
+		if p.view.servers.elements[i].State == directorServerStateSERVER_FREE {
+			p.free.servers = append(p.free.servers, uint32(i))
+		} else if hop := p.view.servers.elements[i]; hop.Hops[hop.Hop&1].Ifindex == 0 {
+			p.problems[uint32(i)] = "its next hop is not known yet"
+		}
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/scheduler"
+)
+
+// A serverIdentity is what a removed real server is known by when it returns.
+type serverIdentity struct {
+	service lvs.ServiceKey
+	server  lvs.RealServerKey
+}
+
+// removedPeriod is how long a removed real server without connections is kept
+// for its return (include/net/ip_vs.h, IP_VS_DEST_TRASH_PERIOD).
+const removedPeriod = 120 * time.Second
+
+func (p *Plane) serverKey(slot uint32) lvs.RealServerKey {
+	rs := &p.view.servers.elements[slot]
+	return lvs.RealServerKey{Address: fromAddress(rs.Raddr), Port: fromPort(rs.Rport)}
+}
+
+// findServer returns the position of a real server in its service's list.
+func (p *Plane) findServer(svc *service, key lvs.RealServerKey) (int, error) {
+	at := slices.IndexFunc(svc.servers, func(slot uint32) bool { return p.serverKey(slot) == key })
+	if at < 0 {
+		return 0, fmt.Errorf("find real server %s of %s: %w", key, svc.ServiceKey, lvs.ErrNoServer)
+	}
+	return at, nil
+}
+
+// AddServer adds a real server at the head of a service's list. One that was
+// removed gets its connections and counters back. It has no next hop until
+// SetNextHop. It wraps lvs.ErrNoService, lvs.ErrServerExists and
+// lvs.ErrTableFull.
+func (p *Plane) AddServer(key lvs.ServiceKey, want lvs.RealServer) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	if _, err := p.findServer(svc, want.RealServerKey); err == nil {
+		return fmt.Errorf("add real server %s to %s: %w", want.RealServerKey, key, lvs.ErrServerExists)
+	}
+	if err := p.addServer(svc, want); err != nil {
+		return fmt.Errorf("add real server %s to %s: %w", want.RealServerKey, key, err)
+	}
+	return nil
+}
+
+func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
+	if len(svc.servers) >= int(directorLimitMAX_LIST) {
+		return fmt.Errorf("a service has at most %d real servers: %w", directorLimitMAX_LIST, lvs.ErrTableFull)
+	}
+	identity := serverIdentity{svc.ServiceKey, want.RealServerKey}
+	slot, returns := p.removed[identity]
+	if !returns {
+		var err error
+		if slot, err = p.newServer(identity); err != nil {
+			return err
+		}
+	}
+	raw, err := p.rawCounters(slot)
+	if err == nil {
+		err = p.addToServiceCarry(svc.index, lvs.Counters{}.Sub(raw))
+	}
+	if err != nil {
+		return err
+	}
+	p.writeServer(slot, want)
+	p.setServerState(slot, directorServerStateSERVER_LISTED)
+	delete(p.removed, identity)
+	servers := append([]uint32{slot}, svc.servers...)
+	if err := p.publish(svc, servers, scheduler.Position.AfterAdd); err != nil {
+		p.removed[identity] = slot
+		p.setServerState(slot, directorServerStateSERVER_REMOVED)
+		return err
+	}
+	return nil
+}
+
+// newServer takes a slot for a real server that is not known yet.
+func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
+	if len(p.free.servers) == 0 {
+		p.collectRemoved(0)
+	}
+	slot, err := p.take(&p.free.servers, "real server")
+	if err != nil {
+		return 0, err
+	}
+	raw, err := p.rawCounters(slot)
+	if err == nil {
+		err = p.setServerCarry(slot, lvs.Counters{}.Sub(raw))
+	}
+	if err != nil {
+		return 0, err
+	}
+	p.view.servers.elements[slot] = directorRealServer{
+		Service: toServiceKey(identity.service),
+		Raddr:   toAddress(identity.server.Address),
+		Rport:   toPort(identity.server.Port),
+	}
+	p.problems[slot] = "its next hop is not known yet"
+	return slot, nil
+}
+
+// writeServer stores what may change about a real server, field by field.
+func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
+	rs := &p.view.servers.elements[slot]
+	atomic.StoreUint32(&rs.Method, uint32(want.Method))
+	atomic.StoreUint32(&rs.Weight, want.Weight)
+	if want.UpperThreshold == 0 || want.UpperThreshold > rs.Upper {
+		atomic.StoreUint32(&rs.Overloaded, 0) // ip_vs_ctl.c, __ip_vs_update_dest
+	}
+	atomic.StoreUint32(&rs.Upper, want.UpperThreshold)
+	atomic.StoreUint32(&rs.Lower, want.LowerThreshold)
+}
+
+func (p *Plane) setServerState(slot uint32, state directorServerState) {
+	atomic.StoreUint32((*uint32)(&p.view.servers.elements[slot].State), uint32(state))
+}
+
+// EditServer changes a real server; its connections stay. It wraps
+// lvs.ErrNoService and lvs.ErrNoServer.
+func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	at, err := p.findServer(svc, want.RealServerKey)
+	if err != nil {
+		return err
+	}
+	p.writeServer(svc.servers[at], want)
+	if svc.Scheduler != lvs.WeightedRoundRobin {
+		return nil
+	}
+	if err := p.publish(svc, svc.servers, keepCursor); err != nil {
+		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
+	}
+	return nil
+}
+
+// DeleteServer takes a real server out of its service. Packets of its
+// connections are dropped until they end or it returns, as in IPVS. It wraps
+// lvs.ErrNoService and lvs.ErrNoServer.
+func (p *Plane) DeleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	at, err := p.findServer(svc, server)
+	if err != nil {
+		return err
+	}
+	slot := svc.servers[at]
+	raw, err := p.rawCounters(slot)
+	if err == nil {
+		servers := slices.Delete(slices.Clone(svc.servers), at, at+1)
+		err = p.publish(svc, servers, func(position scheduler.Position) scheduler.Position {
+			return position.AfterRemove(at)
+		})
+	}
+	if err == nil {
+		err = p.addToServiceCarry(svc.index, raw)
+	}
+	if err == nil {
+		err = p.retire(key, slot)
+	}
+	if err != nil {
+		return fmt.Errorf("delete real server %s of %s: %w", server, key, err)
+	}
+	return nil
+}
+
+// retire marks a real server that is on no list any more as removed.
+func (p *Plane) retire(key lvs.ServiceKey, slot uint32) error {
+	now, err := p.now()
+	if err != nil {
+		return err
+	}
+	p.view.servers.elements[slot].Removed = uint64(now)
+	p.setServerState(slot, directorServerStateSERVER_REMOVED)
+	p.removed[serverIdentity{key, p.serverKey(slot)}] = slot
+	return nil
+}
+
+// collectRemoved gives back removed servers without connections that have waited
+// for that long.
+func (p *Plane) collectRemoved(age time.Duration) {
+	now, err := p.now()
+	if err != nil {
+		return
+	}
+	for identity, slot := range p.removed {
+		rs := &p.view.servers.elements[slot]
+		busy := atomic.LoadUint32(&rs.Active) != 0 || atomic.LoadUint32(&rs.Inactive) != 0
+		if busy || now-time.Duration(rs.Removed) < age {
+			continue
+		}
+		delete(p.removed, identity)
+		delete(p.problems, slot)
+		p.setServerState(slot, directorServerStateSERVER_FREE)
+		p.throwAway(func() { p.free.servers = append(p.free.servers, slot) })
+	}
+}
+
+func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerStatus {
+	rs := &p.view.servers.elements[slot]
+	hop := fromNextHop(rs.Hops[rs.Hop&1])
+	hop.Problem = p.problems[slot]
+	return lvs.RealServerStatus{
+		RealServer: lvs.RealServer{
+			RealServerKey:  p.serverKey(slot),
+			Method:         lvs.ForwardingMethod(rs.Method),
+			Weight:         rs.Weight,
+			UpperThreshold: rs.Upper,
+			LowerThreshold: rs.Lower,
+		},
+		Active:   atomic.LoadUint32(&rs.Active),
+		Inactive: atomic.LoadUint32(&rs.Inactive),
+		Counters: counters,
+		NextHop:  hop,
+	}
+}
+
+// SetNextHop changes where packets to every real server with that address go. A
+// hop that is not usable lets its packets be dropped and counted.
+func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want, raddr := toNextHop(hop), toAddress(addr)
+	for slot := range p.view.servers.elements {
+		rs := &p.view.servers.elements[slot]
+		if rs.State == directorServerStateSERVER_FREE || rs.Raddr != raddr {
+			continue
+		}
+		if err := p.setHop(uint32(slot), want); err != nil {
+			return fmt.Errorf("set the next hop of %s: %w", addr, err)
+		}
+		p.problems[uint32(slot)] = hop.Problem
+	}
+	return nil
+}
+
+// setHop fills the hop that does not hold and turns to it. Packets may still
+// read the former one, so a second change waits for them.
+func (p *Plane) setHop(slot uint32, want directorNextHop) error {
+	rs := &p.view.servers.elements[slot]
+	if rs.Hops[rs.Hop&1] == want {
+		return nil
+	}
+	if p.flipped[slot] {
+		if err := p.settle(); err != nil {
+			return err
+		}
+	}
+	next := (rs.Hop + 1) & 1
+	rs.Hops[next] = want
+	atomic.StoreUint32(&rs.Hop, next)
+	p.flipped[slot] = true
+	return nil
+}

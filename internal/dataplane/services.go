@@ -1,0 +1,288 @@
+package dataplane
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/scheduler"
+)
+
+// A service is a virtual service as it stands in the maps.
+type service struct {
+	lvs.Service
+	index    uint32 // into service_table
+	edition  uint32 // into editions
+	sequence uint64
+	servers  []uint32 // into real_servers, in the order of the list
+}
+
+func (p *Plane) findService(key lvs.ServiceKey) (*service, error) {
+	svc := p.services[key]
+	if svc == nil {
+		return nil, fmt.Errorf("find service %s: %w", key, lvs.ErrNoService)
+	}
+	return svc, nil
+}
+
+// AddService adds a virtual service without real servers. It wraps
+// lvs.ErrServiceExists and lvs.ErrTableFull.
+func (p *Plane) AddService(want lvs.Service) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.services[want.ServiceKey] != nil {
+		return fmt.Errorf("add service %s: %w", want.ServiceKey, lvs.ErrServiceExists)
+	}
+	if err := p.addService(want); err != nil {
+		return fmt.Errorf("add service %s: %w", want.ServiceKey, err)
+	}
+	return nil
+}
+
+func (p *Plane) addService(want lvs.Service) error {
+	index, err := p.take(&p.free.services, "service")
+	if err != nil {
+		return err
+	}
+	edition, err := p.take(&p.free.editions, "edition of a service")
+	if err != nil {
+		p.free.services = append(p.free.services, index)
+		return err
+	}
+	if err := p.setServiceCarry(index, lvs.Counters{}); err != nil {
+		return err
+	}
+	p.sequence++
+	svc := &service{Service: want, index: index, edition: edition, sequence: p.sequence}
+	p.writeEdition(svc, edition, 0, nil)
+	p.view.services.elements[index] = directorService{
+		Edition:  edition,
+		Used:     1,
+		Sequence: svc.sequence,
+		Key:      toServiceKey(want.ServiceKey),
+	}
+	if err := p.maps.Services.Update(toServiceKey(want.ServiceKey), index, ebpf.UpdateNoExist); err != nil {
+		p.view.services.elements[index].Used = 0
+		p.free.services = append(p.free.services, index)
+		p.free.editions = append(p.free.editions, edition)
+		return fmt.Errorf("enter the key: %w", err)
+	}
+	p.services[want.ServiceKey] = svc
+	p.countServices()
+	return nil
+}
+
+// EditService changes a virtual service; its real servers and connections stay.
+// It wraps lvs.ErrNoService.
+func (p *Plane) EditService(want lvs.Service) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(want.ServiceKey)
+	if err != nil {
+		return err
+	}
+	was := svc.Service
+	var move cursorMove = keepCursor
+	if want.Scheduler != was.Scheduler {
+		move = nil
+	}
+	svc.Service = want
+	if err := p.publish(svc, svc.servers, move); err != nil {
+		svc.Service = was
+		return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
+	}
+	return nil
+}
+
+// DeleteService removes a virtual service with its real servers. Connections
+// stay until they end or the server returns, as in IPVS. It wraps
+// lvs.ErrNoService.
+func (p *Plane) DeleteService(key lvs.ServiceKey) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	if err := p.maps.Services.Delete(toServiceKey(key)); err != nil {
+		return fmt.Errorf("delete service %s: %w", key, err)
+	}
+	delete(p.services, key)
+	p.countServices()
+	for _, slot := range svc.servers {
+		if err := p.retire(key, slot); err != nil {
+			return fmt.Errorf("delete service %s: %w", key, err)
+		}
+	}
+	p.view.services.elements[svc.index].Used = 0
+	p.throwAway(func() { p.free.services = append(p.free.services, svc.index) })
+	p.throwAwayEdition(svc.edition)
+	return nil
+}
+
+// countServices tells the data plane which look-ups can find something.
+func (p *Plane) countServices() {
+	var ftp, anyPort uint32
+	for key := range p.services {
+		switch {
+		case key.Protocol == lvs.TCP && key.Port == 21:
+			ftp++
+		case key.Port == 0:
+			anyPort++
+		}
+	}
+	set := p.settings()
+	atomic.StoreUint32(&set.FtpServices, ftp)
+	atomic.StoreUint32(&set.AnyPortServices, anyPort)
+	atomic.StoreUint32(&set.Services, uint32(len(p.services)))
+}
+
+// Services returns all services in the order in which they were added, with
+// what was counted. Rates are zero: a Plane knows no past.
+func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := slices.SortedFunc(maps.Values(p.services), func(a, b *service) int {
+		return cmp.Compare(a.sequence, b.sequence)
+	})
+	statuses := make([]lvs.ServiceStatus, 0, len(all))
+	for _, svc := range all {
+		status, err := p.serviceStatus(svc)
+		if err != nil {
+			return nil, fmt.Errorf("read service %s: %w", svc.ServiceKey, err)
+		}
+		statuses = append(statuses, status)
+	}
+	return statuses, nil
+}
+
+func (p *Plane) serviceStatus(svc *service) (lvs.ServiceStatus, error) {
+	sum, err := p.serviceCarry(svc.index)
+	if err != nil {
+		return lvs.ServiceStatus{}, err
+	}
+	status := lvs.ServiceStatus{Service: svc.Service}
+	for _, slot := range svc.servers {
+		raw, err := p.rawCounters(slot)
+		if err != nil {
+			return lvs.ServiceStatus{}, err
+		}
+		carry, err := p.serverCarry(slot)
+		if err != nil {
+			return lvs.ServiceStatus{}, err
+		}
+		sum = sum.Add(raw)
+		status.Servers = append(status.Servers, p.serverStatus(slot, raw.Add(carry)))
+	}
+	status.Counters = sum
+	return status, nil
+}
+
+// Zero sets the counters of a service and of its servers to zero. It wraps
+// lvs.ErrNoService.
+func (p *Plane) Zero(key lvs.ServiceKey) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	var sum lvs.Counters
+	for _, slot := range svc.servers {
+		raw, err := p.rawCounters(slot)
+		if err == nil {
+			err = p.setServerCarry(slot, lvs.Counters{}.Sub(raw))
+		}
+		if err != nil {
+			return fmt.Errorf("zero service %s: %w", key, err)
+		}
+		sum = sum.Add(raw)
+	}
+	return p.setServiceCarry(svc.index, lvs.Counters{}.Sub(sum))
+}
+
+// A cursorMove tells where the walk over a server list goes on in a new edition;
+// nil begins anew.
+type cursorMove func(scheduler.Position) scheduler.Position
+
+func keepCursor(at scheduler.Position) scheduler.Position { return at }
+
+// publish makes a list of servers hold for a service, in one store.
+func (p *Plane) publish(svc *service, servers []uint32, move cursorMove) error {
+	edition, err := p.take(&p.free.editions, "edition of a service")
+	if err != nil {
+		return err
+	}
+	list, err := p.writeList(servers)
+	if err != nil {
+		p.free.editions = append(p.free.editions, edition)
+		return err
+	}
+	old := svc.edition
+	svc.servers = servers
+	p.writeEdition(svc, edition, list, move)
+	atomic.StoreUint32(&p.view.services.elements[svc.index].Edition, edition)
+	svc.edition = edition
+	p.throwAwayEdition(old)
+	return nil
+}
+
+func (p *Plane) writeList(servers []uint32) (uint32, error) {
+	n := uint32(len(servers))
+	start, err := p.free.lists.allocate(n)
+	if err != nil {
+		if err := p.settle(); err != nil {
+			return 0, err
+		}
+		start, err = p.free.lists.allocate(n)
+	}
+	if err != nil {
+		return 0, err
+	}
+	copy(p.view.lists.elements[start:start+n], servers)
+	return start, nil
+}
+
+// writeEdition fills an edition that no packet can be at yet, from what svc is
+// and the edition that holds.
+func (p *Plane) writeEdition(svc *service, edition, list uint32, move cursorMove) {
+	var position scheduler.Position
+	var weight uint32
+	if move != nil {
+		cursor := atomic.LoadUint64(&p.view.editions.elements[svc.edition].Cursor)
+		position, weight = move(scheduler.Position(uint32(cursor))), uint32(cursor>>32)
+	}
+	rounds := scheduler.NewWRR(p.weights(svc))
+	if svc.Scheduler == lvs.WeightedRoundRobin {
+		position, weight = 0, rounds.CarryOver(weight)
+	}
+	p.view.editions.elements[edition] = directorEdition{
+		List:      list,
+		Servers:   uint32(len(svc.servers)),
+		Scheduler: schedulers[svc.Scheduler],
+		WrrStep:   rounds.Step,
+		WrrTop:    rounds.Top,
+		Cursor:    uint64(weight)<<32 | uint64(position),
+	}
+}
+
+func (p *Plane) weights(svc *service) []uint32 {
+	weights := make([]uint32, len(svc.servers))
+	for i, slot := range svc.servers {
+		weights[i] = p.view.servers.elements[slot].Weight
+	}
+	return weights
+}
+
+func (p *Plane) throwAwayEdition(edition uint32) {
+	e := p.view.editions.elements[edition]
+	p.throwAway(func() {
+		p.free.editions = append(p.free.editions, edition)
+		p.free.lists.release(e.List, e.Servers)
+	})
+}

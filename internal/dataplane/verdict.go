@@ -1,0 +1,59 @@
+package dataplane
+
+import "fmt"
+
+// VerdictCount is how often packets left the data plane by one way out.
+type VerdictCount struct {
+	Name    string
+	Kind    string // KindNormal, KindMisconfiguration or KindBug
+	Meaning string
+	Packets uint64
+}
+
+// The kinds of a verdict.
+const (
+	KindNormal           = "normal"
+	KindMisconfiguration = "misconfiguration"
+	KindBug              = "bug"
+)
+
+// verdictTexts are in the order of enum verdict.
+var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
+	directorVerdictCONTINUE:            {"continue", KindBug, "left the data plane without a verdict", 0},
+	directorVerdictPASS_NO_SERVICES:    {"pass-no-services", KindNormal, "to the host: no virtual service is configured", 0},
+	directorVerdictPASS_OTHER_HOST:     {"pass-other-host", KindNormal, "to the host: not sent to this interface's MAC address", 0},
+	directorVerdictPASS_NOT_IP:         {"pass-not-ip", KindNormal, "to the host: neither IPv4 nor IPv6, such as ARP", 0},
+	directorVerdictPASS_PROTOCOL:       {"pass-protocol", KindNormal, "to the host: neither TCP nor UDP", 0},
+	directorVerdictPASS_FRAGMENT:       {"pass-fragment", KindNormal, "to the host: a fragment", 0},
+	directorVerdictPASS_MALFORMED:      {"pass-malformed", KindNormal, "to the host: cut short, or lengths that contradict each other", 0},
+	directorVerdictPASS_NO_SERVICE:     {"pass-no-service", KindNormal, "to the host: no virtual service of that protocol, address and port", 0},
+	directorVerdictPASS_NO_CONNECTION:  {"pass-no-connection", KindNormal, "to the host: TCP in the middle of a connection that is not known", 0},
+	directorVerdictPASS_FTP:            {"pass-ftp", KindNormal, "to the host: FTP data, which only a persistent service takes", 0},
+	directorVerdictFORWARD:             {"forward", KindNormal, "to a real server", 0},
+	directorVerdictFORWARD_NO_ENTRY:    {"forward-no-entry", KindMisconfiguration, "to a real server by hash: the connection table is full; a larger --connections helps", 0},
+	directorVerdictANSWER_NO_SERVER:    {"answer-no-server", KindMisconfiguration, "answered with port unreachable: the service has no usable real server", 0},
+	directorVerdictANSWER_TTL:          {"answer-ttl", KindNormal, "answered with time exceeded", 0},
+	directorVerdictANSWER_TOO_BIG:      {"answer-too-big", KindNormal, "answered with fragmentation needed or packet too big", 0},
+	directorVerdictDROP_RATE_LIMIT:     {"drop-rate-limit", KindNormal, "dropped: an ICMP answer that the rate limit held back", 0},
+	directorVerdictDROP_TOO_BIG:        {"drop-too-big", KindMisconfiguration, "dropped: larger than the way to the real server carries", 0},
+	directorVerdictDROP_SERVER_REMOVED: {"drop-server-removed", KindNormal, "dropped: of a connection whose real server was removed", 0},
+	directorVerdictDROP_NO_NEXT_HOP:    {"drop-no-next-hop", KindMisconfiguration, "dropped: the real server has no next hop; status tells why", 0},
+	directorVerdictBUG_MAP:             {"bug-map", KindBug, "to the host: a look-up that cannot miss missed", 0},
+	directorVerdictBUG_ADJUST:          {"bug-adjust", KindBug, "dropped: the kernel would not move the frame's ends", 0},
+}
+
+// Verdicts returns how often each verdict was given, in the order of the path.
+func (p *Plane) Verdicts() ([]VerdictCount, error) {
+	counts := make([]VerdictCount, 0, len(verdictTexts))
+	for i, v := range verdictTexts {
+		var perCPU []uint64
+		if err := p.maps.Verdicts.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read verdict %s: %w", v.Name, err)
+		}
+		for _, n := range perCPU {
+			v.Packets += n
+		}
+		counts = append(counts, v)
+	}
+	return counts, nil
+}
