@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	sweepInterval = time.Second
+	sweepInterval   = time.Second
+	refreshInterval = time.Second
 	// rateInterval is the kernel's, which the arithmetic of estimate supposes.
 	rateInterval = 2 * time.Second
 )
@@ -61,10 +62,6 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	attached, err := p.Attach(cfg.Interfaces)
-	if err != nil {
-		return err
-	}
 	w, err := neighbor.New(cfg.Log)
 	if err != nil {
 		return err
@@ -76,11 +73,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	w.Prune() // what a director that was killed watched, and nobody needs now
 	d.version = cfg.Version
-	for _, a := range attached {
-		d.interfaces = append(d.interfaces, api.Interface{Name: a.Interface, Mode: string(a.Mode)})
-		cfg.Log.Info("attached", "interface", a.Interface, "mode", a.Mode)
+	if err := d.interfaces.attach(p, cfg.Interfaces, cfg.Log); err != nil {
+		w.Close()
+		return err
 	}
-	return d.run(ctx, cfg, w)
+	return d.run(ctx, cfg, p, w)
 }
 
 func openPlane(cfg Config) (*dataplane.Plane, error) {
@@ -104,7 +101,7 @@ func openPlane(cfg Config) (*dataplane.Plane, error) {
 }
 
 // run serves until ctx ends or a part of the daemon fails.
-func (d *Director) run(ctx context.Context, cfg Config, w *neighbor.Watcher) error {
+func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *neighbor.Watcher) error {
 	socket := filepath.Join(cfg.RunDir, api.SocketName)
 	l, err := api.Listen(socket)
 	if err != nil {
@@ -117,6 +114,8 @@ func (d *Director) run(ctx context.Context, cfg Config, w *neighbor.Watcher) err
 	group.Go(func() error { d.followNextHops(w.Updates()); return nil })
 	group.Go(func() error { d.every(ctx, sweepInterval, d.sweep); return nil })
 	group.Go(func() error { d.every(ctx, rateInterval, d.estimate); return nil })
+	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
+	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })
 	group.Go(func() error { return api.Serve(ctx, l, api.NewHandler(d), d.log) })
 	group.Go(func() error {
 		d.tell(cfg.NotifySocket, "READY=1")

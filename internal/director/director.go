@@ -46,7 +46,7 @@ type Director struct {
 	rates      *estimator
 	log        *slog.Logger
 	version    string
-	interfaces []api.Interface
+	interfaces attachments
 	isLocal    func(netip.Addr) (bool, error)
 	started    time.Time
 	used       atomic.Int64 // entries of the connection table
@@ -89,12 +89,12 @@ func newDirector(p plane, w watcher, log *slog.Logger, isLocal func(netip.Addr) 
 func (d *Director) Status(context.Context) (api.Status, error) {
 	counts, err := d.plane.Verdicts()
 	if err != nil {
-		return api.Status{}, fmt.Errorf("read verdicts: %w", err)
+		return api.Status{}, err
 	}
 	status := api.Status{
 		Version:    d.version,
 		Uptime:     time.Since(d.started),
-		Interfaces: d.interfaces,
+		Interfaces: d.interfaces.list(),
 		TableSize:  d.plane.TableSize(),
 		TableUsed:  int(d.used.Load()),
 	}
@@ -108,7 +108,7 @@ func (d *Director) Status(context.Context) (api.Status, error) {
 func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
 	services, err := d.plane.Services()
 	if err != nil {
-		return nil, fmt.Errorf("list services: %w", err)
+		return nil, err
 	}
 	d.rates.fill(services)
 	return services, nil
@@ -131,24 +131,18 @@ func (d *Director) Service(ctx context.Context, key lvs.ServiceKey) (lvs.Service
 func (d *Director) AddService(_ context.Context, service lvs.Service) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.addService(service); err != nil {
-		return fmt.Errorf("add service %s: %w", service.ServiceKey, err)
-	}
-	d.log.Info("service added", "service", service.ServiceKey, "scheduler", service.Scheduler)
-	return nil
-}
-
-func (d *Director) addService(service lvs.Service) error {
+	err := checkService(service)
 	if _, ok := d.services[service.ServiceKey]; ok {
-		return lvs.ErrServiceExists
+		err = lvs.ErrServiceExists // IPVS says this before all else
 	}
-	if err := checkService(service); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("add service %s: %w", service.ServiceKey, err)
 	}
 	if err := d.plane.AddService(withoutIdleMask(service)); err != nil {
 		return err
 	}
 	d.services[service.ServiceKey] = map[lvs.RealServerKey]struct{}{}
+	d.log.Info("service added", "service", service.ServiceKey, "scheduler", service.Scheduler)
 	return nil
 }
 
@@ -156,21 +150,18 @@ func (d *Director) addService(service lvs.Service) error {
 func (d *Director) EditService(_ context.Context, service lvs.Service) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.editService(service); err != nil {
+	err := checkService(service)
+	if _, ok := d.services[service.ServiceKey]; !ok {
+		err = lvs.ErrNoService
+	}
+	if err != nil {
 		return fmt.Errorf("edit service %s: %w", service.ServiceKey, err)
+	}
+	if err := d.plane.EditService(withoutIdleMask(service)); err != nil {
+		return err
 	}
 	d.log.Info("service edited", "service", service.ServiceKey, "scheduler", service.Scheduler)
 	return nil
-}
-
-func (d *Director) editService(service lvs.Service) error {
-	if _, ok := d.services[service.ServiceKey]; !ok {
-		return lvs.ErrNoService
-	}
-	if err := checkService(service); err != nil {
-		return err
-	}
-	return d.plane.EditService(withoutIdleMask(service))
 }
 
 // withoutIdleMask replaces the mask of a service that is not persistent, which
@@ -195,7 +186,7 @@ func (d *Director) deleteService(key lvs.ServiceKey) error {
 		return fmt.Errorf("delete service %s: %w", key, lvs.ErrNoService)
 	}
 	if err := d.plane.DeleteService(key); err != nil {
-		return fmt.Errorf("delete service %s: %w", key, err)
+		return err
 	}
 	delete(d.services, key)
 	for server := range servers {
@@ -222,26 +213,8 @@ func (d *Director) Clear(context.Context) error {
 func (d *Director) AddServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.addServer(key, server); err != nil {
+	if err := d.checkServer(key, server, false); err != nil {
 		return fmt.Errorf("add real server %s to %s: %w", server.RealServerKey, key, err)
-	}
-	d.log.Info("real server added", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
-	return nil
-}
-
-func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
-	servers, ok := d.services[key]
-	if !ok {
-		return lvs.ErrNoService
-	}
-	if err := checkThresholds(server); err != nil {
-		return err
-	}
-	if _, ok := servers[server.RealServerKey]; ok {
-		return lvs.ErrServerExists
-	}
-	if err := checkServer(key, server, d.isLocal); err != nil {
-		return err
 	}
 	d.hops.hold(server.Address)
 	d.hops.wait(server.Address)
@@ -249,11 +222,12 @@ func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
 		d.hops.release(server.Address)
 		return err
 	}
-	servers[server.RealServerKey] = struct{}{}
+	d.services[key][server.RealServerKey] = struct{}{}
 	if err := d.hops.write(server.Address); err != nil {
 		// The server is there; that nothing reaches it is a state, shown as such.
 		d.log.Error("next hop not written", "realserver", server.Address, "cause", err)
 	}
+	d.log.Info("real server added", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
 	return nil
 }
 
@@ -261,14 +235,19 @@ func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
 func (d *Director) EditServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.editServer(key, server); err != nil {
+	if err := d.checkServer(key, server, true); err != nil {
 		return fmt.Errorf("edit real server %s of %s: %w", server.RealServerKey, key, err)
+	}
+	if err := d.plane.EditServer(key, server); err != nil {
+		return err
 	}
 	d.log.Info("real server edited", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
 	return nil
 }
 
-func (d *Director) editServer(key lvs.ServiceKey, server lvs.RealServer) error {
+// checkServer returns why server is refused; there says whether it should be a
+// server of the service already.
+func (d *Director) checkServer(key lvs.ServiceKey, server lvs.RealServer, there bool) error {
 	servers, ok := d.services[key]
 	if !ok {
 		return lvs.ErrNoService
@@ -276,39 +255,33 @@ func (d *Director) editServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	if err := checkThresholds(server); err != nil {
 		return err
 	}
-	if _, ok := servers[server.RealServerKey]; !ok {
+	_, is := servers[server.RealServerKey]
+	switch {
+	case is && !there:
+		return lvs.ErrServerExists
+	case there && !is:
 		return lvs.ErrNoServer
 	}
-	if err := checkServer(key, server, d.isLocal); err != nil {
-		return err
-	}
-	return d.plane.EditServer(key, server)
+	return checkServer(key, server, d.isLocal)
 }
 
 // DeleteServer implements [api.Director].
 func (d *Director) DeleteServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServerKey) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.deleteServer(key, server); err != nil {
-		return fmt.Errorf("delete real server %s of %s: %w", server, key, err)
-	}
-	d.log.Info("real server deleted", "service", key, "realserver", server)
-	return nil
-}
-
-func (d *Director) deleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error {
 	servers, ok := d.services[key]
 	if !ok {
-		return lvs.ErrNoService
+		return fmt.Errorf("delete real server %s of %s: %w", server, key, lvs.ErrNoService)
 	}
 	if _, ok := servers[server]; !ok {
-		return lvs.ErrNoServer
+		return fmt.Errorf("delete real server %s of %s: %w", server, key, lvs.ErrNoServer)
 	}
 	if err := d.plane.DeleteServer(key, server); err != nil {
 		return err
 	}
 	delete(servers, server)
 	d.hops.release(server.Address)
+	d.log.Info("real server deleted", "service", key, "realserver", server)
 	return nil
 }
 
@@ -336,7 +309,7 @@ func (d *Director) zero(key lvs.ServiceKey) error {
 		return fmt.Errorf("zero service %s: %w", key, lvs.ErrNoService)
 	}
 	if err := d.plane.Zero(key); err != nil {
-		return fmt.Errorf("zero service %s: %w", key, err)
+		return err
 	}
 	d.rates.zero(key)
 	return nil
@@ -347,14 +320,13 @@ func (d *Director) Timeouts(context.Context) (lvs.Timeouts, error) { return d.pl
 
 // SetTimeouts implements [api.Director].
 func (d *Director) SetTimeouts(_ context.Context, timeouts lvs.Timeouts) error {
-	err := checkTimeouts(timeouts)
-	if err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		err = d.plane.SetTimeouts(timeouts)
-	}
-	if err != nil {
+	if err := checkTimeouts(timeouts); err != nil {
 		return fmt.Errorf("set timeouts: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.plane.SetTimeouts(timeouts); err != nil {
+		return err
 	}
 	now := d.plane.Timeouts()
 	d.log.Info("timeouts set", "tcp", now.TCP, "tcpfin", now.TCPFin, "udp", now.UDP)
@@ -375,7 +347,7 @@ func (d *Director) Connections(ctx context.Context, visit func(lvs.Connection) e
 func (d *Director) sweep() error {
 	result, err := d.plane.Sweep()
 	if err != nil {
-		return fmt.Errorf("sweep the connection table: %w", err)
+		return err
 	}
 	d.used.Store(int64(result.Used))
 	return nil
@@ -385,7 +357,7 @@ func (d *Director) sweep() error {
 func (d *Director) estimate() error {
 	services, err := d.plane.Services()
 	if err != nil {
-		return fmt.Errorf("read counters: %w", err)
+		return err
 	}
 	d.rates.interval(services)
 	return nil
