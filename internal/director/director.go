@@ -111,6 +111,7 @@ func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
 		return nil, err
 	}
 	d.rates.fill(services)
+	d.hops.fill(services)
 	return services, nil
 }
 

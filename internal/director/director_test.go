@@ -206,7 +206,7 @@ func TestTakeOver(t *testing.T) {
 	second := newBench(t, first.plane)
 	second.watched(t, server.Address)
 	service, err := second.Service(ctx, vip)
-	if err != nil || service.Servers[0].NextHop != hop {
+	if err != nil || service.Servers[0].NextHop.Destination != hop.Destination {
 		t.Errorf("the next hop is lost until it is found again: %+v, %v", service.Servers, err)
 	}
 	expect(t, second.AddService(ctx, wlc(vip)), lvs.ErrServiceExists, "")

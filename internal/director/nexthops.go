@@ -46,6 +46,15 @@ type hopEntry struct {
 	known chan struct{}
 }
 
+func (e *hopEntry) isKnown() bool {
+	select {
+	case <-e.known:
+		return true
+	default:
+		return false
+	}
+}
+
 func newHopTable(w watcher, p plane, log *slog.Logger) *hopTable {
 	return &hopTable{watcher: w, plane: p, log: log, addresses: map[netip.Addr]*hopEntry{}}
 }
@@ -107,12 +116,10 @@ func (t *hopTable) write(addr netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	entry := t.addresses[addr]
-	select {
-	case <-entry.known:
-		return t.plane.SetNextHop(addr, entry.hop)
-	default:
+	if !entry.isKnown() {
 		return nil
 	}
+	return t.plane.SetNextHop(addr, entry.hop)
 }
 
 // learn takes a next hop that the watcher found.
@@ -124,9 +131,7 @@ func (t *hopTable) learn(addr netip.Addr, hop lvs.NextHop) {
 		return // forgotten while the news was under way
 	}
 	entry.hop = hop
-	select {
-	case <-entry.known:
-	default:
+	if !entry.isKnown() {
 		close(entry.known)
 	}
 	if err := t.plane.SetNextHop(addr, hop); err != nil {
@@ -138,4 +143,19 @@ func (t *hopTable) learn(addr netip.Addr, hop lvs.NextHop) {
 		return
 	}
 	t.log.Info("next hop", "realserver", addr, "interface", hop.InterfaceName, "mac", hop.Destination, "vlan", hop.VLAN)
+}
+
+// fill sets the next hops of services that are known: the plane does not keep
+// all that there is to tell of them.
+func (t *hopTable) fill(services []lvs.ServiceStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range services {
+		for j := range services[i].Servers {
+			server := &services[i].Servers[j]
+			if entry, ok := t.addresses[server.Address]; ok && entry.isKnown() {
+				server.NextHop = entry.hop
+			}
+		}
+	}
 }

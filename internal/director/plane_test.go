@@ -103,6 +103,7 @@ func (p *memoryPlane) SetTimeouts(t lvs.Timeouts) error {
 }
 
 func (p *memoryPlane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
+	hop.InterfaceName = "" // the data plane does not know it
 	return p.change(func() {
 		p.hopWrites[addr]++
 		for i := range p.services {
