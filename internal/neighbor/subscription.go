@@ -14,6 +14,10 @@ import (
 // socket's buffer, and how many it takes in before it resolves anew.
 const noticeBuffer = 1024
 
+// errOverrun says that notifications were lost for want of buffer; the socket is
+// in order.
+var errOverrun = errors.New("netlink socket overrun")
+
 // A notice is one datagram of notifications, or the error of receiving it.
 type notice struct {
 	messages []syscall.NetlinkMessage
@@ -48,12 +52,15 @@ func (s *subscription) receive() {
 		if err == nil && from.Pid != nl.PidKernel {
 			continue
 		}
+		if errors.Is(err, unix.ENOBUFS) {
+			err = s.drain()
+		}
 		select {
 		case s.notices <- notice{messages, err}:
 		case <-s.stop:
 			return
 		}
-		if err != nil && !overrun(err) {
+		if err != nil && !errors.Is(err, errOverrun) {
 			return
 		}
 	}
@@ -68,30 +75,53 @@ func (s *subscription) close() {
 	<-s.ended
 }
 
-// overrun reports whether err says that notifications were lost for want of
-// buffer, which leaves the socket in order.
-func overrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }
-
-// follow takes in n and the notices that wait behind it.
-func (w *Watcher) follow(n notice, now time.Time) {
-	for range noticeBuffer {
+// drain empties the socket after an overrun, and returns errOverrun, or what
+// killed the socket. Until it is empty the kernel drops what comes, and says so
+// no more (NETLINK_S_CONGESTED of net/netlink/af_netlink.c); what is asked of the
+// kernel after that is the whole truth together with the notifications to come.
+func (s *subscription) drain() error {
+	const quiet = time.Millisecond
+	timeout, never := unix.NsecToTimeval(quiet.Nanoseconds()), unix.Timeval{}
+	if err := s.socket.SetReceiveTimeout(&timeout); err != nil {
+		return err
+	}
+	for {
+		_, _, err := s.socket.Receive()
 		switch {
-		case n.err == nil:
-			for _, m := range n.messages {
-				w.notify(m, now)
-			}
-		case overrun(n.err):
-			w.log.Warn("netlink notifications lost, comparing everything", "cause", n.err)
-			w.audit(now)
+		case err == nil || errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, unix.EAGAIN):
+			return errors.Join(errOverrun, s.socket.SetReceiveTimeout(&never))
 		default:
-			w.lose(n.err)
-			return
+			return err
 		}
+	}
+}
+
+// follow takes in n and the notices that wait behind it, so that a burst of
+// changes is resolved once.
+func (w *Watcher) follow(n notice, now time.Time) {
+	w.takeIn(n, now)
+	for range noticeBuffer {
 		select {
-		case n = <-w.subscription.notices:
+		case n := <-w.subscription.notices:
+			w.takeIn(n, now)
 		default:
 			return
 		}
+	}
+}
+
+func (w *Watcher) takeIn(n notice, now time.Time) {
+	switch {
+	case n.err == nil:
+		for _, m := range n.messages {
+			w.notify(m, now)
+		}
+	case errors.Is(n.err, errOverrun):
+		w.log.Warn("netlink notifications lost, comparing everything", "cause", n.err)
+		w.audit(now)
+	default:
+		w.lose(n.err)
 	}
 }
 

@@ -54,17 +54,21 @@ func startWatching(t *testing.T, n *namespace, prepare ...func(*Watcher)) *watch
 // await reads updates until the latest of addr is as wanted, and returns that.
 func (w *watching) await(addr, what string, wanted func(lvs.NextHop) bool) lvs.NextHop {
 	w.t.Helper()
-	key := netip.MustParseAddr(addr)
+	return w.awaitAddr(netip.MustParseAddr(addr), what, wanted)
+}
+
+func (w *watching) awaitAddr(addr netip.Addr, what string, wanted func(lvs.NextHop) bool) lvs.NextHop {
+	w.t.Helper()
 	deadline := time.After(patience)
 	for {
-		if hop, ok := w.latest[key]; ok && wanted(hop) {
+		if hop, ok := w.latest[addr]; ok && wanted(hop) {
 			return hop
 		}
 		select {
 		case u := <-w.w.Updates():
 			w.take(u)
 		case <-deadline:
-			w.t.Fatalf("%s: not told %s in %v; last %+v", addr, what, patience, w.latest[key])
+			w.t.Fatalf("%s: not told %s in %v; last %+v", addr, what, patience, w.latest[addr])
 		}
 	}
 }
@@ -103,8 +107,7 @@ func (w *watching) within(limit time.Duration, do func()) {
 	}
 }
 
-// settled returns when the Watcher has done everything asked so far: what it tells
-// of an address that it is asked for now comes after.
+// settled returns when the Watcher has done everything asked of it so far.
 func (w *watching) settled() {
 	w.t.Helper()
 	const own = "127.0.0.77"
