@@ -221,16 +221,17 @@ func TestDaemonLife(t *testing.T) {
 	if err := errors.Join(client.AddService(ctx, wlc(vip)), client.AddServer(ctx, vip, rs)); err != nil {
 		t.Fatal(err)
 	}
-	reaches := func() bool {
+	nextHop := func() lvs.NextHop {
+		t.Helper()
 		service, err := client.Service(ctx, vip)
 		if err != nil || len(service.Servers) != 1 {
 			t.Fatalf("the service is lost: %+v, %v", service, err)
 		}
-		hop := service.Servers[0].NextHop
-		return hop.Usable() && hop.InterfaceName == "eth0" && hop.Destination == macOf(t, server)
+		return service.Servers[0].NextHop
 	}
-	if !reaches() {
-		t.Error("the real server has no next hop although it answers")
+	mac := macOf(t, server)
+	if hop := nextHop(); !hop.Usable() || hop.InterfaceName != "eth0" || hop.Destination != mac {
+		t.Errorf("the real server answers, but its next hop is %+v", hop)
 	}
 	err := client.AddServer(ctx, vip, routed("192.0.2.10", 80))
 	expect(t, err, lvs.ErrUnsupported, "192.0.2.10 is an address of this director")
@@ -251,9 +252,10 @@ func TestDaemonLife(t *testing.T) {
 		t.Error("forwarding ended with the director's process")
 	}
 	second := director.startDirector(t, runDir)
-	if !reaches() {
-		t.Error("the next hop is lost until it is found again")
+	if hop := nextHop(); !hop.Usable() || hop.Destination != mac {
+		t.Errorf("until it is found again, the next hop is %+v", hop)
 	}
+	until(t, "the next hop is found again", func() bool { return nextHop().InterfaceName == "eth0" })
 	expect(t, client.AddService(ctx, wlc(vip)), lvs.ErrServiceExists, "")
 
 	moved := netip.MustParseAddr("192.0.2.12")
