@@ -111,9 +111,10 @@ func withoutComments(text []byte) []byte {
 
 // runIpvsadm carries out one command line of ipvsadm.
 func runIpvsadm(ctx context.Context, env Env, args []string, stdin io.Reader) error {
-	client := clientOf(runDir(env))
+	client := clientOf(runDir(env)) // connects when a command needs it
 	defer client.Close()
-	if status := ipvsadm.Run(ctx, client, args, stdin, env.Stdout, env.Stderr); status != 0 {
+	connect := func(context.Context) (ipvsadm.Director, error) { return client, nil }
+	if status := ipvsadm.Run(ctx, connect, args, stdin, env.Stdout, env.Stderr); status != 0 {
 		return exitError(status)
 	}
 	return nil

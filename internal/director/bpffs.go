@@ -2,6 +2,7 @@ package director
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -115,14 +116,39 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// inPrivateMounts reports whether this process sees other mounts than the first
-// process of the system. A bpffs that is mounted then lives no longer than the
-// processes that share the view.
+// inPrivateMounts reports whether this process sees other mounts than its
+// eldest ancestor that can be asked, as a rule the first process of the system. A
+// bpffs that is mounted then lives no longer than the processes that share the
+// view.
 func inPrivateMounts() bool {
 	own, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return false
 	}
-	first, err := os.Readlink("/proc/1/ns/mnt")
-	return err == nil && own != first
+	eldest := own
+	for pid := os.Getppid(); pid != 0; {
+		seen, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+		if err != nil {
+			break
+		}
+		eldest = seen
+		if pid, err = parentOf(pid); err != nil {
+			break
+		}
+	}
+	return own != eldest
+}
+
+// parentOf returns the parent of a process, 0 if it has none (proc_pid_stat(5)).
+func parentOf(pid int) (int, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	afterName := stat[bytes.LastIndexByte(stat, ')')+1:]
+	fields := bytes.Fields(afterName)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("read parent of process %d: short line", pid)
+	}
+	return strconv.Atoi(string(fields[1]))
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -121,9 +122,10 @@ func bringUp(address string) error {
 }
 
 // start starts the test binary in the host's namespace.
-func (h host) start(t *testing.T, environment ...string) (*exec.Cmd, *bytes.Buffer) {
+func (h host) start(t *testing.T, as *syscall.SysProcAttr, environment ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
+	cmd.SysProcAttr = as
 	output := &bytes.Buffer{}
 	cmd.Env = append(os.Environ(), environment...)
 	cmd.Stderr = output
@@ -140,6 +142,12 @@ func (h host) start(t *testing.T, environment ...string) (*exec.Cmd, *bytes.Buff
 // startDirector starts a director and waits until it says that it is ready.
 func (h host) startDirector(t *testing.T, runDir string) *exec.Cmd {
 	t.Helper()
+	cmd, _ := h.startDirectorAs(t, runDir, nil)
+	return cmd
+}
+
+func (h host) startDirectorAs(t *testing.T, runDir string, as *syscall.SysProcAttr) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -149,7 +157,7 @@ func (h host) startDirector(t *testing.T, runDir string) *exec.Cmd {
 	if err := l.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
-	cmd, output := h.start(t, runDirVariable+"="+runDir, "NOTIFY_SOCKET="+socket)
+	cmd, output := h.start(t, as, runDirVariable+"="+runDir, "NOTIFY_SOCKET="+socket)
 	buffer := make([]byte, 64)
 	n, err := l.Read(buffer)
 	if err != nil || string(buffer[:n]) != "READY=1" {
@@ -157,13 +165,13 @@ func (h host) startDirector(t *testing.T, runDir string) *exec.Cmd {
 		cmd.Wait()
 		t.Fatalf("director not ready: %v\n%s", err, output)
 	}
-	return cmd
+	return cmd, output
 }
 
 // fails runs a command that must fail, and returns what it said.
 func (h host) fails(t *testing.T, environment ...string) string {
 	t.Helper()
-	cmd, output := h.start(t, environment...)
+	cmd, output := h.start(t, nil, environment...)
 	if err := cmd.Wait(); err == nil {
 		t.Errorf("%v did not fail", environment)
 	}
@@ -172,7 +180,7 @@ func (h host) fails(t *testing.T, environment ...string) string {
 
 func (h host) unload(t *testing.T, runDir string) {
 	t.Helper()
-	cmd, output := h.start(t, unloadVariable+"="+runDir)
+	cmd, output := h.start(t, nil, unloadVariable+"="+runDir)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("unload: %v\n%s", err, output)
 	}
@@ -364,4 +372,32 @@ func TestMissingInterface(t *testing.T) {
 		t.Errorf("a missing interface: %s", said)
 	}
 	director.unload(t, runDir)
+}
+
+// In a mount namespace of its own, as "ip netns exec" makes one, the bpffs that a
+// director mounts would die with it.
+func TestPrivateMountsAreWarnedOf(t *testing.T) {
+	needRoot(t)
+	director, _ := newWire(t)
+	for _, test := range []struct {
+		as   *syscall.SysProcAttr
+		warn bool
+	}{
+		{&syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}, true},
+		{nil, false},
+	} {
+		runDir := t.TempDir()
+		t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
+		daemon, output := director.startDirectorAs(t, runDir, test.as)
+		if err := daemon.Process.Signal(unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := daemon.Wait(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if warned := strings.Contains(output.String(), "private mount namespace"); warned != test.warn {
+			t.Errorf("private mounts %t, warned %t:\n%s", test.warn, warned, output)
+		}
+		director.unload(t, runDir)
+	}
 }
