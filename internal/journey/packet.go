@@ -96,6 +96,9 @@ func Decode(data []byte) Packet {
 			p.Source, p.Destination, p.TTL = address(layer.SrcIP), address(layer.DstIP), layer.HopLimit
 			p.header, p.body = layer.Contents, layer.Payload
 		case *layers.TCP:
+			if len(layer.Contents) < 20 {
+				continue // cut off
+			}
 			p.Kind, p.Payload, p.Sequence = TCP, layer.Payload, layer.Seq
 			p.SourcePort, p.DestinationPort = uint16(layer.SrcPort), uint16(layer.DstPort)
 			p.Flags = TCPFlags(layer.Contents[13])

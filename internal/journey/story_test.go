@@ -216,6 +216,28 @@ func TestTell(t *testing.T) {
 	}
 }
 
+// The recorded files are what fairlead lab --requests 2 --pcap wrote.
+func TestTellRecorded(t *testing.T) {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		t.Run(family, func(t *testing.T) {
+			file, err := os.Open(filepath.Join("testdata", "recorded-"+family+".pcapng"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			story, err := Tell(readPcapng(t, file), newNetwork(t, family == "ipv6").cast)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var table bytes.Buffer
+			if err := story.WriteTable(&table); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "recorded-"+family+".txt", table.Bytes())
+		})
+	}
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
