@@ -128,6 +128,7 @@ func (c *labCommand) upCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				c.progress(fmt.Sprintf("%s is up, until `fairlead lab down --name %[1]s`", c.config.Name))
 				return l.Keep()
 			})
 		},
