@@ -17,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 
+	fairleadv1 "github.com/fairlead-lb/fairlead/api/fairlead/v1"
+	"github.com/fairlead-lb/fairlead/api/fairlead/v1/fairleadv1connect"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -306,6 +309,36 @@ func TestPlainJSON(t *testing.T) {
 	}
 	if len(d.calls) != 1 {
 		t.Errorf("bad input reached the director: %v", d.calls)
+	}
+}
+
+// The API is open to gRPC clients of any language.
+func TestGRPC(t *testing.T) {
+	d := &recorder{connections: 3, refusal: fmt.Errorf("clear: %w", lvs.ErrTableFull)}
+	c := serve(t, d)
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", c.socket)
+	}}
+	defer transport.CloseIdleConnections()
+	client := fairleadv1connect.NewDirectorServiceClient(&http.Client{Transport: transport}, "http://director", connect.WithGRPC())
+	_, err := client.Clear(t.Context(), connect.NewRequest(&fairleadv1.ClearRequest{}))
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || !errors.Is(fromWire(err), lvs.ErrTableFull) {
+		t.Errorf("clear: %v", err)
+	}
+	d.refusal = nil
+	stream, err := client.ListConnections(t.Context(), connect.NewRequest(&fairleadv1.ListConnectionsRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	got := 0
+	for stream.Receive() {
+		got += len(stream.Msg().Connections)
+	}
+	if got != 3 || stream.Err() != nil {
+		t.Errorf("%d connections, %v, want 3", got, stream.Err())
 	}
 }
 

@@ -290,3 +290,33 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 }
+
+// FuzzServiceStatusFromWire: whatever comes in, it is refused or it is a value
+// that goes out and comes in again as the same.
+func FuzzServiceStatusFromWire(f *testing.F) {
+	g := generator{rand.New(rand.NewPCG(1, 2))}
+	for range 32 {
+		raw, err := proto.Marshal(serviceStatusToWire(g.serviceStatus()))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var wire fairleadv1.ServiceStatus
+		if proto.Unmarshal(raw, &wire) != nil {
+			return
+		}
+		first, err := serviceStatusFromWire("service", &wire)
+		if err != nil {
+			if !errors.Is(err, lvs.ErrInvalid) && !errors.Is(err, lvs.ErrRange) {
+				t.Fatalf("refused as %v", err)
+			}
+			return
+		}
+		second, err := serviceStatusFromWire("service", serviceStatusToWire(first))
+		if diff := cmp.Diff(first, second, compareAddresses); err != nil || diff != "" {
+			t.Fatalf("%v\n%s", err, diff)
+		}
+	})
+}
