@@ -23,9 +23,9 @@ enum abi {
 enum limit {
 	/* Slots of a group: 8 x 64 bytes lie inside one page. */
 	GROUP_SLOTS = 8,
-	/* Groups that a flow may lie in. At a load of one half, 8 slots
-	 * overflow once in 50 groups, 32 never in practice. */
-	PROBE_GROUPS = 4,
+	/* Groups that a flow may lie in. In a table two thirds full, one group
+	 * in four has no room; sixteen in a row: one flow in 10^9. */
+	PROBE_GROUPS = 16,
 	PROBE_SLOTS = GROUP_SLOTS * PROBE_GROUPS,
 	/* Per-CPU counters make this the dearest limit: 40 bytes x CPUs. */
 	MAX_SERVERS = 16384,
@@ -45,10 +45,10 @@ enum limit {
 	/* Groups that one run of the sweeper looks at: about a millisecond. The
 	 * entries of one run fit in sixteen bits. */
 	SWEEP_GROUPS = 4096,
-	/* One tick of a connection's clock is 2^24 ns, about 17 ms: a 32-bit
-	 * count of them then reaches over the longest timeout, 31 days, on both
-	 * sides of now. */
-	TICK_SHIFT = 24,
+	/* One tick of a connection's clock is four jiffies: a 32-bit count of
+	 * them reaches over the longest timeout, 31 days, on both sides of now
+	 * with any HZ. */
+	TICK_JIFFIES_SHIFT = 2,
 };
 
 /* How a packet leaves the data plane. verdict.go tells each one's kind and
@@ -171,6 +171,13 @@ struct service_key {
 };
 _Static_assert(sizeof(struct service_key) == 24, "no hidden padding in a hash key");
 
+/* One position of a server list. The kernel rounds the elements of an array up
+ * to eight bytes, so this is as small as they get. */
+struct list_slot {
+	__u32 server;		/* index into real_servers */
+	__u32 padding;
+};
+
 /*
  * What the data plane needs of a service, as one whole. Go never changes the
  * one that holds: it fills another and turns service.edition to it, so that no
@@ -238,7 +245,8 @@ struct real_server {
 	struct address raddr;
 	__be16 rport;
 	__u16 identity_padding[3];
-	__u64 removed;		/* ns of the coarse monotonic clock */
+	__u32 removed;		/* when, tick */
+	__u32 removed_padding;
 	__u64 reserved;
 };
 _Static_assert(sizeof(struct real_server) == 192, "three cache lines");
@@ -274,7 +282,13 @@ _Static_assert(sizeof(struct interface) == 64 && __builtin_offsetof(struct inter
 /* What the sweeper is given. */
 struct sweep_range {
 	__u32 first;		/* group */
-	__u32 now;		/* tick */
+	__u32 padding;
+};
+
+/* What the clock program tells. */
+struct clock_reading {
+	__u64 jiffies;
+	__u64 ns;		/* CLOCK_MONOTONIC at the same moment */
 };
 
 struct settings {
@@ -283,13 +297,15 @@ struct settings {
 	__u32 services;		/* how many; 0 passes everything; Go */
 	__u32 ftp_services;	/* of these, TCP with port 21; Go */
 	__u32 any_port_services; /* of these, with port 0; Go */
-	__u64 clock_offset;	/* ns, added to the clock; Go, for tests */
+	__u32 clock_offset;	/* ticks, added to the clock; Go, for tests */
+	__u32 hz;		/* jiffies in a second; Go, once */
 	enum abi abi;		/* of who made the maps; Go, once */
 	__u32 icmp_interval;	/* ns between answers in the long run; 0: no limit; Go */
 	__u32 icmp_burst;	/* answers at once; Go */
 	__u32 first_unprivileged_port; /* IPVS looks for FTP from here on; Go */
 	__u32 timeouts[STATES];	/* ticks; Go */
-	__u64 icmp_debt;	/* ns of the clock until which answers are spent; plane */
+	__u64 icmp_debt;	/* ns of the coarse clock until which answers are
+				 * spent; plane */
 	enum limit probe_slots;	/* of who made the maps; Go, once */
 	__u32 padding;
 	__u64 reserved[4];

@@ -4,7 +4,7 @@
  *
  * A flow's hash gives its home: a slot in a group of eight. An entry lies at
  * its home or, if that was taken, at the next place of the flow's way: the
- * other slots of the group in a circle, then those of three more groups that
+ * other slots of the group in a circle, then those of fifteen more groups that
  * the hash picks. Each slot counts the entries that lie further along because
  * it was taken (the upper half of `control`), so a look-up stops at the first
  * slot that none was moved past: most misses read one cache line.
@@ -41,10 +41,11 @@ enum {
  * distance beside them are no part of the flow. */
 static const __u64 FLOW_WORD = 0xffffffffff;
 
-/* A tick of the coarse clock, which ticks with the timer interrupt. */
-static __always_inline __u32 ticks(__u64 ns)
+/* Now. Jiffies are one load: the kernel's coarse clock costs more than all the
+ * rest of an established connection's packet. */
+static __always_inline __u32 now_tick(const struct settings *set)
 {
-	return ns >> TICK_SHIFT;
+	return (__u32)(bpf_jiffies64() >> TICK_JIFFIES_SHIFT) + set->clock_offset;
 }
 
 static __always_inline bool is_over(__u32 expires, __u32 now)

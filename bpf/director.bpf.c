@@ -12,8 +12,7 @@
 #include "state.h"
 #include "service.h"
 #include "schedule.h"
-#include "forward.h"
-#include "icmp.h"
+#include "xdp.h"
 #include "stats.h"
 
 /* Where a packet goes. */
@@ -27,19 +26,6 @@ struct admission {
 	__u32 server;
 	int distance;		/* of its new entry; NO_PLACE: it has none */
 };
-
-static __always_inline __u64 now_ns(const struct settings *set)
-{
-	return bpf_ktime_get_coarse_ns() + set->clock_offset;
-}
-
-static __always_inline struct interface *find_interface(__u32 ifindex)
-{
-	__u32 slot = ifindex % MAX_INTERFACES;
-	struct interface *in = bpf_map_lookup_elem(&interfaces, &slot);
-
-	return in && in->ifindex == ifindex ? in : NULL;
-}
 
 /* The table has no room for a flow: its packets go by hash, this one and, for
  * as long as the longest timeout, those that come without an entry. */
@@ -138,103 +124,6 @@ static __always_inline enum verdict find_route(const struct packet *pkt, const s
 	return v;
 }
 
-/* Gives the frame the tag that its next hop wants, in place of those it has.
- * Not static: see answer_icmp. */
-__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
-{
-	int wants = vlan ? sizeof(struct vlan_header) : 0;
-	struct vlan_header *tag;
-	struct ethhdr *eth;
-	__be16 ethertype;
-
-	if (!pkt)
-		return BUG_ADJUST;
-	ethertype = pkt->ethertype;
-	if (bpf_xdp_adjust_head(ctx, pkt->tags * (int)sizeof(*tag) - wants))
-		return BUG_ADJUST;
-	eth = (void *)(long)ctx->data;
-	tag = (void *)(eth + 1);
-	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
-		return BUG_ADJUST;
-	eth->h_proto = ethertype;
-	if (vlan) {
-		eth->h_proto = bpf_htons(ETH_P_8021Q);
-		tag->tci = bpf_htons(vlan);
-		tag->protocol = ethertype;
-	}
-	return FORWARD;
-}
-
-static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
-{
-	return vlan ? pkt->vlan == vlan : !pkt->tags;
-}
-
-/* Rewrites the frame for its next hop. */
-static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
-					    const struct next_hop *hop)
-{
-	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
-	struct ethhdr *eth;
-
-	if (v == FORWARD && !has_tag(pkt, hop->vlan))
-		v = retag(ctx, pkt, hop->vlan);
-	if (v != FORWARD)
-		return v;
-	eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-		return BUG_ADJUST;
-	write_macs(eth, hop);
-	return FORWARD;
-}
-
-/* XDP_TX where the driver can; veth loses such frames unless its peer has a
- * program too, but takes redirected ones. */
-static __always_inline int send(__u32 ifindex, const struct packet *pkt, const struct interface *in)
-{
-	if (ifindex == pkt->ifindex && !in->redirect)
-		return XDP_TX;
-	return bpf_redirect(ifindex, 0);
-}
-
-static __always_inline int answer(struct xdp_md *ctx, const struct packet *pkt,
-				  struct settings *set, const struct interface *in, enum verdict why)
-{
-	enum verdict v = DROP_RATE_LIMIT;
-
-	if (may_answer(set, now_ns(set)))
-		v = answer_icmp(ctx, pkt, in, why);
-	count_verdict(v);
-	return v == why ? send(pkt->ifindex, pkt, in) : XDP_DROP;
-}
-
-/* Counts the way out, and turns it into what the driver is to do. */
-static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
-				  struct settings *set, const struct interface *in,
-				  enum verdict v, __u32 out)
-{
-	switch (v) {
-	case ANSWER_NO_SERVER:
-	case ANSWER_TTL:
-	case ANSWER_TOO_BIG:
-		return answer(ctx, pkt, set, in, v);
-	case FORWARD:
-	case FORWARD_NO_ENTRY:
-		count_verdict(v);
-		return send(out, pkt, in);
-	case DROP_RATE_LIMIT:
-	case DROP_TOO_BIG:
-	case DROP_SERVER_REMOVED:
-	case DROP_NO_NEXT_HOP:
-	case BUG_ADJUST:
-		count_verdict(v);
-		return XDP_DROP;
-	default:
-		count_verdict(v);
-		return XDP_PASS;
-	}
-}
-
 /* Takes a packet that has a route to its real server. */
 static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *pkt,
 					    const struct settings *set, __u32 now,
@@ -280,7 +169,7 @@ int director(struct xdp_md *ctx)
 
 	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
 	if (v == CONTINUE) {
-		now = ticks(now_ns(set));
+		now = now_tick(set);
 		v = find_route(&pkt, set, now, &route);
 	}
 	if (v == FORWARD || v == FORWARD_NO_ENTRY)
@@ -290,7 +179,8 @@ int director(struct xdp_md *ctx)
 
 /* One run of the sweeper. */
 struct sweep {
-	struct sweep_range range;
+	__u32 first;
+	__u32 now;
 	__u32 expired;
 	__u32 used;
 };
@@ -298,7 +188,7 @@ struct sweep {
 static int sweep_group(__u32 i, void *ctx)
 {
 	struct sweep *sweep = ctx;
-	__u32 index = sweep->range.first + i;
+	__u32 index = sweep->first + i;
 	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
 
 	if (!group)
@@ -308,7 +198,7 @@ static int sweep_group(__u32 i, void *ctx)
 
 		if (control_status(read_control(conn)) != CONTROL_LIVE)
 			continue;
-		if (is_over(conn->expires, sweep->range.now))
+		if (is_over(conn->expires, sweep->now))
 			sweep->expired += expire_connection(conn);
 		else
 			sweep->used++;
@@ -322,10 +212,25 @@ static int sweep_group(__u32 i, void *ctx)
 SEC("syscall")
 int sweep(struct sweep_range *range)
 {
-	struct sweep sweep = { .range = *range };
+	struct sweep sweep = { .first = range->first };
+	struct settings *set = get_settings();
 
+	if (!set)
+		return 0;
+	sweep.now = now_tick(set);
 	bpf_loop(SWEEP_GROUPS, sweep_group, &sweep, 0);
 	return sweep.expired << 16 | sweep.used;
+}
+
+/* Tells the director what time it is here. Returns the tick. */
+SEC("syscall")
+int read_clock(struct clock_reading *reading)
+{
+	struct settings *set = get_settings();
+
+	reading->jiffies = bpf_jiffies64();
+	reading->ns = bpf_ktime_get_ns();
+	return set ? now_tick(set) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

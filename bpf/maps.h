@@ -54,13 +54,13 @@ struct {
 	__type(value, struct real_server);
 } real_servers SEC(".maps");
 
-/* Server lists: indexes into real_servers, in the order of the walk. */
+/* Server lists, each a run of slots in the order of the walk. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_LIST_SLOTS);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct list_slot);
 } lists SEC(".maps");
 
 /* By the index of the real server. */

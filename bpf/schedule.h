@@ -39,13 +39,13 @@ static __always_inline bool is_usable(const struct real_server *server)
 static __always_inline struct real_server *server_at(const struct edition *edition, __u32 position,
 						     __u32 *index)
 {
-	__u32 slot = edition->list + position;
-	__u32 *entry = bpf_map_lookup_elem(&lists, &slot);
+	__u32 key = edition->list + position;
+	const struct list_slot *slot = bpf_map_lookup_elem(&lists, &key);
 
-	if (!entry)
+	if (!slot)
 		return NULL;
-	*index = *entry;
-	return get_server(*entry);
+	*index = slot->server;
+	return get_server(slot->server);
 }
 
 /* Walks count positions from walk->first on. */

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -22,13 +21,9 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var result SweepResult
-	now, err := p.now()
-	if err != nil {
-		return result, err
-	}
 	groups := uint32(len(p.view.connections.elements))
 	for first := uint32(0); first < groups; first += uint32(directorLimitSWEEP_GROUPS) {
-		found, err := p.sweepFrom(first, tick(now))
+		found, err := p.sweepFrom(first)
 		if err != nil {
 			return result, err
 		}
@@ -54,8 +49,8 @@ func (p *Plane) Connections() iter.Seq[lvs.Connection] {
 		for g := range p.view.connections.elements {
 			group := &p.view.connections.elements[g]
 			for s := range group.Slots {
-				entry, ok := readEntry(&group.Slots[s], tick(now))
-				if ok && !yield(p.connection(&entry, tick(now))) {
+				entry, ok := readEntry(&group.Slots[s], now)
+				if ok && !yield(p.connection(&entry, now)) {
 					return
 				}
 			}
@@ -86,7 +81,7 @@ func (p *Plane) connection(entry *directorConnection, now uint32) lvs.Connection
 		Virtual:  netip.AddrPortFrom(fromAddress(entry.Vaddr), fromPort(entry.Vport)),
 		Server:   netip.AddrPortFrom(fromAddress(rs.Raddr), fromPort(rs.Rport)),
 		State:    lvs.ConnectionState(entry.State),
-		Expires:  time.Duration(entry.Expires-now) << directorLimitTICK_SHIFT,
+		Expires:  p.fromTicks(entry.Expires - now),
 		Packets:  entry.Packets,
 		Bytes:    entry.Bytes,
 	}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -94,16 +93,6 @@ func toCounters(c lvs.Counters) directorCounters {
 		InBytes:     c.InBytes,
 		OutBytes:    c.OutBytes,
 	}
-}
-
-// toTicks rounds to the nearest tick; fromTicks back.
-func toTicks(d time.Duration) uint32 {
-	const half = 1 << (directorLimitTICK_SHIFT - 1)
-	return uint32((d + half) >> directorLimitTICK_SHIFT)
-}
-
-func fromTicks(ticks uint32) time.Duration {
-	return time.Duration(ticks) << directorLimitTICK_SHIFT
 }
 
 // schedulers maps the names of the schedulers that the data plane has.

@@ -25,6 +25,12 @@ type directorAddress struct {
 	Low  uint64
 }
 
+type directorClockReading struct {
+	_       structs.HostLayout
+	Jiffies uint64
+	Ns      uint64
+}
+
 type directorConnection struct {
 	_        structs.HostLayout
 	Caddr    directorAddress
@@ -114,8 +120,8 @@ type directorLimit uint32
 
 const (
 	directorLimitGROUP_SLOTS           directorLimit = 8
-	directorLimitPROBE_GROUPS          directorLimit = 4
-	directorLimitPROBE_SLOTS           directorLimit = 32
+	directorLimitPROBE_GROUPS          directorLimit = 16
+	directorLimitPROBE_SLOTS           directorLimit = 128
 	directorLimitMAX_SERVERS           directorLimit = 16384
 	directorLimitMAX_SERVICES          directorLimit = 4096
 	directorLimitMAX_EDITIONS          directorLimit = 8192
@@ -124,8 +130,14 @@ const (
 	directorLimitMAX_INTERFACES        directorLimit = 4096
 	directorLimitMAX_EXTENSION_HEADERS directorLimit = 8
 	directorLimitSWEEP_GROUPS          directorLimit = 4096
-	directorLimitTICK_SHIFT            directorLimit = 24
+	directorLimitTICK_JIFFIES_SHIFT    directorLimit = 2
 )
+
+type directorListSlot struct {
+	_       structs.HostLayout
+	Server  uint32
+	Padding uint32
+}
 
 type directorNextHop struct {
 	_           structs.HostLayout
@@ -155,7 +167,8 @@ type directorRealServer struct {
 	Raddr             directorAddress
 	Rport             uint16
 	IdentityPadding   [3]uint16
-	Removed           uint64
+	Removed           uint32
+	RemovedPadding    uint32
 	Reserved          uint64
 }
 
@@ -204,7 +217,8 @@ type directorSettings struct {
 	Services              uint32
 	FtpServices           uint32
 	AnyPortServices       uint32
-	ClockOffset           uint64
+	ClockOffset           uint32
+	Hz                    uint32
 	Abi                   directorAbi
 	IcmpInterval          uint32
 	IcmpBurst             uint32
@@ -217,9 +231,9 @@ type directorSettings struct {
 }
 
 type directorSweepRange struct {
-	_     structs.HostLayout
-	First uint32
-	Now   uint32
+	_       structs.HostLayout
+	First   uint32
+	Padding uint32
 }
 
 type directorVerdict uint32
@@ -273,6 +287,7 @@ const (
 	directorMapSettings       = "settings"
 	directorMapVerdicts       = "verdicts"
 	directorProgDirector      = "director"
+	directorProgReadClock     = "read_clock"
 	directorProgSweep         = "sweep"
 )
 
@@ -318,8 +333,9 @@ type directorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorProgramSpecs struct {
-	Director *ebpf.ProgramSpec `ebpf:"director"`
-	Sweep    *ebpf.ProgramSpec `ebpf:"sweep"`
+	Director  *ebpf.ProgramSpec `ebpf:"director"`
+	ReadClock *ebpf.ProgramSpec `ebpf:"read_clock"`
+	Sweep     *ebpf.ProgramSpec `ebpf:"sweep"`
 }
 
 // directorMapSpecs contains maps before they are loaded into the kernel.
@@ -407,13 +423,15 @@ type directorVariables struct {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorPrograms struct {
-	Director *ebpf.Program `ebpf:"director"`
-	Sweep    *ebpf.Program `ebpf:"sweep"`
+	Director  *ebpf.Program `ebpf:"director"`
+	ReadClock *ebpf.Program `ebpf:"read_clock"`
+	Sweep     *ebpf.Program `ebpf:"sweep"`
 }
 
 func (p *directorPrograms) Close() error {
 	return _DirectorClose(
 		p.Director,
+		p.ReadClock,
 		p.Sweep,
 	)
 }

@@ -15,10 +15,11 @@ type array[T any] struct {
 	memory   []byte
 }
 
-// mapArray maps an array map. The map's value must be laid out as T.
+// mapArray maps an array map. The map's value must be laid out as T, a multiple
+// of eight bytes: the kernel rounds elements up to that.
 func mapArray[T any](m *ebpf.Map) (array[T], error) {
 	size := int(unsafe.Sizeof(*new(T)))
-	if int(m.ValueSize()) != size {
+	if int(m.ValueSize()) != size || size%8 != 0 {
 		return array[T]{}, fmt.Errorf("map %s: value of %d bytes, want %d", m, m.ValueSize(), size)
 	}
 	length := int(m.MaxEntries()) * size

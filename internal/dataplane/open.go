@@ -178,6 +178,11 @@ func (p *Plane) initialize(groups uint32) error {
 		}
 		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:]) | 1
 	}
+	hz, err := p.measureHZ()
+	if err != nil {
+		return err
+	}
+	set.Hz = hz
 	set.GroupMask = groups - 1
 	set.Abi = directorAbiABI_VERSION
 	set.ProbeSlots = directorLimitPROBE_SLOTS

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -52,7 +53,7 @@ type views struct {
 	services    array[directorService]
 	editions    array[directorEdition]
 	servers     array[directorRealServer]
-	lists       array[uint32]
+	lists       array[directorListSlot]
 	interfaces  array[directorInterface]
 	settings    array[directorSettings]
 }
@@ -69,7 +70,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 		v.servers, err = mapArray[directorRealServer](maps.RealServers)
 	}
 	if err == nil {
-		v.lists, err = mapArray[uint32](maps.Lists)
+		v.lists, err = mapArray[directorListSlot](maps.Lists)
 	}
 	if err == nil {
 		v.interfaces, err = mapArray[directorInterface](maps.Interfaces)
@@ -168,6 +169,6 @@ type xdpContext struct {
 
 // SetClockOffset moves the data plane's clock ahead of the kernel's, for the
 // programs and for the sweep alike: hours of timers pass at once.
-func (p *Plane) SetClockOffset(offset int64) {
-	atomic.StoreUint64(&p.settings().ClockOffset, uint64(offset))
+func (p *Plane) SetClockOffset(offset time.Duration) {
+	atomic.StoreUint32(&p.settings().ClockOffset, p.toTicks(offset))
 }

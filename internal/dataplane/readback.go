@@ -72,8 +72,16 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 		index:    index,
 		edition:  slot.Edition,
 		sequence: slot.Sequence,
-		servers:  append([]uint32(nil), p.view.lists.elements[edition.List:edition.List+edition.Servers]...),
+		servers:  p.readList(edition),
 	}, nil
+}
+
+func (p *Plane) readList(edition *directorEdition) []uint32 {
+	servers := make([]uint32, 0, edition.Servers)
+	for _, slot := range p.view.lists.elements[edition.List : edition.List+edition.Servers] {
+		servers = append(servers, slot.Server)
+	}
+	return servers
 }
 
 // mendServers makes the states of real servers fit the lists, and returns those

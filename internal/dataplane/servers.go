@@ -190,7 +190,7 @@ func (p *Plane) retire(key lvs.ServiceKey, slot uint32) error {
 	if err != nil {
 		return err
 	}
-	p.view.servers.elements[slot].Removed = uint64(now)
+	p.view.servers.elements[slot].Removed = now
 	p.setServerState(slot, directorServerStateSERVER_REMOVED)
 	p.removed[serverIdentity{key, p.serverKey(slot)}] = slot
 	return nil
@@ -206,7 +206,7 @@ func (p *Plane) collectRemoved(age time.Duration) {
 	for identity, slot := range p.removed {
 		rs := &p.view.servers.elements[slot]
 		busy := atomic.LoadUint32(&rs.Active) != 0 || atomic.LoadUint32(&rs.Inactive) != 0
-		if busy || now-time.Duration(rs.Removed) < age {
+		if busy || p.fromTicks(now-rs.Removed) < age {
 			continue
 		}
 		delete(p.removed, identity)

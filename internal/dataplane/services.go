@@ -244,7 +244,9 @@ func (p *Plane) writeList(servers []uint32) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	copy(p.view.lists.elements[start:start+n], servers)
+	for i, slot := range servers {
+		p.view.lists.elements[start+uint32(i)] = directorListSlot{Server: slot}
+	}
 	return start, nil
 }
 

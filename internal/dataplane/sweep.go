@@ -8,10 +8,8 @@ import (
 
 // sweepFrom runs the sweeper once. The lower half of what it returns counts
 // entries in use, the upper half those that it ended.
-func (p *Plane) sweepFrom(first, now uint32) (uint32, error) {
-	found, err := p.progs.Sweep.Run(&ebpf.RunOptions{
-		Context: directorSweepRange{First: first, Now: now},
-	})
+func (p *Plane) sweepFrom(first uint32) (uint32, error) {
+	found, err := p.progs.Sweep.Run(&ebpf.RunOptions{Context: directorSweepRange{First: first}})
 	if err != nil {
 		return 0, fmt.Errorf("sweep the connection table from group %d: %w", first, err)
 	}

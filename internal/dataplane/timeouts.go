@@ -30,11 +30,11 @@ func (p *Plane) setDefaultTimeouts() {
 }
 
 func (p *Plane) setTimeout(state directorConnectionState, timeout time.Duration) {
-	atomic.StoreUint32(&p.settings().Timeouts[state], toTicks(timeout))
+	atomic.StoreUint32(&p.settings().Timeouts[state], p.toTicks(timeout))
 }
 
 func (p *Plane) timeout(state directorConnectionState) time.Duration {
-	return fromTicks(atomic.LoadUint32(&p.settings().Timeouts[state])).Round(time.Second)
+	return p.fromTicks(atomic.LoadUint32(&p.settings().Timeouts[state])).Round(time.Second)
 }
 
 // Timeouts returns the timeouts that SetTimeouts changes.

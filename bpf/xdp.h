@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * xdp.h: how packets come in from XDP and go out by it. The other stages know
+ * packets only.
+ */
+#ifndef FAIRLEAD_XDP_H
+#define FAIRLEAD_XDP_H
+
+#include "forward.h"
+#include "icmp.h"
+#include "stats.h"
+
+static __always_inline struct interface *find_interface(__u32 ifindex)
+{
+	__u32 slot = ifindex % MAX_INTERFACES;
+	struct interface *in = bpf_map_lookup_elem(&interfaces, &slot);
+
+	return in && in->ifindex == ifindex ? in : NULL;
+}
+
+/* Gives the frame the tag that its next hop wants, in place of those it has.
+ * Not static: see answer_icmp. */
+__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
+{
+	int wants = vlan ? sizeof(struct vlan_header) : 0;
+	struct vlan_header *tag;
+	struct ethhdr *eth;
+	__be16 ethertype;
+
+	if (!pkt)
+		return BUG_ADJUST;
+	ethertype = pkt->ethertype;
+	if (bpf_xdp_adjust_head(ctx, pkt->tags * (int)sizeof(*tag) - wants))
+		return BUG_ADJUST;
+	eth = (void *)(long)ctx->data;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
+		return BUG_ADJUST;
+	eth->h_proto = ethertype;
+	if (vlan) {
+		eth->h_proto = bpf_htons(ETH_P_8021Q);
+		tag->tci = bpf_htons(vlan);
+		tag->protocol = ethertype;
+	}
+	return FORWARD;
+}
+
+static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
+{
+	return vlan ? pkt->vlan == vlan : !pkt->tags;
+}
+
+/* Rewrites the frame for its next hop. */
+static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
+					    const struct next_hop *hop)
+{
+	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
+	struct ethhdr *eth;
+
+	if (v == FORWARD && !has_tag(pkt, hop->vlan))
+		v = retag(ctx, pkt, hop->vlan);
+	if (v != FORWARD)
+		return v;
+	eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return BUG_ADJUST;
+	write_macs(eth, hop);
+	return FORWARD;
+}
+
+/* XDP_TX where the driver can; veth loses such frames unless its peer has a
+ * program too, but takes redirected ones. */
+static __always_inline int send(__u32 ifindex, const struct packet *pkt, const struct interface *in)
+{
+	if (ifindex == pkt->ifindex && !in->redirect)
+		return XDP_TX;
+	return bpf_redirect(ifindex, 0);
+}
+
+static __always_inline int answer(struct xdp_md *ctx, const struct packet *pkt,
+				  struct settings *set, const struct interface *in, enum verdict why)
+{
+	enum verdict v = DROP_RATE_LIMIT;
+
+	if (may_answer(set, bpf_ktime_get_coarse_ns()))
+		v = answer_icmp(ctx, pkt, in, why);
+	count_verdict(v);
+	return v == why ? send(pkt->ifindex, pkt, in) : XDP_DROP;
+}
+
+/* Counts the way out, and turns it into what the driver is to do. */
+static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
+				  struct settings *set, const struct interface *in,
+				  enum verdict v, __u32 out)
+{
+	switch (v) {
+	case ANSWER_NO_SERVER:
+	case ANSWER_TTL:
+	case ANSWER_TOO_BIG:
+		return answer(ctx, pkt, set, in, v);
+	case FORWARD:
+	case FORWARD_NO_ENTRY:
+		count_verdict(v);
+		return send(out, pkt, in);
+	case DROP_RATE_LIMIT:
+	case DROP_TOO_BIG:
+	case DROP_SERVER_REMOVED:
+	case DROP_NO_NEXT_HOP:
+	case BUG_ADJUST:
+		count_verdict(v);
+		return XDP_DROP;
+	default:
+		count_verdict(v);
+		return XDP_PASS;
+	}
+}
+
+#endif

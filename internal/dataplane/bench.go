@@ -1,0 +1,348 @@
+package dataplane
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A BenchCase is one thing that Bench measures.
+type BenchCase struct {
+	Name      string // "established/ipv4/65536", "new/ipv4/wlc", "hash-map/ipv4/524288"
+	IPv6      bool
+	Flows     int           // a power of two
+	Scheduler lvs.Scheduler // of a case of new connections
+	HashMap   bool          // with a kernel hash map for a connection table
+}
+
+// A BenchResult is the cost per packet of one case, in ns. Both figures were
+// measured in turn, behind the same packet generator, whose share is in both.
+type BenchResult struct {
+	Case string
+	NS   float64 // the director
+	Bare float64 // a program that rewrites the MAC addresses only
+}
+
+// Above returns what the director costs above the bare program, in ns.
+func (r BenchResult) Above() float64 { return r.NS - r.Bare }
+
+// The sizes of the benchmark.
+const (
+	benchServers  = 16
+	benchRounds   = 15
+	benchPackets  = 200_000 // of a round
+	benchNewFlows = 1 << 16 // new connections of a round
+	benchStride   = 0x9e3779b1
+)
+
+// BenchCases returns what is measured, in order.
+func BenchCases() []BenchCase {
+	var cases []BenchCase
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for _, flows := range []int{1, 1 << 16, 1 << 19, 1 << 22} {
+			cases = append(cases, BenchCase{
+				Name: fmt.Sprintf("established/%s/%d", family, flows), IPv6: family == "ipv6", Flows: flows,
+			})
+		}
+	}
+	for _, flows := range []int{1, 1 << 16, 1 << 19} {
+		cases = append(cases, BenchCase{
+			Name: fmt.Sprintf("hash-map/ipv4/%d", flows), Flows: flows, HashMap: true,
+		})
+	}
+	for _, scheduler := range lvs.Schedulers() {
+		if HasScheduler(scheduler) {
+			cases = append(cases, BenchCase{
+				Name: "new/ipv4/" + string(scheduler), Flows: benchNewFlows, Scheduler: scheduler,
+			})
+		}
+	}
+	return cases
+}
+
+// Bench measures one case on tables of its own, with BPF_PROG_RUN: medians of
+// rounds in which the director and the bare program take turns.
+func Bench(ctx context.Context, c BenchCase) (BenchResult, error) {
+	b, err := newBench(c)
+	if err != nil {
+		return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
+	}
+	result, err := b.measure(ctx)
+	if err = errors.Join(err, b.close()); err != nil {
+		return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
+	}
+	return result, nil
+}
+
+type bench struct {
+	BenchCase
+	plane   *Plane
+	objects benchObjects
+	tested  *ebpf.Program
+	service lvs.Service
+	clock   time.Duration // how far ahead the data plane's clock was moved
+}
+
+// The interface that packets seem to come in on: loopback, under another MAC.
+const benchIfindex = 1
+
+var benchMAC = [6]byte{2, 0, 0, 0, 0, 1}
+
+func newBench(c BenchCase) (*bench, error) {
+	spec, err := loadDirector()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := tableGroups(max(c.Flows, DefaultConnections))
+	if err != nil {
+		return nil, err
+	}
+	spec.Maps[directorMapConnections].MaxEntries = groups
+	b := &bench{BenchCase: c, plane: newPlane(Config{})}
+	if err := b.plane.load(spec, nil); err != nil {
+		return nil, err
+	}
+	err = b.plane.initialize(groups)
+	if err == nil {
+		err = b.loadPrograms()
+	}
+	if err == nil {
+		err = b.configure()
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *bench) close() error { return errors.Join(b.objects.Close(), b.plane.Close()) }
+
+func (b *bench) loadPrograms() error {
+	spec, err := loadBench()
+	if err != nil {
+		return err
+	}
+	shared := b.plane.pinnedMaps()
+	spec.Maps[directorMapConnections].MaxEntries = shared[directorMapConnections].MaxEntries()
+	if b.HashMap {
+		spec.Maps["hash_connections"].MaxEntries = uint32(max(b.Flows, DefaultConnections))
+	} else {
+		spec.Maps["hash_connections"].MaxEntries = 1
+	}
+	for name := range shared {
+		if spec.Maps[name] == nil {
+			delete(shared, name)
+		}
+	}
+	if err := spec.LoadAndAssign(&b.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+		return fmt.Errorf("load the benchmark's programs: %w", err)
+	}
+	b.tested = b.plane.progs.Director
+	if b.HashMap {
+		b.tested = b.objects.DirectorWithHashMap
+	}
+	return nil
+}
+
+// Offsets of what the packet generator changes in a frame.
+const (
+	ethernetHeader  = 14
+	ipv4ClientBytes = ethernetHeader + 12 + 2
+	ipv4Port        = ethernetHeader + 20
+	ipv6ClientBytes = ethernetHeader + 8 + 14
+	ipv6Port        = ethernetHeader + 40
+)
+
+func (b *bench) addresses() (vip, server, client netip.Addr) {
+	if b.IPv6 {
+		return netip.MustParseAddr("2001:db8:2::10"), netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:3::")
+	}
+	return netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.18.0.0")
+}
+
+func (b *bench) configure() error {
+	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, Mac: benchMAC}
+	vip, server, _ := b.addresses()
+	b.service = lvs.Service{
+		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: vip, Port: 80},
+		Scheduler:  b.Scheduler,
+	}
+	if b.Scheduler == "" {
+		b.service.Scheduler = lvs.WeightedLeastConnection
+	}
+	if err := b.plane.AddService(b.service); err != nil {
+		return err
+	}
+	for i := range benchServers {
+		rs := lvs.RealServer{
+			RealServerKey: lvs.RealServerKey{Address: server, Port: 80},
+			Method:        lvs.DirectRouting,
+			Weight:        uint32(1 + i%4),
+		}
+		if err := b.plane.AddServer(b.service.ServiceKey, rs); err != nil {
+			return err
+		}
+		hop := lvs.NextHop{InterfaceIndex: benchIfindex, MTU: 1500, Source: benchMAC, Destination: lvs.MAC{2, 0, 0, 0, 1, byte(i)}}
+		if err := b.plane.SetNextHop(server, hop); err != nil {
+			return err
+		}
+		server = server.Next()
+	}
+	return nil
+}
+
+// TCP flags.
+const (
+	flagSYN = 0x02
+	flagACK = 0x10
+)
+
+// frame returns a segment from the first client to the VIP.
+func (b *bench) frame(flags byte) (frame [80]byte) {
+	vip, _, client := b.addresses()
+	copy(frame[:], benchMAC[:])
+	copy(frame[6:], []byte{2, 0, 0, 0, 0, 0xfe})
+	ip := frame[ethernetHeader:]
+	tcp := ip[20:]
+	if b.IPv6 {
+		binary.BigEndian.PutUint16(frame[12:], 0x86dd)
+		ip[0], ip[6], ip[7] = 6<<4, byte(lvs.TCP), 64
+		binary.BigEndian.PutUint16(ip[4:], 20)
+		copy(ip[8:], client.AsSlice())
+		copy(ip[24:], vip.AsSlice())
+		tcp = ip[40:]
+	} else {
+		binary.BigEndian.PutUint16(frame[12:], 0x0800)
+		ip[0], ip[8], ip[9] = 4<<4|5, 64, byte(lvs.TCP)
+		binary.BigEndian.PutUint16(ip[2:], 40)
+		copy(ip[12:], client.AsSlice())
+		copy(ip[16:], vip.AsSlice())
+	}
+	binary.BigEndian.PutUint16(tcp[2:], 80)
+	tcp[12], tcp[13] = 5<<4, flags
+	return frame
+}
+
+// run sends packets of that kind, each of the next flow, and returns the time
+// that one took.
+func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (time.Duration, error) {
+	if err := b.objects.BenchPrograms.Put(uint32(0), prog); err != nil {
+		return 0, fmt.Errorf("choose the program: %w", err)
+	}
+	run := benchBenchRun{
+		Flows: uint32(b.Flows), Stride: benchStride, Client: ipv4ClientBytes, Port: ipv4Port,
+		Frame: b.frame(flags),
+	}
+	if b.IPv6 {
+		run.Client, run.Port = ipv6ClientBytes, ipv6Port
+	}
+	if err := b.objects.BenchRuns.Put(uint32(0), run); err != nil {
+		return 0, fmt.Errorf("set the packets: %w", err)
+	}
+	opts := ebpf.RunOptions{
+		Data:    run.Frame[:],
+		Context: xdpContext{DataEnd: uint32(len(run.Frame)), IngressIfindex: benchIfindex},
+		Repeat:  uint32(packets),
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start, err := threadTime()
+	if err != nil {
+		return 0, err
+	}
+	action, err := b.objects.NextPacket.Run(&opts)
+	if err != nil {
+		return 0, err
+	}
+	end, err := threadTime()
+	if err != nil {
+		return 0, err
+	}
+	if action != xdpActionTX {
+		return 0, fmt.Errorf("the last packet was not forwarded: XDP action %d", action)
+	}
+	return end - start, nil
+}
+
+// threadTime is the processor time of this thread: what others on a shared
+// machine take away is not in it.
+func threadTime() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		return 0, fmt.Errorf("read the thread's time: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+const xdpActionTX = 3 // linux/bpf.h
+
+// expireAll moves the clock past every timer and sweeps.
+func (b *bench) expireAll() error {
+	b.clock += time.Hour
+	b.plane.SetClockOffset(b.clock)
+	_, err := b.plane.Sweep()
+	return err
+}
+
+func (b *bench) measure(ctx context.Context) (BenchResult, error) {
+	flags, packets := byte(flagACK), max(benchPackets, min(b.Flows, 1<<19))
+	if b.Scheduler != "" {
+		flags, packets = flagSYN, b.Flows
+	} else if err := b.establish(); err != nil {
+		return BenchResult{}, err
+	}
+	var tested, bare []float64
+	for range benchRounds {
+		if err := ctx.Err(); err != nil {
+			return BenchResult{}, err
+		}
+		for _, turn := range []struct {
+			prog *ebpf.Program
+			ns   *[]float64
+		}{{b.objects.Bare, &bare}, {b.tested, &tested}} {
+			took, err := b.run(turn.prog, flags, packets)
+			if err != nil {
+				return BenchResult{}, err
+			}
+			*turn.ns = append(*turn.ns, float64(took.Nanoseconds())/float64(packets))
+		}
+		if b.Scheduler != "" {
+			if err := b.expireAll(); err != nil {
+				return BenchResult{}, err
+			}
+		}
+	}
+	return BenchResult{Case: b.Name, NS: median(tested), Bare: median(bare)}, nil
+}
+
+// establish sets up every flow.
+func (b *bench) establish() error {
+	for _, flags := range []byte{flagSYN, flagACK} {
+		if _, err := b.run(b.tested, flags, b.Flows); err != nil {
+			return fmt.Errorf("set up %d connections: %w", b.Flows, err)
+		}
+	}
+	if b.HashMap {
+		return nil
+	}
+	found, err := b.plane.Sweep()
+	if err == nil && found.Used != b.Flows {
+		err = fmt.Errorf("set up %d connections: the table holds %d", b.Flows, found.Used)
+	}
+	return err
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
