@@ -1,0 +1,81 @@
+package ipvsadm
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// listConnections prints the connection table as it comes: millions of entries
+// pass through one buffer.
+func (inv *invocation) listConnections(line *commandLine) error {
+	w := inv.stdout
+	fmt.Fprint(w, "IPVS connection entries\n")
+	if line.given.has(optPersistentConn) {
+		fmt.Fprintf(w, "pro expire %-11s %-18s %-18s %-18s %-16s %s\n", "state", "source", "virtual", "destination", "pe name", "pe_data")
+	} else {
+		fmt.Fprintf(w, "pro expire %-11s %-18s %-18s %s\n", "state", "source", "virtual", "destination")
+	}
+	numeric := line.given.has(optNumeric)
+	return inv.director.Connections(inv.ctx, func(c lvs.Connection) error {
+		_, err := w.Write(inv.appendConnection(w.AvailableBuffer(), &c, numeric))
+		return err
+	})
+}
+
+// appendConnection writes one row.
+func (inv *invocation) appendConnection(b []byte, c *lvs.Connection, numeric bool) []byte {
+	b = appendPadded(b, 3, func(b []byte) []byte { return append(b, c.Protocol.String()...) })
+	b = appendPadded(b, 6, func(b []byte) []byte { return appendMinutes(b, c.Expires) })
+	b = appendPadded(b, 11, func(b []byte) []byte { return append(b, c.State.String()...) })
+	b = appendPadded(b, 18, func(b []byte) []byte { return inv.appendHostPort(b, c.Client, c.Protocol, numeric) })
+	b = appendPadded(b, 18, func(b []byte) []byte { return inv.appendHostPort(b, c.Virtual, c.Protocol, numeric) })
+	b = inv.appendHostPort(b, c.Server, c.Protocol, numeric)
+	return append(b, '\n')
+}
+
+// appendPadded writes what column writes, blanks up to a width, and one more.
+func appendPadded(b []byte, width int, column func([]byte) []byte) []byte {
+	const blanks = "                   "
+	start := len(b)
+	b = column(b)
+	return append(b, blanks[:max(0, width-(len(b)-start))+1]...)
+}
+
+// appendMinutes writes a time as minutes and seconds, which are rounded down.
+func appendMinutes(b []byte, d time.Duration) []byte {
+	seconds := uint64(max(0, d) / time.Second)
+	if seconds < 600 {
+		b = append(b, '0')
+	}
+	b = strconv.AppendUint(b, seconds/60, 10)
+	return append(b, ':', '0'+byte(seconds%60/10), '0'+byte(seconds%10))
+}
+
+func (inv *invocation) appendHostPort(b []byte, ap netip.AddrPort, protocol lvs.Protocol, numeric bool) []byte {
+	if !numeric {
+		return append(b, inv.hostPort(ap.Addr(), ap.Port(), protocol, false)...)
+	}
+	if ap.Addr().Is6() {
+		b = append(b, '[')
+		b = appendAddress(b, ap.Addr())
+		b = append(b, ']')
+	} else {
+		b = appendIPv4(b, ap.Addr().As4())
+	}
+	b = append(b, ':')
+	return strconv.AppendUint(b, uint64(ap.Port()), 10)
+}
+
+func appendIPv4(b []byte, raw [4]byte) []byte {
+	for i, octet := range raw {
+		if i > 0 {
+			b = append(b, '.')
+		}
+		b = strconv.AppendUint(b, uint64(octet), 10)
+	}
+	return b
+}
