@@ -27,6 +27,8 @@ type Client struct {
 	socket    string
 	transport *http.Transport
 	service   fairleadv1connect.DirectorServiceClient
+	// connections is the one procedure whose answers are read raw.
+	connections *connect.Client[fairleadv1.ListConnectionsRequest, rawMessage]
 }
 
 var _ Director = (*Client)(nil)
@@ -42,12 +44,15 @@ func NewClient(path string) *Client {
 		DisableCompression: true,
 		ReadBufferSize:     64 << 10,
 	}
+	const host = "http://director" // HTTP wants one; it is not looked up
+	client := &http.Client{Transport: transport}
+	uncompressed := connect.WithAcceptCompression("gzip", nil, nil)
 	return &Client{
 		socket:    path,
 		transport: transport,
-		// The host name is not looked up; HTTP wants one.
-		service: fairleadv1connect.NewDirectorServiceClient(&http.Client{Transport: transport}, "http://director",
-			connect.WithAcceptCompression("gzip", nil, nil)),
+		service:   fairleadv1connect.NewDirectorServiceClient(client, host, uncompressed),
+		connections: connect.NewClient[fairleadv1.ListConnectionsRequest, rawMessage](client,
+			host+fairleadv1connect.DirectorServiceListConnectionsProcedure, uncompressed, connect.WithCodec(rawCodec{})),
 	}
 }
 
@@ -212,7 +217,7 @@ func (c *Client) SetTimeouts(ctx context.Context, timeouts lvs.Timeouts) error {
 func (c *Client) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.service.ListConnections(ctx, connect.NewRequest(&fairleadv1.ListConnectionsRequest{}))
+	stream, err := c.connections.CallServerStream(ctx, connect.NewRequest(&fairleadv1.ListConnectionsRequest{}))
 	if err != nil {
 		return c.refused(err)
 	}
@@ -222,14 +227,8 @@ func (c *Client) Connections(ctx context.Context, visit func(lvs.Connection) err
 	}()
 	decoder := newConnectionDecoder()
 	for stream.Receive() {
-		for _, wire := range stream.Msg().Connections {
-			connection, err := decoder.decode(wire)
-			if err != nil {
-				return fmt.Errorf("list connections: director answered with %w", err)
-			}
-			if err := visit(connection); err != nil {
-				return err
-			}
+		if err := decoder.visit(stream.Msg().bytes, visit); err != nil {
+			return err
 		}
 	}
 	return c.refused(stream.Err())

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	fairleadv1 "github.com/fairlead-lb/fairlead/api/fairlead/v1"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -58,7 +61,9 @@ func (e *connectionEncoder) reset() {
 	e.message.Connections = e.message.Connections[:0]
 }
 
-// A connectionDecoder is the other end of a connectionEncoder.
+// A connectionDecoder is the other end of a connectionEncoder. It reads the
+// bytes of ListConnectionsResponse itself: to build the generated messages first
+// takes several times as long, and tables have millions of entries.
 type connectionDecoder struct {
 	known  map[string]netip.AddrPort
 	states map[string]lvs.ConnectionState
@@ -75,47 +80,161 @@ func newConnectionDecoder() *connectionDecoder {
 	return d
 }
 
-func (d *connectionDecoder) decode(wire *fairleadv1.Connection) (lvs.Connection, error) {
-	protocol, err := parseProtocol("connection.protocol", wire.Protocol)
-	if err != nil {
-		return lvs.Connection{}, err
+// The field numbers of fairlead.proto.
+const (
+	connectionsField = 1 // of ListConnectionsResponse
+
+	protocolField       = 1 // of Connection
+	clientField         = 2
+	virtualField        = 3
+	serverField         = 4
+	stateField          = 5
+	expiresSecondsField = 6
+	packetsField        = 7
+	bytesField          = 8
+)
+
+// visit calls do with each connection of a message, until it returns an error,
+// which visit then returns as it is.
+func (d *connectionDecoder) visit(message []byte, do func(lvs.Connection) error) error {
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return malformed(n)
+		}
+		message = message[n:]
+		if number != connectionsField || kind != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
+				return malformed(n)
+			}
+			message = message[n:]
+			continue
+		}
+		wire, n := protowire.ConsumeBytes(message)
+		if n < 0 {
+			return malformed(n)
+		}
+		message = message[n:]
+		connection, err := d.connection(wire)
+		if err != nil {
+			return fmt.Errorf("read connection: %w", err)
+		}
+		if err := do(connection); err != nil {
+			return err
+		}
 	}
-	client, err := parseAddrPort("connection.client", wire.Client)
-	if err != nil {
-		return lvs.Connection{}, err
-	}
-	virtual, err := d.address("connection.virtual", wire.Virtual)
-	if err != nil {
-		return lvs.Connection{}, err
-	}
-	server, err := d.address("connection.server", wire.Server)
-	if err != nil {
-		return lvs.Connection{}, err
-	}
-	state, ok := d.states[wire.State]
-	if !ok {
-		return lvs.Connection{}, fmt.Errorf("connection.state %q: %w: unknown", wire.State, lvs.ErrInvalid)
-	}
-	return lvs.Connection{
-		Protocol: protocol,
-		Client:   client,
-		Virtual:  virtual,
-		Server:   server,
-		State:    state,
-		Expires:  time.Duration(wire.ExpiresSeconds) * time.Second,
-		Packets:  wire.Packets,
-		Bytes:    wire.Bytes,
-	}, nil
+	return nil
 }
 
-func (d *connectionDecoder) address(field, text string) (netip.AddrPort, error) {
-	addr, ok := d.known[text]
-	if !ok {
-		var err error
-		if addr, err = parseAddrPort(field, text); err != nil {
-			return addr, err
+func malformed(n int) error {
+	return fmt.Errorf("read connections: %w", protowire.ParseError(n))
+}
+
+func (d *connectionDecoder) connection(wire []byte) (lvs.Connection, error) {
+	var c lvs.Connection
+	for len(wire) > 0 {
+		number, kind, n := protowire.ConsumeTag(wire)
+		if n < 0 {
+			return c, protowire.ParseError(n)
 		}
-		d.known[text] = addr
+		wire = wire[n:]
+		var err error
+		switch kind {
+		case protowire.VarintType:
+			var value uint64
+			if value, n = protowire.ConsumeVarint(wire); n >= 0 {
+				err = setNumber(&c, number, value)
+			}
+		case protowire.BytesType:
+			var text []byte
+			if text, n = protowire.ConsumeBytes(wire); n >= 0 {
+				err = d.setText(&c, number, text)
+			}
+		default:
+			n = protowire.ConsumeFieldValue(number, kind, wire)
+		}
+		if n < 0 {
+			return c, protowire.ParseError(n)
+		}
+		if err != nil {
+			return c, err
+		}
+		wire = wire[n:]
 	}
-	return addr, nil
+	if c.Protocol == 0 || !c.Client.IsValid() || !c.Virtual.IsValid() || !c.Server.IsValid() {
+		return c, missing("protocol, client, virtual or server")
+	}
+	return c, nil
+}
+
+func setNumber(c *lvs.Connection, number protowire.Number, value uint64) (err error) {
+	switch number {
+	case protocolField:
+		c.Protocol, err = parseProtocol("protocol", fairleadv1.Protocol(value))
+	case expiresSecondsField:
+		c.Expires = time.Duration(uint32(value)) * time.Second
+	case packetsField:
+		c.Packets = uint32(value)
+	case bytesField:
+		c.Bytes = value
+	}
+	return err
+}
+
+func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, text []byte) (err error) {
+	switch number {
+	case clientField:
+		c.Client, err = parseAddrPort("client", string(text))
+	case virtualField:
+		c.Virtual, err = d.address("virtual", text)
+	case serverField:
+		c.Server, err = d.address("server", text)
+	case stateField:
+		state, ok := d.states[string(text)]
+		if !ok {
+			return invalid("state", string(text), "one that ipvsadm -Lc names")
+		}
+		c.State = state
+	}
+	return err
+}
+
+func (d *connectionDecoder) address(field string, text []byte) (netip.AddrPort, error) {
+	if addr, ok := d.known[string(text)]; ok {
+		return addr, nil
+	}
+	addr, err := parseAddrPort(field, string(text))
+	if err == nil {
+		d.known[string(text)] = addr
+	}
+	return addr, err
+}
+
+// A rawMessage is a message as its bytes, for connectionDecoder.
+type rawMessage struct{ bytes []byte }
+
+// A rawCodec is connect's protobuf codec for a client whose responses are
+// rawMessages.
+type rawCodec struct{}
+
+// Name returns that of connect's own protobuf codec, which the server speaks.
+func (rawCodec) Name() string { return "proto" }
+
+// Marshal implements [connect.Codec].
+func (rawCodec) Marshal(request any) ([]byte, error) {
+	message, ok := request.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("marshal %T: not a protobuf message", request)
+	}
+	return proto.Marshal(message)
+}
+
+// Unmarshal implements [connect.Codec].
+func (rawCodec) Unmarshal(data []byte, response any) error {
+	message, ok := response.(*rawMessage)
+	if !ok {
+		return fmt.Errorf("unmarshal %T: not a raw message", response)
+	}
+	message.bytes = append(message.bytes[:0], data...)
+	return nil
 }

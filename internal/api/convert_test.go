@@ -15,6 +15,8 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
+var compareEndpoints = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+
 var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // A generator makes random values of the domain that the wire can carry.
@@ -163,17 +165,102 @@ func TestConnectionRoundTrip(t *testing.T) {
 		want = append(want, c)
 		full = encoder.add(&c)
 	}
-	received := overWire(t, &encoder.message, &fairleadv1.ListConnectionsResponse{})
-	if len(received.Connections) != len(want) {
-		t.Fatalf("%d connections, want %d", len(received.Connections), len(want))
+	raw, err := proto.Marshal(&encoder.message)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i, wire := range received.Connections {
-		got, err := decoder.decode(wire)
+	var got []lvs.Connection
+	if err := decoder.visit(raw, func(c lvs.Connection) error { got = append(got, c); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, compareEndpoints); diff != "" {
+		t.Errorf("-sent +received:\n%s", diff)
+	}
+	enough := errors.New("enough")
+	if err := decoder.visit(raw, func(lvs.Connection) error { return enough }); err != enough {
+		t.Errorf("visit's error: got %v", err)
+	}
+}
+
+// FuzzConnections holds the reading of raw connections against the generated
+// messages.
+func FuzzConnections(f *testing.F) {
+	g := generator{rand.New(rand.NewPCG(3, 4))}
+	for range 32 {
+		encoder := newConnectionEncoder()
+		for range g.IntN(4) {
+			c := g.connection()
+			encoder.add(&c)
+		}
+		raw, err := proto.Marshal(&encoder.message)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var got []lvs.Connection
+		err := newConnectionDecoder().visit(raw, func(c lvs.Connection) error { got = append(got, c); return nil })
+		var wire fairleadv1.ListConnectionsResponse
+		if wireErr := proto.Unmarshal(raw, &wire); wireErr != nil {
+			return // it is stricter: text of unknown fields
+		}
+		if err != nil {
+			return
+		}
+		if len(got) != len(wire.Connections) {
+			t.Fatalf("%d connections, the generated message has %d", len(got), len(wire.Connections))
+		}
+		for i, w := range wire.Connections {
+			want := lvs.Connection{
+				Protocol: lvs.Protocol(w.Protocol),
+				Client:   netip.MustParseAddrPort(w.Client), Virtual: netip.MustParseAddrPort(w.Virtual),
+				Server:  netip.MustParseAddrPort(w.Server),
+				Expires: time.Duration(w.ExpiresSeconds) * time.Second,
+				Packets: w.Packets, Bytes: w.Bytes, State: got[i].State,
+			}
+			if got[i] != want || (w.State != "" && got[i].State.String() != w.State) {
+				t.Fatalf("got %+v, want %+v in state %q", got[i], want, w.State)
+			}
+		}
+	})
+}
+
+func TestBadConnections(t *testing.T) {
+	good := numbered(7)
+	encoder := newConnectionEncoder()
+	encoder.add(&good)
+	for _, test := range []struct {
+		name   string
+		change func(*fairleadv1.Connection)
+		says   string
+	}{
+		{"protocol", func(c *fairleadv1.Connection) { c.Protocol = 1 }, "protocol"},
+		{"no protocol", func(c *fairleadv1.Connection) { c.Protocol = 0 }, "missing"},
+		{"client", func(c *fairleadv1.Connection) { c.Client = "x" }, "client"},
+		{"virtual", func(c *fairleadv1.Connection) { c.Virtual = "x" }, "virtual"},
+		{"no server", func(c *fairleadv1.Connection) { c.Server = "" }, "missing"},
+		{"state", func(c *fairleadv1.Connection) { c.State = "ASLEEP" }, "ASLEEP"},
+	} {
+		wire := proto.CloneOf(&encoder.message)
+		test.change(wire.Connections[0])
+		raw, err := proto.Marshal(wire)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != want[i] {
-			t.Fatalf("connection %d: got %+v, want %+v", i, got, want[i])
+		err = newConnectionDecoder().visit(raw, func(lvs.Connection) error { return nil })
+		if !errors.Is(err, lvs.ErrInvalid) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: got %v", test.name, err)
+		}
+	}
+	raw, err := proto.Marshal(&encoder.message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for length := 1; length < len(raw); length++ {
+		err := newConnectionDecoder().visit(raw[:length], func(lvs.Connection) error { return nil })
+		if err == nil {
+			t.Errorf("cut off after %d bytes: taken", length)
 		}
 	}
 }
