@@ -93,6 +93,9 @@ func openPlane(cfg Config) (*dataplane.Plane, error) {
 			"or start the director by `nsenter --net=/run/netns/NAME`", "path", dir)
 	}
 	p, err := dataplane.Open(dataplane.Config{PinDir: dir, Connections: cfg.Connections, Mode: cfg.Mode})
+	if errors.Is(err, dataplane.ErrLayout) {
+		return nil, fmt.Errorf("%w: `fairlead director unload --run-dir %s` removes it, and ends forwarding", err, cfg.RunDir)
+	}
 	if err != nil {
 		return nil, err
 	}
