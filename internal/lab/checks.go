@@ -173,11 +173,14 @@ func (e *evidence) serversSawClientAndVIP() Check {
 	return check
 }
 
+// directorCounted wants every connection counted; one that comes from the port
+// of an earlier one may be taken for that.
 func (e *evidence) directorCounted() Check {
+	ports := len(e.traffic.clients)
 	return Check{
 		Name:   "director-counted-connections",
-		OK:     e.counted == uint64(e.traffic.sent),
-		Detail: fmt.Sprintf("the director counted %d connections for %d requests", e.counted, e.traffic.sent),
+		OK:     e.counted >= uint64(ports) && e.counted <= uint64(e.traffic.sent),
+		Detail: fmt.Sprintf("the director counted %d connections for %d requests from %d ports", e.counted, e.traffic.sent, ports),
 	}
 }
 

@@ -20,10 +20,14 @@ func good() *evidence {
 	tally.requests, tally.forwarded, tally.repliesAtClient, tally.repliesFromServer = 3000, 3000, 2400, 2400
 	tally.claims[Director] = 1
 	tally.ttls["64 -> 63"] = 3000
+	clients := map[netip.AddrPort]bool{}
+	for i := range 600 {
+		clients[netip.AddrPortFrom(hosts[0].Address(IPv4), uint16(1024+i))] = true
+	}
 	return &evidence{
 		options: Options{Requests: 600, Scheduler: lvs.WeightedLeastConnection, Weights: []int{4, 2}, Family: IPv4},
 		servers: hosts[2:],
-		traffic: traffic{sent: 600, answered: 600, byServer: map[string]int{"rs1": 400, "rs2": 200}, service: service},
+		traffic: traffic{sent: 600, answered: 600, byServer: map[string]int{"rs1": 400, "rs2": 200}, service: service, clients: clients},
 		tally:   tally,
 		counted: 600,
 	}
@@ -47,7 +51,8 @@ func TestChecks(t *testing.T) {
 		{"stolen", func(e *evidence) { e.tally.claims["rs1"]++ }, []string{"vip-is-the-directors"}},
 		{"unclaimed", func(e *evidence) { clear(e.tally.claims) }, []string{"vip-is-the-directors"}},
 		{"misled", func(e *evidence) { e.traffic.misled++ }, []string{"servers-saw-client-and-vip"}},
-		{"miscounted", func(e *evidence) { e.counted++ }, []string{"director-counted-connections"}},
+		{"counted twice", func(e *evidence) { e.counted++ }, []string{"director-counted-connections"}},
+		{"not counted", func(e *evidence) { e.counted-- }, []string{"director-counted-connections"}},
 		{"capture", func(e *evidence) { e.captureLost = errors.New("frames lost") }, []string{"capture-complete"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 		return Demonstration{}, err
 	}
 	progress(fmt.Sprintf("adding service %s, scheduler %s", service, options.Scheduler))
-	traffic := traffic{service: service, byServer: map[string]int{}}
+	traffic := traffic{service: service, byServer: map[string]int{}, clients: map[netip.AddrPort]bool{}}
 	for _, server := range l.Servers() {
 		traffic.byServer[server.Name] = 0
 	}

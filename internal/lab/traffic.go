@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // requestTimeout bounds one request.
@@ -27,9 +29,12 @@ type Answer struct {
 
 // Dial connects from a host of the lab. The address is not looked up.
 func (l *Lab) Dial(ctx context.Context, host, network string, address netip.AddrPort) (net.Conn, error) {
+	return l.dial(ctx, host, network, address, net.Dialer{})
+}
+
+func (l *Lab) dial(ctx context.Context, host, network string, address netip.AddrPort, dialer net.Dialer) (net.Conn, error) {
 	var conn net.Conn
 	err := l.within(host, func() (err error) {
-		var dialer net.Dialer
 		conn, err = dialer.DialContext(ctx, network, address.String())
 		return err
 	})
@@ -38,9 +43,13 @@ func (l *Lab) Dial(ctx context.Context, host, network string, address netip.Addr
 
 // Get sends one HTTP request from the client over a new TCP connection.
 func (l *Lab) Get(ctx context.Context, service netip.AddrPort) (Answer, error) {
+	return l.get(ctx, service, net.Dialer{})
+}
+
+func (l *Lab) get(ctx context.Context, service netip.AddrPort, dialer net.Dialer) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	conn, err := l.Dial(ctx, Client, "tcp", service)
+	conn, err := l.dial(ctx, Client, "tcp", service, dialer)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -88,12 +97,16 @@ func request(ctx context.Context, conn net.Conn, service netip.AddrPort) (Answer
 // one's cause kept.
 func (l *Lab) sendAll(ctx context.Context, service netip.AddrPort, count int, t *traffic, progress func(string)) error {
 	t.sent = count
+	ports := portWalk{client: l.hosts[0]}
 	told := time.Now()
 	for i := range count {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		answer, err := l.Get(ctx, service)
+		answer, err := l.get(ctx, service, ports.next(service))
+		for tries := 1; errors.Is(err, unix.EADDRINUSE) && tries < clientPorts; tries++ {
+			answer, err = l.get(ctx, service, ports.next(service))
+		}
 		t.add(answer, err)
 		if time.Since(told) > 2*time.Second {
 			told = time.Now()
@@ -101,6 +114,30 @@ func (l *Lab) sendAll(ctx context.Context, service netip.AddrPort, count int, t 
 		}
 	}
 	return nil
+}
+
+// The ports that a client's requests come from.
+const (
+	firstClientPort = 1024
+	clientPorts     = 1<<16 - firstClientPort
+)
+
+// A portWalk takes the client's ports in turn. The kernel's own choice comes back
+// to a port soon, and then a director takes the new connection for the old one
+// that it still remembers.
+type portWalk struct {
+	client Host
+	taken  int
+}
+
+func (w *portWalk) next(service netip.AddrPort) net.Dialer {
+	family := IPv4
+	if service.Addr().Is6() {
+		family = IPv6
+	}
+	port := uint16(firstClientPort + w.taken%clientPorts)
+	w.taken++
+	return net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.client.Address(family), port))}
 }
 
 // A traffic is what became of a number of requests.
@@ -114,6 +151,7 @@ type traffic struct {
 	misled      int
 	firstMisled Answer
 	service     netip.AddrPort
+	clients     map[netip.AddrPort]bool // the addresses and ports of all requests
 }
 
 func (t *traffic) add(answer Answer, err error) {
@@ -124,6 +162,7 @@ func (t *traffic) add(answer Answer, err error) {
 		return
 	}
 	t.answered++
+	t.clients[answer.Client] = true
 	t.byServer[answer.Server]++
 	if answer.ClientAtServer != answer.Client || answer.VirtualAtServer != t.service {
 		if t.misled == 0 {
