@@ -208,8 +208,11 @@ func writeHosts(w io.Writer, hosts []lab.HostStatus) error {
 
 func (c *labCommand) downCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "down",
-		Short:   "Take a lab down and leave nothing",
+		Use:   "down",
+		Short: "Take a lab down and leave nothing",
+		Long: `Ends the lab's programs and the commands that still run on its hosts, unloads
+the director's data plane, and removes the namespaces and all files. It also
+clears away what is left of a lab whose process was killed.`,
 		Example: `  fairlead lab down`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
