@@ -45,8 +45,8 @@ const (
 )
 
 const (
-	attrService, attrDest                       = 1, 2
-	attrTimeoutTCP, attrTimeoutFin, attrTimeUDP = 4, 5, 6
+	attrService, attrDest                          = 1, 2
+	attrTimeoutTCP, attrTimeoutFin, attrTimeoutUDP = 4, 5, 6
 
 	svcFamily, svcProtocol, svcAddress, svcPort, svcMark = 1, 2, 3, 4, 5
 	svcScheduler, svcFlags, svcTimeout, svcNetmask       = 6, 7, 8, 9
@@ -381,13 +381,13 @@ func (k kernelSide) act(ctx context.Context, command byte, dump bool, a attrs) (
 		return nil, d.SetTimeouts(ctx, lvs.Timeouts{
 			TCP:    time.Duration(a.u32(attrTimeoutTCP)) * time.Second,
 			TCPFin: time.Duration(a.u32(attrTimeoutFin)) * time.Second,
-			UDP:    time.Duration(a.u32(attrTimeUDP)) * time.Second,
+			UDP:    time.Duration(a.u32(attrTimeoutUDP)) * time.Second,
 		})
 	case nlGetConfig:
 		t, err := d.Timeouts(ctx)
 		body := attr32(attrTimeoutTCP, uint32(t.TCP/time.Second))
 		body = append(body, attr32(attrTimeoutFin, uint32(t.TCPFin/time.Second))...)
-		body = append(body, attr32(attrTimeUDP, uint32(t.UDP/time.Second))...)
+		body = append(body, attr32(attrTimeoutUDP, uint32(t.UDP/time.Second))...)
 		return [][]byte{body}, err
 	case nlGetInfo:
 		// The tool asks for it first of all, before it reads its arguments.

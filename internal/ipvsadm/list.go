@@ -13,17 +13,17 @@ import (
 // ipvsVersion is the version of IPVS that fairlead does as.
 const ipvsVersion = "1.2.1"
 
-// The widths to which names of IPv4 hosts are cut; IPv6 ones are not.
+// The widths to which the address and port of an IPv4 service or server are cut,
+// as names can be long.
 const (
-	serviceNameWidth = 28
-	serverNameWidth  = 28
-	nameSize         = 59 // of any name
+	hostPortWidth = 28
+	hostPortSize  = 59 // of any, IPv6 too
 )
 
 // list carries out -L and -S.
 func (inv *invocation) list(line *commandLine) error {
-	if line.given.has(optDaemon) && line.command == cmdList && !line.given.any(setOf(optConnection, optService, optTimeout)) {
-		return nil // there are no sync daemons
+	if line.given.has(optDaemon) {
+		return nil // no sync daemon runs
 	}
 	if err := inv.reach(); err != nil {
 		return err
@@ -168,7 +168,7 @@ func (t *table) writeService(svc lvs.ServiceStatus) {
 func (t *table) writeServer(protocol lvs.Protocol, rs lvs.RealServerStatus) {
 	name := t.inv.hostPort(rs.Address, rs.Port, protocol, t.given.has(optNumeric))
 	if rs.Address.Is4() {
-		name = cut(name, serverNameWidth)
+		name = cut(name, hostPortWidth)
 	}
 	fmt.Fprintf(t.w, "  -> %-28s", name)
 	switch t.layout {
@@ -187,6 +187,8 @@ func (t *table) writeServer(protocol lvs.Protocol, rs lvs.RealServerStatus) {
 	}
 }
 
+// writeCounters prints counters whole; ipvsadm shows connections and packets
+// modulo 2^32.
 func (t *table) writeCounters(c lvs.Counters) {
 	exact := t.given.has(optExact)
 	for _, n := range []uint64{c.Connections, c.InPackets, c.OutPackets, c.InBytes, c.OutBytes} {
@@ -229,7 +231,7 @@ func (t *table) serviceName(key lvs.ServiceKey) string {
 	}
 	name := t.inv.hostPort(key.Address, key.Port, key.Protocol, t.given.has(optNumeric))
 	if key.Address.Is4() {
-		name = cut(name, serviceNameWidth)
+		name = cut(name, hostPortWidth)
 	}
 	return fmt.Sprintf("%-4s %s", key.Protocol, name)
 }
@@ -262,7 +264,7 @@ func (inv *invocation) hostPort(addr netip.Addr, port uint16, protocol lvs.Proto
 	} else {
 		b = strconv.AppendUint(b, uint64(port), 10)
 	}
-	return cut(string(b), nameSize)
+	return cut(string(b), hostPortSize)
 }
 
 func cut(s string, size int) string { return s[:min(size, len(s))] }

@@ -121,9 +121,12 @@ func randomOption(random *rand.Rand, o *option) []string {
 	return []string{name, value}
 }
 
-// randomLine returns a command line: a command, mostly options that go with it,
-// and now and then anything.
+// randomLine returns a command line: half of them are meant well, the others
+// are a command, mostly options that go with it, and now and then anything.
 func randomLine(random *rand.Rand) []string {
+	if random.IntN(2) == 0 {
+		return wellMeantLine(random)
+	}
 	var commands []*option
 	for i := range grammar {
 		if grammar[i].token <= cmdVersion {
@@ -131,32 +134,11 @@ func randomLine(random *rand.Rand) []string {
 		}
 	}
 	command := pick(random, commands)
-	if random.IntN(2) == 0 {
-		command = pick(random, []*option{findShort('A'), findShort('E'), findShort('a'), findShort('e'), findShort('d'), findShort('L')})
-	}
 	words := randomOption(random, command)
 	if command.argument == needsArgument && random.IntN(4) != 0 {
 		words = []string{"--" + command.long, pick(random, []string{"master", "backup", "nosuch"})}
 	}
-	var rest [][]string
-	for i := range grammar {
-		o := &grammar[i]
-		if o.token <= cmdVersion {
-			continue
-		}
-		chance := 120
-		if int(command.token) < len(commandRules) {
-			switch r := commandRules[command.token]; {
-			case r.needed.has(o.token):
-				chance = 3
-			case r.allowed.has(o.token) || r.oneOf.has(o.token):
-				chance = 8
-			}
-		}
-		if random.IntN(chance) == 0 {
-			rest = append(rest, randomOption(random, o))
-		}
-	}
+	rest := randomOptions(random, command.token)
 	if command.token == cmdSet {
 		for range random.IntN(5) {
 			rest = append(rest, []string{pick(random, someNumbers)})
@@ -166,17 +148,82 @@ func randomLine(random *rand.Rand) []string {
 		rest = append(rest, []string{pick(random, []string{"", "-", "--", "extra", "-q", "--nosuch", "--num", "-nX", "-L", "-n=", "---n", "--=3", "--numeric=1"})})
 	}
 	random.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	if random.IntN(6) == 0 && len(rest) > 0 && len(words) == 1 && !strings.HasPrefix(words[0], "--") && len(rest[0][0]) > 1 && rest[0][0][0] == '-' && rest[0][0][1] != '-' {
-		rest[0] = append([]string{words[0] + rest[0][0][1:]}, rest[0][1:]...)
-		words = nil
-	}
 	for _, r := range rest {
+		isShort := func(word string) bool { return len(word) > 1 && word[0] == '-' && word[1] != '-' }
+		if last := words[len(words)-1]; len(words) == 1 && isShort(last) && isShort(r[0]) && random.IntN(3) == 0 {
+			words = append([]string{last + r[0][1:]}, r[1:]...)
+			continue
+		}
 		words = append(words, r...)
 	}
 	if random.IntN(100) == 0 {
 		words = append([]string{pick(random, []string{"extra", "", "-", "--", "-n"})}, words...)
 	}
 	return words
+}
+
+// randomOptions returns options, most of them such as go with a command.
+func randomOptions(random *rand.Rand, command token) [][]string {
+	var out [][]string
+	for i := range grammar {
+		o := &grammar[i]
+		if o.token <= cmdVersion {
+			continue
+		}
+		chance := 120
+		if int(command) < len(commandRules) {
+			switch r := commandRules[command]; {
+			case r.needed.has(o.token):
+				chance = 3
+			case r.allowed.has(o.token) || r.oneOf.has(o.token):
+				chance = 8
+			}
+		}
+		if random.IntN(chance) == 0 {
+			out = append(out, randomOption(random, o))
+		}
+	}
+	return out
+}
+
+// wellMeantLine returns a command line that is right, unless its parts do not go
+// together or the director has no such service.
+func wellMeantLine(random *rand.Rand) []string {
+	maybe := func(words string) string {
+		if random.IntN(3) == 0 {
+			return " " + words
+		}
+		return ""
+	}
+	service := pick(random, []string{
+		"-t 192.0.2.10:80", "-t 192.0.2.10:0", "-t www.example.com:http", "-u 192.0.2.10:53", "--sctp-service=192.0.2.11:80",
+		"-t [2001:db8::1]:80", "-u [2001:db8::2]:443", "-f 7", "-f 7 -6", "--fwmark-service 8",
+	})
+	number := func(from ...int) string { return strconv.Itoa(pick(random, from)) }
+	line := ""
+	switch random.IntN(8) {
+	case 0, 1:
+		line = pick(random, []string{"-A ", "-A ", "--edit-service "}) + service + maybe("-s "+pick(random, []string{"rr", "wrr", "sh", "mh", "wlc"})) +
+			maybe("-p "+number(1, 300, maxTimeout)) + maybe("-M "+pick(random, []string{"255.255.255.0", "64", "128"})) +
+			maybe("--pe sip") + maybe("-o") + maybe("-b "+pick(random, someFlags[:10]))
+	case 2, 3, 4:
+		line = pick(random, []string{"-a ", "-a ", "--edit-server "}) + service + " -r " +
+			pick(random, []string{"198.51.100.11", "198.51.100.12:8080", "198.51.100.13:http", "[2001:db8::11]:80", "2001:db8::12"}) +
+			maybe(pick(random, []string{"-g", "-m"})) + maybe("-w"+number(0, 1, 5, 2147483647)) + maybe("-x "+number(0, 10)) + maybe("-y "+number(0, 5, 20))
+		if random.IntN(3) == 0 {
+			line += " -i" + maybe(pick(random, []string{
+				"--tun-type ipip", "--tun-type gre", "--tun-type gre --tun-csum", "--tun-type=gue --tun-port 6080", "--tun-type gue --tun-port 6081 --tun-remcsum",
+			}))
+		}
+	case 5:
+		line = pick(random, []string{"-D " + service, "-d " + service + " -r 198.51.100.11", "-Z", "-Z " + service})
+	case 6:
+		line = "--set " + number(0, 1, 900, maxTimeout) + " " + number(0, 120) + " " + number(0, 300)
+	case 7:
+		line = pick(random, []string{"-L", "-l", "--list"}) + maybe("-n") + maybe(service) + maybe("--stats") + maybe("--rate") +
+			maybe("--thresholds") + maybe("--tun-info") + maybe("--nosort")
+	}
+	return strings.Fields(line)
 }
 
 // randomRestoreLine returns a line of -R.
