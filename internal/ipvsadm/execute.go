@@ -152,22 +152,20 @@ func (inv *invocation) change(line *commandLine) error {
 // refused one does not stop it, a wrong one does. The status is that of the last
 // line.
 func (inv *invocation) restore() error {
-	var last error
+	status := statusOK
 	lines := bufio.NewReader(inv.stdin)
 	for {
 		text, err := lines.ReadString('\n')
 		if args := splitLine(text); len(args) > 0 {
-			if last != nil {
-				inv.report(last)
-			}
-			last = inv.runLine(args, true)
+			refused := inv.runLine(args, true)
 			var f *failure
-			if errors.As(last, &f) && f.ends {
-				return last
+			if errors.As(refused, &f) && f.ends {
+				return f
 			}
+			status = inv.report(refused)
 		}
 		if errors.Is(err, io.EOF) {
-			return last
+			return &failure{status: status} // all is said
 		}
 		if err != nil {
 			return unreachable(fmt.Errorf("read commands: %w", err))

@@ -26,6 +26,7 @@ import (
 type genuine struct {
 	path    string // of ipvsadm
 	preload string // testdata/kernel.c, compiled
+	socket  string // where a run finds its kernelSide
 	hosts   string // "ADDRESS NAME" lines
 	// connections is the file in the place of /proc/net/ip_vs_conn.
 	connections string
@@ -56,7 +57,9 @@ func mustGenuine(tb testing.TB) genuine {
 	if out, err := exec.Command(cc, "-shared", "-fPIC", "-Wall", "-Wextra", "-o", preload, "testdata/kernel.c").CombinedOutput(); err != nil {
 		tb.Fatalf("compile testdata/kernel.c: %v\n%s", err, out)
 	}
-	return genuine{path: path, preload: preload, hosts: hostsTable(), connections: connections}
+	return genuine{
+		path: path, preload: preload, socket: filepath.Join(dir, "kernel"), hosts: hostsTable(), connections: connections,
+	}
 }
 
 // run runs one command line on d.
@@ -64,8 +67,7 @@ func (g genuine) run(tb testing.TB, d Director, args []string, stdin string) out
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	socket := filepath.Join(tb.TempDir(), "kernel")
-	listener, err := net.Listen("unixpacket", socket)
+	listener, err := net.Listen("unixpacket", g.socket)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func (g genuine) run(tb testing.TB, d Director, args []string, stdin string) out
 	})
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, g.path, args...)
-	cmd.Env = []string{"LD_PRELOAD=" + g.preload, "KERNEL=" + socket, "HOSTS=" + g.hosts, "IP_VS_CONN=" + g.connections, "LC_ALL=C"}
+	cmd.Env = []string{"LD_PRELOAD=" + g.preload, "KERNEL=" + g.socket, "HOSTS=" + g.hosts, "IP_VS_CONN=" + g.connections, "LC_ALL=C"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err = cmd.Run()
 	listener.Close()
@@ -168,7 +170,7 @@ var oddLines = []string{
 	"-L --numeric=", "-L --num", "-L --", "-- -L", "-", "--", "---list", "-list", "-L-n", "-L --=", "-L -=", "-L -w=", "-L -w==4",
 	"-A -p -f 1", "-A -f 1 -p5", "-A -f 2 -p=5", "-A -f 3 -p= 5", "-A -f 3 -p 5 6", "-A -f 4 --persistent=7", "-A -f 5 --persistent=",
 	"-A -6 -f 1", "-A -f 6 -6 -6 -M 64", "-A -f 7 -M 64 -6 -p", "-A -t [2001:db8::1]:80 -M 64 -p", "-A -M 64 -t [2001:db8::2]:80 -p",
-	"-A -b sh-port -s sh -f 8", "-A -f 9 -b sh-port", "-D -b nosuch", "-A -b nosuch extra", "-h -q", "-v extra", "-A -h",
+	"-A -b sh-port -s sh -f 8", "-A -f 9 -b sh-port", "-A -f 9 -b flag-3,,flag-1", "-L -f 9", "-A -f 10 -s sh -b flag-3,sh-port", "-L -f 10", "-D -b nosuch", "-A -b nosuch extra", "-h -q", "-v extra", "-A -h",
 	"-a -r 198.51.100.11 -f 1", "-a -r 198.51.100.12:http -f 1", "-a -f 1 -r 198.51.100.12:http", "-d -f 1 -r 198.51.100.12:http",
 	"--set 1 2", "--set 1 2 3 4", "--set -- 1 2 3", "--set 1 -n 2 3", "--set 0 0 2678400", "--set 0 0 2678401",
 	"-R extra", "-R -n", "-R -R", "-S -c", "-Z -n", "-C -n", "-C -t 192.0.2.1:80", "-L -t 192.0.2.1:80 -c", "-L --timeout --daemon",

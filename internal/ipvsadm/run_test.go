@@ -183,6 +183,27 @@ func TestSaveRestores(t *testing.T) {
 	}
 }
 
+// TestSaveMends checks what ipvsadm -S prints wrong: marks from 2147483648 as
+// negative numbers, and of sh and mh no third flag.
+func TestSaveMends(t *testing.T) {
+	d := newFakeDirector()
+	want := "-A -f 1 -s sh -b sh-port,flag-3\n-A -f 2 -s mh -b flag-3\n-A -f 3 -s rr -b flag-1,flag-3\n"
+	for line := range strings.Lines(want) {
+		mustRun(t, d, strings.Fields(line)...)
+	}
+	if got := mustRun(t, d, "-S").Stdout; got != want {
+		t.Errorf("-S:\n%s\nwant:\n%s", got, want)
+	}
+	want = "-A -f 4294967295 -s rr\n-a -f 4294967295 -r 198.51.100.11:0 -g -w 1\n"
+	d = newFakeDirector()
+	if got := play(t.Context(), d, testNames{}, []string{"-R"}, want); got != (outcome{}) {
+		t.Fatalf("-R of\n%s\n%+v", want, got)
+	}
+	if got := mustRun(t, d, "-S").Stdout; got != want {
+		t.Errorf("-S:\n%s\nwant:\n%s", got, want)
+	}
+}
+
 // FuzzCommandLine checks that no command line crashes, and that a wrong one
 // changes nothing and says why.
 func FuzzCommandLine(f *testing.F) {

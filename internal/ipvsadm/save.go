@@ -2,6 +2,7 @@ package ipvsadm
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -56,10 +57,20 @@ func (inv *invocation) saveService(svc lvs.Service, service string) {
 	if svc.OnePacket {
 		fmt.Fprint(w, " -o")
 	}
-	if flags := flagNames(svc); flags != "" {
-		fmt.Fprintf(w, " -b %s", flags)
+	if svc.SchedulerFlags != 0 {
+		fmt.Fprintf(w, " -b %s", savedFlags(svc))
 	}
 	fmt.Fprintln(w)
+}
+
+// savedFlags returns the scheduler's flags as -b takes them. ipvsadm forgets the
+// third flag of sh and mh, and then prints a -b that -R refuses.
+func savedFlags(svc lvs.Service) string {
+	flags := flagNames(svc)
+	if svc.SchedulerFlags&lvs.Flag3 == 0 || strings.HasSuffix(flags, "flag-3") {
+		return flags
+	}
+	return strings.TrimPrefix(flags+",flag-3", ",")
 }
 
 func (inv *invocation) saveServer(rs lvs.RealServer, service, name string) {
