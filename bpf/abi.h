@@ -23,6 +23,7 @@ enum abi {
 enum limit {
 	/* Slots of a group: 8 x 64 bytes lie inside one page. */
 	GROUP_SLOTS = 8,
+	GROUP_SLOTS_SHIFT = 3,
 	/* Groups that a flow may lie in. In a table two thirds full, one group
 	 * in four has no room; sixteen in a row: one flow in 10^9. */
 	PROBE_GROUPS = 16,
@@ -212,8 +213,7 @@ struct next_hop {
 	__u32 ifindex;		/* 0: there is none */
 	__u16 vlan;		/* 0: untagged */
 	__u16 mtu;		/* largest IP packet */
-	__u8 destination[6];
-	__u8 source[6];
+	__u32 destination_source[3]; /* both MAC addresses, as in a frame */
 	__u32 padding;
 };
 _Static_assert(sizeof(struct next_hop) == 24, "no hidden padding");
@@ -292,24 +292,24 @@ struct clock_reading {
 };
 
 struct settings {
-	__u64 hash_keys[6];	/* random, odd; Go, once */
+	__u64 hash_keys[5];	/* random; Go, once */
 	__u32 group_mask;	/* groups of the connection table - 1; Go, once */
+	__u32 group_shift;	/* 64 - binary logarithm of the groups; Go, once */
 	__u32 services;		/* how many; 0 passes everything; Go */
 	__u32 ftp_services;	/* of these, TCP with port 21; Go */
 	__u32 any_port_services; /* of these, with port 0; Go */
 	__u32 clock_offset;	/* ticks, added to the clock; Go, for tests */
 	__u32 hz;		/* jiffies in a second; Go, once */
 	enum abi abi;		/* of who made the maps; Go, once */
+	enum limit probe_slots;	/* the same */
 	__u32 icmp_interval;	/* ns between answers in the long run; 0: no limit; Go */
 	__u32 icmp_burst;	/* answers at once; Go */
 	__u32 first_unprivileged_port; /* IPVS looks for FTP from here on; Go */
 	__u32 timeouts[STATES];	/* ticks; Go */
 	__u64 icmp_debt;	/* ns of the coarse clock until which answers are
 				 * spent; plane */
-	enum limit probe_slots;	/* of who made the maps; Go, once */
-	__u32 padding;
 	__u64 reserved[4];
 };
-_Static_assert(sizeof(struct settings) == 200, "no hidden padding");
+_Static_assert(sizeof(struct settings) == 192, "no hidden padding");
 
 #endif

@@ -26,8 +26,8 @@
 
 /* Where a flow may lie. */
 struct way {
+	__u64 hash;
 	__u32 group;		/* the first group */
-	__u32 stride;		/* odd; to the next one */
 	__u32 home;		/* slot in each group where it begins */
 };
 
@@ -41,6 +41,9 @@ enum {
  * distance beside them are no part of the flow. */
 static const __u64 FLOW_WORD = 0xffffffffff;
 
+/* Any odd number of mixed bits. */
+static const __u64 MIX = 0x9e3779b97f4a7c15;
+
 /* Now. Jiffies are one load: the kernel's coarse clock costs more than all the
  * rest of an established connection's packet. */
 static __always_inline __u32 now_tick(const struct settings *set)
@@ -53,36 +56,41 @@ static __always_inline bool is_over(__u32 expires, __u32 now)
 	return (__s32)(expires - now) <= 0;
 }
 
-/* Multilinear hashing with random 64-bit keys: the upper bits of the sum are
- * what a sender can't steer. */
+/* Random 64-bit keys that no sender knows, multiplied and added: every bit of a
+ * flow reaches the uppermost ones, which pick the group. */
 static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
 {
-	__u64 h = set->hash_keys[5];
-
-	h += (flow->caddr.high ^ flow->caddr.high >> 32) * set->hash_keys[0];
-	h += (flow->caddr.low ^ flow->caddr.low >> 32) * set->hash_keys[1];
-	h += (flow->vaddr.high ^ flow->vaddr.high >> 32) * set->hash_keys[2];
-	h += (flow->vaddr.low ^ flow->vaddr.low >> 32) * set->hash_keys[3];
-	h += flow->word * set->hash_keys[4];
-	return h ^ h >> 32;
+	return (flow->caddr.high + set->hash_keys[0]) * (flow->caddr.low + set->hash_keys[1]) +
+	       (flow->vaddr.high + set->hash_keys[2]) * (flow->vaddr.low + set->hash_keys[3]) +
+	       flow->word * set->hash_keys[4];
 }
 
+/* The first bits pick the group, the next three the slot. */
 static __always_inline struct way find_way(__u64 hash, const struct settings *set)
 {
 	return (struct way){
-		.group = hash & set->group_mask,
-		.stride = hash >> 32 | 1,
-		.home = hash >> 29 & (GROUP_SLOTS - 1),
+		.hash = hash,
+		.group = hash >> set->group_shift,
+		.home = hash >> (set->group_shift - GROUP_SLOTS_SHIFT) & (GROUP_SLOTS - 1),
 	};
+}
+
+/* Odd, so that it visits different groups; of bits that the group is not. */
+static __always_inline __u32 stride(const struct way *way)
+{
+	return (way->hash * MIX) >> 32 | 1;
 }
 
 /* The i-th place of a way, 0 <= i < PROBE_SLOTS. */
 static __always_inline struct connection *place(const struct way *way, __u32 i,
 						const struct settings *set)
 {
-	__u32 index = (way->group + way->stride * (i / GROUP_SLOTS)) & set->group_mask;
-	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
+	struct connection_group *group;
+	__u32 index = way->group;
 
+	if (i >= GROUP_SLOTS)
+		index = (index + stride(way) * (i / GROUP_SLOTS)) & set->group_mask;
+	group = bpf_map_lookup_elem(&connections, &index);
 	if (!group)
 		return NULL;
 	return &group->slots[(way->home + i) & (GROUP_SLOTS - 1)];

@@ -68,7 +68,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 		return BUG_MAP;
 	if (flow_protocol(&pkt->flow) == IPPROTO_TCP && pkt->event != EVENT_SYN) {
 		if (!pkt->syn && pkt->event != EVENT_RST && has_overflowed(svc, now))
-			return admit_by_hash(svc, edition, way->stride, set, now, admission);
+			return admit_by_hash(svc, edition, stride(way), set, now, admission);
 		return PASS_NO_CONNECTION;
 	}
 	if (flow_cport(&pkt->flow) == bpf_htons(FTP_DATA_PORT))
@@ -82,7 +82,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	admission->server = server;
 	admission->distance = create_connection(way, &pkt->flow, server, now);
 	if (admission->distance == NO_PLACE)
-		return admit_by_hash(svc, edition, way->stride, set, now, admission);
+		return admit_by_hash(svc, edition, stride(way), set, now, admission);
 	count_connection(server);
 	return FORWARD;
 }

@@ -60,10 +60,10 @@ static __always_inline enum verdict age_packet(struct packet *pkt, void *data, v
 	return age_ipv6(l3, pkt->length, hop->mtu);
 }
 
-static __always_inline void write_macs(struct ethhdr *eth, const struct next_hop *hop)
+static __always_inline void write_macs(struct ethernet *eth, const struct next_hop *hop)
 {
-	__builtin_memcpy(eth->h_dest, hop->destination, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, hop->source, ETH_ALEN);
+	for (int i = 0; i < 3; i++)
+		eth->destination_source[i] = hop->destination_source[i];
 }
 
 #endif

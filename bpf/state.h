@@ -11,7 +11,7 @@
 #include "conn.h"
 
 /* By event, then by the state before. */
-static const __u8 tcp_input_only[EVENT_NONE][STATES] = {
+static const __u8 input_only[EVENTS][STATES] = {
 	[EVENT_SYN] = {
 		[STATE_NONE] = STATE_SYN_RECV,
 		[STATE_ESTABLISHED] = STATE_ESTABLISHED,
@@ -64,6 +64,9 @@ static const __u8 tcp_input_only[EVENT_NONE][STATES] = {
 		[STATE_LISTEN] = STATE_LISTEN,
 		[STATE_SYN_ACK] = STATE_CLOSE,
 	},
+	/* A segment with none of the four flags ends the connection soon. */
+	[EVENT_NONE] = { [0 ... STATES - 1] = STATE_CLOSE },
+	[EVENT_UDP] = { [0 ... STATES - 1] = STATE_UDP },
 };
 
 /* UDP connections count as inactive all their life, as in IPVS. */
@@ -75,12 +78,12 @@ static __always_inline bool is_active(__u8 state)
 
 static __always_inline __u8 next_state(const struct packet *pkt, __u8 state)
 {
-	if (flow_protocol(&pkt->flow) == IPPROTO_UDP)
-		return STATE_UDP;
-	/* A segment with none of the four flags ends the connection soon. */
-	if (pkt->event >= EVENT_NONE)
+	__u32 cell = (pkt->event * STATES + state) & (8 * STATES - 1);
+
+	/* For the verifier; the table ends there. */
+	if (cell >= EVENTS * STATES)
 		return STATE_CLOSE;
-	return tcp_input_only[pkt->event][state & (STATES - 1)];
+	return ((const __u8 *)input_only)[cell];
 }
 
 /*
@@ -135,8 +138,7 @@ static __always_inline void update_connection(struct connection *conn, const str
  */
 static __always_inline bool is_reused(const struct connection *conn, const struct packet *pkt)
 {
-	return pkt->syn && flow_protocol(&pkt->flow) == IPPROTO_TCP &&
-	       (conn->state == STATE_TIME_WAIT || conn->state == STATE_CLOSE);
+	return pkt->syn && (conn->state == STATE_TIME_WAIT || conn->state == STATE_CLOSE);
 }
 
 #endif

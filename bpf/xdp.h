@@ -55,16 +55,16 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 					    const struct next_hop *hop)
 {
 	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
-	struct ethhdr *eth;
+	void *data;
 
 	if (v == FORWARD && !has_tag(pkt, hop->vlan))
 		v = retag(ctx, pkt, hop->vlan);
 	if (v != FORWARD)
 		return v;
-	eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+	data = (void *)(long)ctx->data;
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
 		return BUG_ADJUST;
-	write_macs(eth, hop);
+	write_macs(data, hop);
 	return FORWARD;
 }
 

@@ -18,6 +18,7 @@ type benchBenchRun struct {
 	Flows  uint32
 	Stride uint32
 	Next   uint64
+	Sent   uint64
 	Client uint32
 	Port   uint32
 	Frame  [80]uint8
@@ -121,13 +122,12 @@ type benchListSlot struct {
 type benchRealServer struct {
 	_    structs.HostLayout
 	Hops [2]struct {
-		_           structs.HostLayout
-		Ifindex     uint32
-		Vlan        uint16
-		Mtu         uint16
-		Destination [6]uint8
-		Source      [6]uint8
-		Padding     uint32
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Padding           uint32
 	}
 	Hop               uint32
 	State             uint32
@@ -177,21 +177,21 @@ type benchServiceKey struct {
 
 type benchSettings struct {
 	_                     structs.HostLayout
-	HashKeys              [6]uint64
+	HashKeys              [5]uint64
 	GroupMask             uint32
+	GroupShift            uint32
 	Services              uint32
 	FtpServices           uint32
 	AnyPortServices       uint32
 	ClockOffset           uint32
 	Hz                    uint32
 	Abi                   uint32
+	ProbeSlots            uint32
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
 	Timeouts              [16]uint32
 	IcmpDebt              uint64
-	ProbeSlots            uint32
-	Padding               uint32
 	Reserved              [4]uint64
 }
 

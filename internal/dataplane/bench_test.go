@@ -11,6 +11,6 @@ func TestBenchCases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%-28s %7.1f %7.1f %7.1f", r.Case, r.NS, r.Bare, r.Above())
+		t.Logf("%-28s %7.1f %7.1f %7.1f", r.Case, r.NS, r.Bare, r.Above)
 	}
 }

@@ -57,22 +57,39 @@ func toNextHop(hop lvs.NextHop) directorNextHop {
 		return directorNextHop{}
 	}
 	return directorNextHop{
-		Ifindex:     uint32(hop.InterfaceIndex),
-		Vlan:        hop.VLAN,
-		Mtu:         uint16(min(hop.MTU, math.MaxUint16)),
-		Destination: hop.Destination,
-		Source:      hop.Source,
+		Ifindex:           uint32(hop.InterfaceIndex),
+		Vlan:              hop.VLAN,
+		Mtu:               uint16(min(hop.MTU, math.MaxUint16)),
+		DestinationSource: toMACs(hop.Destination, hop.Source),
 	}
 }
 
 func fromNextHop(hop directorNextHop) lvs.NextHop {
+	destination, source := fromMACs(hop.DestinationSource)
 	return lvs.NextHop{
 		InterfaceIndex: int(hop.Ifindex),
 		VLAN:           hop.Vlan,
 		MTU:            int(hop.Mtu),
-		Destination:    hop.Destination,
-		Source:         hop.Source,
+		Destination:    destination,
+		Source:         source,
 	}
+}
+
+// toMACs puts two MAC addresses as they stand in a frame into words.
+func toMACs(destination, source lvs.MAC) (words [3]uint32) {
+	b := append(destination[:], source[:]...)
+	for i := range words {
+		words[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return words
+}
+
+func fromMACs(words [3]uint32) (destination, source lvs.MAC) {
+	var b []byte
+	for _, w := range words {
+		b = binary.NativeEndian.AppendUint32(b, w)
+	}
+	return lvs.MAC(b[:6]), lvs.MAC(b[6:])
 }
 
 func fromCounters(c directorCounters) lvs.Counters {

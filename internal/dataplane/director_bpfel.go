@@ -120,6 +120,7 @@ type directorLimit uint32
 
 const (
 	directorLimitGROUP_SLOTS           directorLimit = 8
+	directorLimitGROUP_SLOTS_SHIFT     directorLimit = 3
 	directorLimitPROBE_GROUPS          directorLimit = 16
 	directorLimitPROBE_SLOTS           directorLimit = 128
 	directorLimitMAX_SERVERS           directorLimit = 16384
@@ -140,13 +141,12 @@ type directorListSlot struct {
 }
 
 type directorNextHop struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	Vlan        uint16
-	Mtu         uint16
-	Destination [6]uint8
-	Source      [6]uint8
-	Padding     uint32
+	_                 structs.HostLayout
+	Ifindex           uint32
+	Vlan              uint16
+	Mtu               uint16
+	DestinationSource [3]uint32
+	Padding           uint32
 }
 
 type directorRealServer struct {
@@ -212,21 +212,21 @@ type directorServiceKey struct {
 
 type directorSettings struct {
 	_                     structs.HostLayout
-	HashKeys              [6]uint64
+	HashKeys              [5]uint64
 	GroupMask             uint32
+	GroupShift            uint32
 	Services              uint32
 	FtpServices           uint32
 	AnyPortServices       uint32
 	ClockOffset           uint32
 	Hz                    uint32
 	Abi                   directorAbi
+	ProbeSlots            directorLimit
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
 	Timeouts              [16]uint32
 	IcmpDebt              uint64
-	ProbeSlots            directorLimit
-	Padding               uint32
 	Reserved              [4]uint64
 }
 

@@ -176,7 +176,7 @@ func (p *Plane) initialize(groups uint32) error {
 		if _, err := rand.Read(b[:]); err != nil {
 			return fmt.Errorf("draw the hash keys: %w", err)
 		}
-		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:]) | 1
+		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:])
 	}
 	hz, err := p.measureHZ()
 	if err != nil {
@@ -184,6 +184,7 @@ func (p *Plane) initialize(groups uint32) error {
 	}
 	set.Hz = hz
 	set.GroupMask = groups - 1
+	set.GroupShift = uint32(65 - bits.Len32(groups))
 	set.Abi = directorAbiABI_VERSION
 	set.ProbeSlots = directorLimitPROBE_SLOTS
 	set.IcmpInterval = uint32(icmpInterval)
