@@ -1,12 +1,14 @@
 package neighbor
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -92,7 +94,8 @@ func (n *namespace) sysctl(settings map[string]string) {
 	})
 }
 
-// join makes a veth pair between two namespaces, both ends up.
+// join makes a veth pair between two namespaces and waits until both ends are
+// ready: before, the kernel drops what it sends, and asks again a second later.
 func (n *namespace) join(name string, peer *namespace, peerName string) {
 	n.t.Helper()
 	attributes := netlink.NewLinkAttrs()
@@ -104,6 +107,19 @@ func (n *namespace) join(name string, peer *namespace, peerName string) {
 	}))
 	n.up(name)
 	peer.up(peerName)
+	eventually(n.t, name+" is ready", func() bool { return n.ready(name) && peer.ready(peerName) })
+}
+
+// ready reports whether an interface has a carrier and the link-local address from
+// which the kernel sends neighbour solicitations.
+func (n *namespace) ready(name string) bool {
+	n.t.Helper()
+	l := n.link(name)
+	addresses, err := n.netlink.AddrList(l, unix.AF_INET6)
+	mustDo(n.t, "list addresses of "+name, err)
+	return l.Attrs().OperState == netlink.OperUp && slices.ContainsFunc(addresses, func(a netlink.Addr) bool {
+		return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
+	})
 }
 
 func (n *namespace) link(name string) netlink.Link {
@@ -138,13 +154,29 @@ func (n *namespace) down(name string) {
 	mustDo(n.t, "set "+name+" down", n.netlink.LinkSetDown(n.link(name)))
 }
 
-// address gives an interface an address with its prefix, usable at once.
+// address gives an interface an address with its prefix, and waits until it would
+// answer: the kernel joins the group of an IPv6 address some time later.
 func (n *namespace) address(name, prefix string) {
 	n.t.Helper()
 	addr, err := netlink.ParseAddr(prefix)
 	mustDo(n.t, "parse "+prefix, err)
 	addr.Flags = unix.IFA_F_NODAD
 	mustDo(n.t, "add address "+prefix, n.netlink.AddrAdd(n.link(name), addr))
+	if addr.IP.To4() == nil {
+		group := fmt.Sprintf("ff0200000000000000000001ff%x", []byte(addr.IP[13:]))
+		eventually(n.t, prefix+" answers", func() bool { return n.joined(group) })
+	}
+}
+
+// joined reports whether an interface belongs to an IPv6 multicast group.
+func (n *namespace) joined(group string) bool {
+	n.t.Helper()
+	var groups []byte
+	n.do(func() (err error) {
+		groups, err = os.ReadFile("/proc/thread-self/net/igmp6")
+		return err
+	})
+	return bytes.Contains(groups, []byte(group))
 }
 
 func (n *namespace) removeAddress(name, prefix string) {

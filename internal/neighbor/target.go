@@ -37,19 +37,30 @@ func (l links) named(zone string) int {
 	return 0
 }
 
-// settle routes the stale targets and puts what changed into the outbox.
-func (w *Watcher) settle(now time.Time) {
+// settleBatch is how many targets are routed before the Watcher looks what else
+// there is to do: some milliseconds of work.
+const settleBatch = 128
+
+// settle routes a batch of the stale targets and puts what changed into the
+// outbox. It returns false while there are more.
+func (w *Watcher) settle(now time.Time) bool {
+	routed := 0
 	for t := range w.stale {
-		w.route(t, now)
+		if routed == settleBatch {
+			break
+		}
+		routed++
+		delete(w.stale, t)
 		w.changed[t] = struct{}{}
+		w.route(t, now)
 	}
-	clear(w.stale)
 	for t := range w.changed {
 		if next, ok := t.path.nextHop(t.hop); ok {
 			w.outbox.put(t.address, next)
 		}
 	}
 	clear(w.changed)
+	return len(w.stale) == 0
 }
 
 // route finds the path of t and its hop. When the kernel can't be asked, an

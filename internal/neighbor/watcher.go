@@ -145,14 +145,20 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
+	always := make(chan struct{})
+	close(always)
 	for {
-		w.settle(time.Now())
-		var updates chan<- Update // nil, which never is ready, when there is nothing to tell
+		var goOn <-chan struct{} // nil, which never is ready, when all is settled
+		if !w.settle(time.Now()) {
+			goOn = always
+		}
+		var updates chan<- Update // nil when there is nothing to tell
 		next, ok := w.outbox.head()
 		if ok {
 			updates = w.updates
 		}
 		select {
+		case <-goOn:
 		case <-ctx.Done():
 			w.obey(time.Now())
 			return nil
@@ -191,7 +197,8 @@ func (w *Watcher) obey(now time.Time) {
 		case forget:
 			w.forget(c.address)
 		case prune:
-			w.settle(now) // so that the hops of all that is watched are known
+			for !w.settle(now) { // so that the hops of all that is watched are known
+			}
 			w.prune()
 		}
 	}
