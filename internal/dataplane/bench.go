@@ -43,6 +43,7 @@ const (
 	benchPackets  = 200_000 // of a round
 	benchNewFlows = 1 << 16 // new connections of a round
 	benchStride   = 0x9e3779b1
+	benchTTL      = 64
 )
 
 // BenchCases returns what is measured, in order.
@@ -154,13 +155,16 @@ func (b *bench) loadPrograms() error {
 	return nil
 }
 
-// Offsets of what the packet generator changes in a frame.
+// Offsets in a frame, of what the packet generator writes.
 const (
-	ethernetHeader  = 14
-	ipv4ClientBytes = ethernetHeader + 12 + 2
-	ipv4Port        = ethernetHeader + 20
-	ipv6ClientBytes = ethernetHeader + 8 + 14
-	ipv6Port        = ethernetHeader + 40
+	ethernetHeader = 14
+	ipv4TTL        = ethernetHeader + 8
+	ipv4Check      = ethernetHeader + 10
+	ipv4Client     = ethernetHeader + 12
+	ipv4Port       = ethernetHeader + 20
+	ipv6TTL        = ethernetHeader + 7
+	ipv6Client     = ethernetHeader + 8 + 12
+	ipv6Port       = ethernetHeader + 40
 )
 
 func (b *bench) addresses() (vip, server, client netip.Addr) {
@@ -208,7 +212,7 @@ const (
 )
 
 // frame returns a segment from the first client to the VIP.
-func (b *bench) frame(flags byte) (frame [80]byte) {
+func (b *bench) frame(flags byte) (frame [74]byte) {
 	vip, _, client := b.addresses()
 	copy(frame[:], benchMAC[:])
 	copy(frame[6:], []byte{2, 0, 0, 0, 0, 0xfe})
@@ -216,14 +220,14 @@ func (b *bench) frame(flags byte) (frame [80]byte) {
 	tcp := ip[20:]
 	if b.IPv6 {
 		binary.BigEndian.PutUint16(frame[12:], 0x86dd)
-		ip[0], ip[6], ip[7] = 6<<4, byte(lvs.TCP), 64
+		ip[0], ip[6], ip[7] = 6<<4, byte(lvs.TCP), benchTTL
 		binary.BigEndian.PutUint16(ip[4:], 20)
 		copy(ip[8:], client.AsSlice())
 		copy(ip[24:], vip.AsSlice())
 		tcp = ip[40:]
 	} else {
 		binary.BigEndian.PutUint16(frame[12:], 0x0800)
-		ip[0], ip[8], ip[9] = 4<<4|5, 64, byte(lvs.TCP)
+		ip[0], ip[8], ip[9] = 4<<4|5, benchTTL, byte(lvs.TCP)
 		binary.BigEndian.PutUint16(ip[2:], 40)
 		copy(ip[12:], client.AsSlice())
 		copy(ip[16:], vip.AsSlice())
@@ -239,19 +243,21 @@ func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error
 	if err := b.objects.BenchPrograms.Put(uint32(0), prog); err != nil {
 		return 0, fmt.Errorf("choose the program: %w", err)
 	}
+	frame := b.frame(flags)
 	run := benchBenchRun{
-		Flows: uint32(b.Flows), Stride: benchStride, Client: ipv4ClientBytes, Port: ipv4Port,
-		Frame: b.frame(flags),
+		Flows: uint32(b.Flows), Stride: benchStride, Macs: toMACs(lvs.MAC(frame[:6]), lvs.MAC(frame[6:])), Ttl: benchTTL,
+		ClientOffset: ipv4Client, PortOffset: ipv4Port, TtlOffset: ipv4TTL, CheckOffset: ipv4Check,
 	}
 	if b.IPv6 {
-		run.Client, run.Port = ipv6ClientBytes, ipv6Port
+		run.ClientOffset, run.PortOffset, run.TtlOffset, run.CheckOffset = ipv6Client, ipv6Port, ipv6TTL, 0
 	}
+	run.Client = binary.BigEndian.Uint32(frame[run.ClientOffset:])
 	if err := b.objects.BenchRuns.Put(uint32(0), run); err != nil {
 		return 0, fmt.Errorf("set the packets: %w", err)
 	}
 	opts := ebpf.RunOptions{
-		Data:    run.Frame[:],
-		Context: xdpContext{DataEnd: uint32(len(run.Frame)), IngressIfindex: benchIfindex},
+		Data:    frame[:],
+		Context: xdpContext{DataEnd: uint32(len(frame)), IngressIfindex: benchIfindex},
 		Repeat:  uint32(packets),
 	}
 	runtime.LockOSThread()
