@@ -92,7 +92,8 @@ static __always_inline bool may_be_answered(const struct packet *pkt)
 
 	if (pkt->ethertype == bpf_htons(ETH_P_IP))
 		return may_be_answered_ipv4(caddr->low >> 32);
-	return (caddr->high & 0xff) != 0xff && (caddr->high | caddr->low);
+	return (caddr->high & 0xff) != 0xff &&
+	       (caddr->high | (caddr->low & ~bpf_cpu_to_be64(1)));	/* :: and ::1 */
 }
 
 static __always_inline __u16 fold(__u64 sum)
