@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/neighbor"
+	"github.com/fairlead-lb/fairlead/internal/systemd"
 )
 
 const (
@@ -136,7 +137,7 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 }
 
 func (d *Director) tell(socket, state string) {
-	if err := notify(socket, state); err != nil {
+	if err := systemd.Notify(socket, state); err != nil {
 		d.log.Warn("service manager not told", "state", state, "cause", err)
 	}
 }

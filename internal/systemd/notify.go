@@ -1,14 +1,15 @@
-package director
+// Package systemd tells a service manager how a daemon is.
+package systemd
 
 import (
 	"fmt"
 	"net"
 )
 
-// notify tells the service manager that listens on the datagram socket (see
+// Notify tells the service manager that listens on the datagram socket (see
 // sd_notify(3); "" is nobody) of a change of state, like "READY=1". A leading @
 // stands for the abstract name space.
-func notify(socket, state string) error {
+func Notify(socket, state string) error {
 	if socket == "" {
 		return nil
 	}
