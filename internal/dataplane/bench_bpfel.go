@@ -14,14 +14,19 @@ import (
 )
 
 type benchBenchRun struct {
-	_      structs.HostLayout
-	Flows  uint32
-	Stride uint32
-	Next   uint64
-	Sent   uint64
-	Client uint32
-	Port   uint32
-	Frame  [80]uint8
+	_            structs.HostLayout
+	Flows        uint32
+	Stride       uint32
+	Next         uint64
+	Macs         [3]uint32
+	ClientOffset uint32
+	Client       uint32
+	PortOffset   uint32
+	TtlOffset    uint32
+	CheckOffset  uint32
+	Check        uint16
+	Ttl          uint8
+	Padding      [5]uint8
 }
 
 type benchConnectionGroup struct {
