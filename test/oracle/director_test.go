@@ -1,0 +1,231 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// The MAC addresses of the recordings.
+var (
+	clientMAC = lvs.MAC{2, 0, 0, 0, 0, 0xfe}
+	cl0MAC    = lvs.MAC{2, 0, 0, 0, 0, 0x01}
+	rs0MAC    = lvs.MAC{2, 0, 0, 0, 1, 0x01}
+)
+
+const (
+	firstServer = 11 // the last number of real server a's addresses
+	servers     = 6
+)
+
+// defaultTimeouts are the kernel's.
+var defaultTimeouts = lvs.Timeouts{TCP: 900 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second}
+
+// A director is a data plane attached to the two interfaces of the recordings, in
+// a network namespace of its own. Its clock stands still unless it is moved.
+type director struct {
+	*dataplane.Plane
+	namespace  netns.NsHandle
+	interfaces map[string]int // index by the recordings' names, cl and rs
+	mtu        int            // of rs
+	started    time.Time
+	clock      time.Duration // what it shows
+}
+
+func newDirector(t *testing.T) *director {
+	t.Helper()
+	needRoot(t)
+	d := &director{interfaces: map[string]int{}, mtu: 1500, started: time.Now()}
+	runtime.LockOSThread() // for good: the thread is in another namespace
+	var err error
+	d.namespace, err = netns.New()
+	mustDo(t, "make a network namespace", err)
+	t.Cleanup(func() { mustDo(t, "close the network namespace", d.namespace.Close()) })
+	d.addInterface(t, "cl", cl0MAC)
+	d.addInterface(t, "rs", rs0MAC)
+	// The recorded director has no network on cl0, only routes and a /128. Ours
+	// takes such an address for a VIP and would not answer with it.
+	d.addAddress(t, "cl0", "2001:db8:3::fe/64")
+
+	dir := mountBPF(t)
+	d.Plane, err = dataplane.Open(dataplane.Config{PinDir: dir, Connections: 10_000})
+	mustDo(t, "open the data plane", err)
+	t.Cleanup(func() {
+		mustDo(t, "close the data plane", d.Close())
+		mustDo(t, "unload the data plane", dataplane.Unload(dir))
+	})
+	_, err = d.Attach([]string{"cl0", "rs0"})
+	mustDo(t, "attach", err)
+	mustDo(t, "lift the limit of ICMP answers", d.SetICMPLimit(0, 0))
+	return d
+}
+
+// needRoot skips without privileges; in CI that is a failure.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const why = "needs root: sudo go test ./test/oracle"
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func mustDo(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// mountBPF returns a bpffs of the test's own.
+func mountBPF(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	mustDo(t, "mount bpffs", unix.Mount("bpf", dir, "bpf", 0, ""))
+	t.Cleanup(func() { mustDo(t, "unmount bpffs", unix.Unmount(dir, 0)) })
+	return dir
+}
+
+// addInterface adds one end of a cable. It stays down: nothing but our frames is
+// to come in.
+func (d *director) addInterface(t *testing.T, name string, mac lvs.MAC) {
+	t.Helper()
+	cable := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: name + "0", HardwareAddr: mac[:]},
+		PeerName:  name + "-peer",
+	}
+	mustDo(t, "add interface "+name, netlink.LinkAdd(cable))
+	in, err := net.InterfaceByName(name + "0")
+	mustDo(t, "find interface "+name, err)
+	d.interfaces[name] = in.Index
+}
+
+func (d *director) addAddress(t *testing.T, name, address string) {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	mustDo(t, "find interface "+name, err)
+	parsed, err := netlink.ParseAddr(address)
+	mustDo(t, "parse address", err)
+	mustDo(t, "add address "+address, netlink.AddrAdd(link, parsed))
+}
+
+// enter takes the thread into the director's namespace, where its interfaces are;
+// it ends with the test.
+func (d *director) enter(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	mustDo(t, "enter the network namespace", netns.Set(d.namespace))
+}
+
+// hold sets the clock to what it should show: real time passes as the test runs.
+func (d *director) hold() { d.SetClockOffset(d.clock - time.Since(d.started)) }
+
+// sleep lets time pass, and the sweep that is due then.
+func (d *director) sleep(t time.Duration) error {
+	d.clock += t
+	d.hold()
+	_, err := d.Sweep()
+	return err
+}
+
+// reset makes the director as good as new: no service, no connection, no server
+// that might come back.
+func (d *director) reset() error {
+	if err := d.Clear(context.Background()); err != nil {
+		return err
+	}
+	if err := d.Plane.SetTimeouts(defaultTimeouts); err != nil {
+		return err
+	}
+	d.mtu = 1500
+	const longerThanAnyTimeout = 24 * time.Hour
+	if err := d.sleep(longerThanAnyTimeout); err != nil {
+		return err
+	}
+	for c := range d.Plane.Connections() {
+		return fmt.Errorf("connection %v outlived its timeout", c)
+	}
+	return nil
+}
+
+// setMTU changes the MTU of the way to the real servers.
+func (d *director) setMTU(mtu int) error {
+	d.mtu = mtu
+	services, err := d.Plane.Services()
+	if err != nil {
+		return err
+	}
+	for _, svc := range services {
+		for _, rs := range svc.Servers {
+			if err := d.setNextHop(rs.Address); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *director) setNextHop(addr netip.Addr) error {
+	n, err := serverNumber(addr)
+	if err != nil {
+		return err
+	}
+	return d.SetNextHop(addr, lvs.NextHop{
+		InterfaceIndex: d.interfaces["rs"],
+		MTU:            d.mtu,
+		Source:         rs0MAC,
+		Destination:    lvs.MAC{2, 0, 0, 0, 1, byte(n)},
+	})
+}
+
+// serverNumber returns the last number of a real server's address, which the
+// recordings write in decimal for IPv6 too.
+func serverNumber(addr netip.Addr) (int, error) {
+	text := addr.String()
+	n, err := strconv.Atoi(text[strings.LastIndexAny(text, ".:")+1:])
+	if err != nil || n < firstServer || n >= firstServer+servers {
+		return 0, fmt.Errorf("address %s is none of a real server", addr)
+	}
+	return n, nil
+}
+
+// commandLine returns the words of a recorded command. The recordings leave out
+// the port of a real server, which ipvsadm wants after an IPv6 address.
+func commandLine(command string) []string {
+	words := strings.Fields(command)
+	for i := 1; i < len(words); i++ {
+		if words[i-1] == "-r" && strings.HasSuffix(words[i], "]") {
+			words[i] += ":80"
+		}
+	}
+	return words
+}
+
+// ipvsadm carries out a command line, which must succeed.
+func (d *director) ipvsadm(args ...string) error {
+	connect := func(context.Context) (ipvsadm.Director, error) { return d, nil }
+	var stdout, stderr strings.Builder
+	status := ipvsadm.Run(context.Background(), connect, args, strings.NewReader(""), &stdout, &stderr)
+	if status != 0 || stderr.Len() > 0 {
+		return fmt.Errorf("ipvsadm %s: exit status %d: %s", strings.Join(args, " "), status, stderr.String())
+	}
+	return nil
+}
