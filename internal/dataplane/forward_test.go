@@ -32,6 +32,7 @@ func age(packet []byte) {
 }
 
 func TestForwardChangesNothingElse(t *testing.T) {
+	p := servedPlane(t)
 	payload := make([]byte, 777)
 	for i := range payload {
 		payload[i] = byte(i * 7)
@@ -52,7 +53,6 @@ func TestForwardChangesNothingElse(t *testing.T) {
 		{"ipv6 extension headers", frame6(protoTCP, tcp(client6, vip6, "S"), extension{protoHopByHop, 0, 8}), server6},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := servedPlane(t)
 			out := wantVerdict(t, p, test.frame, "forward", xdpTX)
 			if diff := cmp.Diff(aged(test.frame, serverMAC(addrOf(test.server))), out); diff != "" {
 				t.Errorf("frame (-want +got):\n%s", diff)
@@ -81,6 +81,7 @@ func TestForwardKeepsChecksums(t *testing.T) {
 }
 
 func TestTTL(t *testing.T) {
+	p := servedPlane(t)
 	for _, family := range []struct {
 		name        string
 		client, vip string
@@ -91,7 +92,6 @@ func TestTTL(t *testing.T) {
 			verdict string
 		}{{0, "answer-ttl"}, {1, "answer-ttl"}, {2, "forward"}, {255, "forward"}} {
 			t.Run(fmt.Sprintf("%s/%d", family.name, test.ttl), func(t *testing.T) {
-				p := servedPlane(t)
 				frame := changed(tcpFrame(family.client, family.vip, "S"), family.ttl, test.ttl)
 				out := wantVerdict(t, p, frame, test.verdict, xdpTX)
 				if test.verdict == "forward" && out[family.ttl] != test.ttl-1 {
@@ -103,6 +103,9 @@ func TestTTL(t *testing.T) {
 }
 
 func TestMTU(t *testing.T) {
+	p := servedPlane(t)
+	setHop(t, p, server4, lvs.NextHop{MTU: 1400})
+	setHop(t, p, server6, lvs.NextHop{MTU: 1400})
 	for _, test := range []struct {
 		name        string
 		client, vip string
@@ -118,9 +121,6 @@ func TestMTU(t *testing.T) {
 		{"ipv6 too big", client6, vip6, 1401, 0, "answer-too-big", xdpTX},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := servedPlane(t)
-			setHop(t, p, server4, lvs.NextHop{MTU: 1400})
-			setHop(t, p, server6, lvs.NextHop{MTU: 1400})
 			frame := udpFrame(test.client, test.vip)
 			frame = udpFrame(test.client, test.vip, make([]byte, test.size-(len(frame)-14))...)
 			if test.fragment != 0 {
@@ -151,6 +151,7 @@ func setHop(t testing.TB, p *Plane, server string, hop lvs.NextHop) {
 }
 
 func TestNextHops(t *testing.T) {
+	p := servedPlane(t)
 	for _, test := range []struct {
 		name     string
 		hop      lvs.NextHop
@@ -164,8 +165,7 @@ func TestNextHops(t *testing.T) {
 		{"none", lvs.NextHop{Problem: "no route"}, 0, "drop-no-next-hop", xdpDrop},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := servedPlane(t)
-			p.view.interfaces.elements[testIfindex].Redirect = test.redirect
+			testInterface(p).Redirect = test.redirect
 			setHop(t, p, server4, test.hop)
 			wantVerdict(t, p, tcpFrame(client4, vip4, "S"), test.verdict, test.action)
 			status, err := p.Services()

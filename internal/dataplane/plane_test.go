@@ -62,7 +62,7 @@ func mountBPF(t testing.TB) string {
 	return dir
 }
 
-// newPlaneAt opens a plane with room for that many connections; it is closed
+// openPlane opens a plane with room for that many connections; it is closed
 // when the test ends.
 func openPlane(t testing.TB, dir string, connections int) *Plane {
 	t.Helper()
@@ -71,7 +71,7 @@ func openPlane(t testing.TB, dir string, connections int) *Plane {
 		t.Fatalf("open: %+v", err)
 	}
 	t.Cleanup(func() { p.Close() })
-	p.view.interfaces.elements[testIfindex] = directorInterface{Ifindex: testIfindex, Mac: directorMAC}
+	*testInterface(p) = directorInterface{Ifindex: testIfindex, Mac: directorMAC}
 	p.settings().IcmpInterval = 0
 	return p
 }
@@ -290,3 +290,41 @@ func TestForwardsTCP(t *testing.T) {
 		})
 	}
 }
+
+// testInterface is what the data plane knows of the interface of tests.
+func testInterface(p *Plane) *directorInterface {
+	return &p.view.interfaces.elements[interfaceSlot(testIfindex)]
+}
+
+// advance moves the data plane's clock on.
+func advance(p *Plane, by time.Duration) {
+	p.SetClockOffset(p.fromTicks(p.settings().ClockOffset) + by)
+}
+
+// mustSweep ends the connections whose time is over.
+func mustSweep(t testing.TB, p *Plane) SweepResult {
+	t.Helper()
+	found, err := p.Sweep()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// reset removes all services, connections and removed servers: a test's cases
+// share a plane, which takes long to load.
+func reset(t testing.TB, p *Plane) {
+	t.Helper()
+	for key := range p.services {
+		if err := p.DeleteService(key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	advance(p, 31*24*time.Hour)
+	if found := mustSweep(t, p); found.Used != 0 {
+		t.Fatalf("%d connections are left", found.Used)
+	}
+}
+
+// testServers are the slots of real servers.
+func testServers(p *Plane) []directorRealServer { return p.view.servers.elements }
