@@ -156,7 +156,7 @@ func (d *director) reset() error {
 		return err
 	}
 	d.mtu = 1500
-	const longerThanAnyTimeout = 24 * time.Hour
+	const longerThanAnyTimeout = 12 * time.Hour
 	if err := d.sleep(longerThanAnyTimeout); err != nil {
 		return err
 	}

@@ -18,6 +18,10 @@ func TestSchedulers(t *testing.T) {
 	playSuite(t, "sched", reach{cases: 109, readOuts: 1113, packets: 23734})
 }
 
+func TestLoads(t *testing.T) {
+	playSuite(t, "load", reach{cases: 49, readOuts: 667, packets: 32512})
+}
+
 func TestStates(t *testing.T) {
 	playSuite(t, "state", reach{cases: 13, readOuts: 107, packets: 121})
 }
