@@ -64,6 +64,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newIpvsadmCommand(env),
 		newIpvsadmSaveCommand(env),
 		newIpvsadmRestoreCommand(env),
+		newRealserverCommand(env),
 		newStatusCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),
