@@ -75,10 +75,16 @@ static __always_inline struct way find_way(__u64 hash, const struct settings *se
 	};
 }
 
-/* Odd, so that it visits different groups; of bits that the group is not. */
+/* Bits of the hash that the group and the slot are not made of. */
+static __always_inline __u32 other_bits(const struct way *way)
+{
+	return (way->hash * MIX) >> 32;
+}
+
+/* Odd, so that it visits different groups. */
 static __always_inline __u32 stride(const struct way *way)
 {
-	return (way->hash * MIX) >> 32 | 1;
+	return other_bits(way) | 1;
 }
 
 /* The i-th place of a way, 0 <= i < PROBE_SLOTS. */
@@ -165,7 +171,7 @@ static __always_inline struct connection *find_connection(const struct way *way,
 	if (!conn)
 		return NULL;
 	*control = read_control(conn);
-	if (is_entry_of(conn, *control, flow, now))
+	if (likely(is_entry_of(conn, *control, flow, now)))
 		return conn;
 	if (!passed(*control))
 		return NULL;

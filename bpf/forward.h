@@ -27,10 +27,10 @@ static __always_inline void decrease_ttl(struct iphdr *ip)
 
 static __always_inline enum verdict age_ipv4(struct iphdr *ip, __u32 length, __u32 mtu)
 {
-	if (ip->ttl <= 1)
+	if (unlikely(ip->ttl <= 1))
 		return ANSWER_TTL;
 	decrease_ttl(ip);
-	if (length <= mtu)
+	if (likely(length <= mtu))
 		return FORWARD;
 	return ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) ? ANSWER_TOO_BIG : DROP_TOO_BIG;
 }
@@ -50,7 +50,7 @@ static __always_inline enum verdict age_packet(struct packet *pkt, void *data, v
 	void *l3 = data + (pkt->l3 & 31);
 
 	pkt->mtu = hop->mtu;
-	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
+	if (likely(pkt->ethertype == bpf_htons(ETH_P_IP))) {
 		if (l3 + sizeof(struct iphdr) > end)
 			return BUG_ADJUST;
 		return age_ipv4(l3, pkt->length, hop->mtu);

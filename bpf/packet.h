@@ -71,6 +71,10 @@ struct vlan_header {
 	__be16 protocol;
 };
 
+/* Where the compiler lays the common path: without jumps. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* What names a connection; laid out as the head of struct connection. */
 struct flow {
 	struct address caddr;
@@ -87,11 +91,25 @@ struct packet {
 	__u32 ifindex;		/* where it came in */
 	__u32 mtu;		/* of the way that it should go */
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
-	__u16 vlan;		/* of the only tag, if that is 802.1Q; else 0 */
+	__u16 vlan;		/* VLAN of the only tag; 0 if none or two */
 	__u8 tags;		/* VLAN tags */
 	__u8 event;		/* enum event */
 	bool syn;		/* TCP with SYN, whatever else is set */
+	__u8 padding;
 };
+
+/* A packet of which nothing is known but where it came in. The fields that
+ * parsing always writes are left alone. */
+static __always_inline void init_packet(struct packet *pkt, __u32 ifindex)
+{
+	pkt->ifindex = ifindex;
+	pkt->mtu = 0;
+	pkt->vlan = 0;
+	pkt->tags = 0;
+	pkt->event = 0;
+	pkt->syn = false;
+	pkt->padding = 0;
+}
 
 /*
  * Makes the verifier forget what it knows of a number: it does not follow
@@ -137,8 +155,8 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 
 	switch (protocol) {
 	case IPPROTO_TCP:
-		if ((void *)(tcp + 1) > end || room < sizeof(*tcp) ||
-		    tcp->doff < sizeof(*tcp) / 4)
+		if (unlikely((void *)(tcp + 1) > end || room < sizeof(*tcp) ||
+			     tcp->doff < sizeof(*tcp) / 4))
 			return PASS_MALFORMED;
 		flags = ((__u8 *)tcp)[TCP_FLAGS_OFFSET];
 		pkt->event = tcp_events[flags & 31];
@@ -166,12 +184,12 @@ static __always_inline enum verdict parse_ipv4(struct packet *pkt, void *l3, voi
 		return PASS_MALFORMED;
 	header = ip->ihl * 4;
 	pkt->length = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header < sizeof(*ip) || pkt->length < header ||
-	    l3 + pkt->length > end)
+	if (unlikely(ip->version != 4 || header < sizeof(*ip) || pkt->length < header ||
+		     l3 + pkt->length > end))
 		return PASS_MALFORMED;
 	pkt->flow.caddr = map_ipv4(ip->saddr);
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
-	if (ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
+	if (unlikely(ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
 		return PASS_FRAGMENT;
 	return parse_upper(pkt, l3 + header, end, pkt->length - header, ip->protocol);
 }
@@ -224,7 +242,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *pkt, void *l3, voi
 	__builtin_memcpy(&pkt->flow.vaddr, &ip->daddr, sizeof(struct address));
 	next = ip->nexthdr;
 
-	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && unlikely(is_extension(next)); i++) {
 		struct extension_header *ext;
 
 		offset = forget(offset);
@@ -275,21 +293,20 @@ static __always_inline enum verdict parse_packet(struct packet *pkt, void *data,
 
 	if ((void *)tag > end)
 		return PASS_MALFORMED;
-	if (!for_this_host(data, in))
+	if (unlikely(!for_this_host(data, in)))
 		return PASS_OTHER_HOST;
 	ethertype = ((struct ethernet *)data)->ethertype;
-	for (int i = 0; i < MAX_VLAN_TAGS && is_vlan(ethertype); i++) {
+	for (int i = 0; i < MAX_VLAN_TAGS && unlikely(is_vlan(ethertype)); i++) {
 		if ((void *)(tag + 1) > end)
 			return PASS_MALFORMED;
 		pkt->tags++;
-		pkt->vlan = pkt->tags == 1 && ethertype == bpf_htons(ETH_P_8021Q) ?
-			bpf_ntohs(tag->tci) & VLAN_VID : 0;
+		pkt->vlan = pkt->tags == 1 ? bpf_ntohs(tag->tci) & VLAN_VID : 0;
 		ethertype = tag->protocol;
 		tag++;
 	}
 	pkt->l3 = sizeof(struct ethhdr) + pkt->tags * sizeof(*tag);
 	pkt->ethertype = ethertype;
-	if (ethertype == bpf_htons(ETH_P_IP))
+	if (likely(ethertype == bpf_htons(ETH_P_IP)))
 		return parse_ipv4(pkt, tag, end);
 	if (ethertype == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(pkt, tag, end);

@@ -81,7 +81,7 @@ static __always_inline __u8 next_state(const struct packet *pkt, __u8 state)
 	__u32 cell = (pkt->event * STATES + state) & (8 * STATES - 1);
 
 	/* For the verifier; the table ends there. */
-	if (cell >= EVENTS * STATES)
+	if (unlikely(cell >= EVENTS * STATES))
 		return STATE_CLOSE;
 	return ((const __u8 *)input_only)[cell];
 }
@@ -125,7 +125,7 @@ static __always_inline void update_connection(struct connection *conn, const str
 {
 	__u8 state = next_state(pkt, conn->state) & (STATES - 1);
 
-	if (state != conn->state)
+	if (unlikely(state != conn->state))
 		change_state(conn, state);
 	conn->expires = now + set->timeouts[state];
 	conn->packets++;
@@ -138,7 +138,7 @@ static __always_inline void update_connection(struct connection *conn, const str
  */
 static __always_inline bool is_reused(const struct connection *conn, const struct packet *pkt)
 {
-	return pkt->syn && (conn->state == STATE_TIME_WAIT || conn->state == STATE_CLOSE);
+	return unlikely(pkt->syn) && (conn->state == STATE_TIME_WAIT || conn->state == STATE_CLOSE);
 }
 
 #endif

@@ -57,7 +57,7 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
 	void *data;
 
-	if (v == FORWARD && !has_tag(pkt, hop->vlan))
+	if (v == FORWARD && unlikely(!has_tag(pkt, hop->vlan)))
 		v = retag(ctx, pkt, hop->vlan);
 	if (v != FORWARD)
 		return v;
