@@ -171,7 +171,7 @@ static __always_inline struct connection *find_connection(const struct way *way,
 	if (!conn)
 		return NULL;
 	*control = read_control(conn);
-	if (is_entry_of(conn, *control, flow, now))
+	if (likely(is_entry_of(conn, *control, flow, now)))
 		return conn;
 	if (!passed(*control))
 		return NULL;

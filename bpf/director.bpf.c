@@ -115,7 +115,7 @@ static __always_inline enum verdict find_route(const struct packet *pkt, const s
 	struct admission admission = { .distance = NO_PLACE };
 	enum verdict v;
 
-	if (follow_connection(pkt, &way, set, now, route))
+	if (likely(follow_connection(pkt, &way, set, now, route)))
 		return FORWARD;
 	v = admit(pkt, &way, now, &admission);
 	route->server = admission.server;
@@ -135,14 +135,14 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 
 	if (!server)
 		return BUG_MAP;
-	if (server->state != SERVER_LISTED)
+	if (unlikely(server->state != SERVER_LISTED))
 		return DROP_SERVER_REMOVED;
-	if (route->conn)
+	if (likely(route->conn))
 		update_connection(route->conn, pkt, set, now);
 	count_packet(route->server, pkt->length);
 	hop = find_hop(server);
 	*out = hop->ifindex;
-	if (!*out)
+	if (unlikely(!*out))
 		return DROP_NO_NEXT_HOP;
 	v = forward(ctx, pkt, hop);
 	return v == FORWARD ? how : v;
@@ -151,29 +151,34 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 SEC("xdp")
 int director(struct xdp_md *ctx)
 {
-	struct packet pkt = { .ifindex = ctx->ingress_ifindex };
-	struct interface *in = find_interface(pkt.ifindex);
+	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 	struct route route = {};
+	struct packet pkt;
 	enum verdict v;
 	__u32 out = 0, now = 0;
 
-	if (!in || !set) {
+	if (unlikely(!in || !set)) {
 		count_verdict(BUG_MAP);
 		return XDP_PASS;
 	}
-	if (!set->services) {
+	if (unlikely(!set->services)) {
 		count_verdict(PASS_NO_SERVICES);
 		return XDP_PASS;
 	}
 
+	init_packet(&pkt, in->ifindex);
 	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
-	if (v == CONTINUE) {
+	if (likely(v == CONTINUE)) {
 		now = now_tick(set);
 		v = find_route(&pkt, set, now, &route);
 	}
-	if (v == FORWARD || v == FORWARD_NO_ENTRY)
+	if (likely(v == FORWARD || v == FORWARD_NO_ENTRY))
 		v = deliver(ctx, &pkt, set, now, &route, v, &out);
+	if (likely(v == FORWARD)) {
+		count_verdict(FORWARD);
+		return send(out, &pkt, in);
+	}
 	return finish(ctx, &pkt, set, in, v, out);
 }
 
