@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -405,4 +406,50 @@ func TestLock(t *testing.T) {
 	if _, err := h.up(both); !errors.Is(err, ErrBusy) {
 		t.Errorf("up beside another: %v", err)
 	}
+}
+
+// The VIP comes after the settings that keep it to the host, and goes before them.
+func TestOrder(t *testing.T) {
+	h, _ := newServer(t)
+	var kinds []kind
+	record := func(set setter) setter {
+		return func(s subject, value string) error {
+			kinds = append(kinds, s.Kind)
+			return set(s, value)
+		}
+	}
+	must(t, "up", h.with(record, func(r *RealServer) error { _, err := r.Up(both, false); return err }))
+	must(t, "down", h.with(record, func(r *RealServer) error { _, err := r.Down(nil, false); return err }))
+	settings := slices.Repeat([]kind{kindSysctl}, 6)
+	want := slices.Concat(settings, slices.Repeat([]kind{kindAddress}, 4), settings)
+	if !slices.Equal(kinds, want) {
+		t.Errorf("got %q, want %q", kinds, want)
+	}
+}
+
+// Without privileges a change is refused in one line, and a check goes on.
+func TestWithoutPrivileges(t *testing.T) {
+	h, _ := newServer(t)
+	before := h.everything()
+	without := func(f func(*RealServer) error) error {
+		return h.with(nil, func(r *RealServer) error { // on a thread that ends with it
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var sets [2]unix.CapUserData
+			must(t, "read capabilities", unix.Capget(&header, &sets[0]))
+			sets[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+			must(t, "drop CAP_NET_ADMIN", unix.Capset(&header, &sets[0]))
+			return f(r)
+		})
+	}
+	for _, do := range []func(*RealServer) error{
+		func(r *RealServer) error { _, err := r.Up(both, false); return err },
+		func(r *RealServer) error { _, err := r.Down(nil, false); return err },
+		func(r *RealServer) error { return r.Run(t.Context(), both) },
+	} {
+		if err := without(do); !errors.Is(err, unix.EPERM) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "root") {
+			t.Errorf("got %v, want one line that says root", err)
+		}
+	}
+	must(t, "check", without(func(r *RealServer) error { _, err := r.Check(both); return err }))
+	same(t, "refused", before, h.everything())
 }
