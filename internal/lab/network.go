@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/realserver"
 )
 
 const bridge = "br0"
@@ -52,7 +54,7 @@ func (l *Lab) createHost(name string) error {
 // plug gives the host its interface, with the other end on the switch, and its
 // addresses.
 func (l *Lab) plug(host Host) error {
-	err := l.within(host.Name, func() error { return prepareHost(host.Name) })
+	err := l.within(host.Name, prepareHost)
 	if err != nil {
 		return err
 	}
@@ -60,7 +62,15 @@ func (l *Lab) plug(host Host) error {
 	if err := l.within(Switch, func() error { return addPort(host, peer) }); err != nil {
 		return err
 	}
-	return l.within(host.Name, func() error { return addressHost(host) })
+	return l.within(host.Name, func() error {
+		if err := addressHost(host); err != nil {
+			return err
+		}
+		if isServer(host.Name) {
+			return setUpServer(l.runDirectory(host.Name))
+		}
+		return nil
+	})
 }
 
 // buildSwitch works in the switch's namespace. The switch has no address, and
@@ -85,13 +95,7 @@ func buildSwitch() error {
 }
 
 // prepareHost works in the host's namespace, before it has its interface.
-func prepareHost(name string) error {
-	arpIgnore, arpAnnounce := "0", "0"
-	if isServer(name) {
-		// The ARP problem: a real server has the VIP, and must neither answer
-		// for it nor tell anyone its MAC address.
-		arpIgnore, arpAnnounce = "1", "2"
-	}
+func prepareHost() error {
 	settings := map[string]string{
 		"net/ipv4/ip_forward": "0",
 		// Addresses are usable at once.
@@ -102,8 +106,8 @@ func prepareHost(name string) error {
 		"net/ipv6/conf/default/router_solicitations": "0",
 	}
 	for _, scope := range []string{"all", "default", "lo"} {
-		settings["net/ipv4/conf/"+scope+"/arp_ignore"] = arpIgnore
-		settings["net/ipv4/conf/"+scope+"/arp_announce"] = arpAnnounce
+		settings["net/ipv4/conf/"+scope+"/arp_ignore"] = "0"
+		settings["net/ipv4/conf/"+scope+"/arp_announce"] = "0"
 		settings["net/ipv4/conf/"+scope+"/rp_filter"] = "0"
 	}
 	return setSysctls(settings)
@@ -132,20 +136,10 @@ func addPort(host Host, peer netlink.NsFd) error {
 	return nil
 }
 
-// addressHost works in the host's namespace. The VIP of a real server comes
-// last, after the ARP settings of its interface.
+// addressHost works in the host's namespace.
 func addressHost(host Host) error {
 	if err := finishFramesInSoftware(hostInterface); err != nil {
 		return err
-	}
-	if isServer(host.Name) {
-		err := setSysctls(map[string]string{
-			"net/ipv4/conf/" + hostInterface + "/arp_ignore":   "1",
-			"net/ipv4/conf/" + hostInterface + "/arp_announce": "2",
-		})
-		if err != nil {
-			return err
-		}
 	}
 	for _, device := range []string{"lo", hostInterface} {
 		if err := setUp(device); err != nil {
@@ -157,18 +151,26 @@ func addressHost(host Host) error {
 			return err
 		}
 	}
-	if host.Name == Client {
+	if host.Name != Director {
 		return nil
 	}
-	device := hostInterface
-	if isServer(host.Name) {
-		device = "lo"
-	}
-	if err := addAddress(device, hostPrefix(IPv4.VIP()), math.MaxUint32); err != nil {
+	if err := addAddress(hostInterface, hostPrefix(IPv4.VIP()), math.MaxUint32); err != nil {
 		return err
 	}
 	// Not preferred: never the source of what the host says itself.
-	return addAddress(device, hostPrefix(IPv6.VIP()), 0)
+	return addAddress(hostInterface, hostPrefix(IPv6.VIP()), 0)
+}
+
+// setUpServer works in the real server's namespace. It solves the ARP problem as
+// `fairlead realserver up` does, whose other commands then work on the host too.
+func setUpServer(runDirectory string) error {
+	server, err := realserver.Open(realserver.Config{RunDir: runDirectory})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	_, err = server.Up(realserver.Request{VIPs: []netip.Addr{IPv4.VIP(), IPv6.VIP()}, Interface: hostInterface}, false)
+	return err
 }
 
 func isServer(name string) bool { return strings.HasPrefix(name, "rs") }
