@@ -1,0 +1,318 @@
+package scale
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+)
+
+const (
+	connections = 4_000_000
+	// listTime is the most that listing them may take.
+	listTime = 10 * time.Second
+	// synTimeout is how long a connection lives on its SYN alone.
+	synTimeout = 60 * time.Second
+)
+
+var (
+	directorMAC = [6]byte{2, 0, 0, 0, 0, 0x10}
+	vip         = netip.MustParseAddrPort("192.0.2.100:80")
+)
+
+// requireRoot skips without privileges; in CI that is a failure.
+func requireRoot(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") != "":
+		t.Fatal("needs root in CI")
+	default:
+		t.Skip("needs root: sudo go test ./test/scale")
+	}
+}
+
+// enterNamespace puts this goroutine into a network namespace of its own, with
+// eth0, the wire of a director, and the address of a real server's network.
+func enterNamespace(t *testing.T) netns.NsHandle {
+	t.Helper()
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netns.Set(before); err != nil {
+			t.Errorf("return to the namespace: %v", err)
+			return
+		}
+		before.Close()
+		own.Close()
+		runtime.UnlockOSThread()
+	})
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = "eth0", directorMAC[:]
+	wire := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}
+	if err := netlink.LinkAdd(wire); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("192.0.2.10/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eth0", "peer"} {
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = netlink.LinkSetUp(link)
+		}
+		if err == nil && name == "eth0" {
+			err = netlink.AddrAdd(link, addr)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return own
+}
+
+func buildBinary(t *testing.T, dir string) string {
+	t.Helper()
+	binary := filepath.Join(dir, "fairlead")
+	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/fairlead").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// startDirector runs the daemon in this namespace until the test ends, and
+// returns when it serves.
+func startDirector(t *testing.T, binary, runDir string) *api.Client {
+	t.Helper()
+	var log strings.Builder
+	cmd := exec.Command(binary, "director", "--interface", "eth0", "--run-dir", runDir,
+		"--connections", fmt.Sprint(connections))
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Error(err)
+		}
+		if err := <-exited; err != nil {
+			t.Errorf("director: %v\n%s", err, log.String())
+		}
+		if out, err := exec.Command(binary, "director", "unload", "--run-dir", runDir).CombinedOutput(); err != nil {
+			t.Errorf("unload: %v\n%s", err, out)
+		}
+	})
+	client := api.NewClient(filepath.Join(runDir, api.SocketName))
+	t.Cleanup(client.Close)
+	waitFor(t, 30*time.Second, "the director serves", func() bool {
+		_, err := client.Status(t.Context())
+		return err == nil
+	})
+	return client
+}
+
+// waitFor asks until the answer is yes.
+func waitFor(t *testing.T, limit time.Duration, what string, yes func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !yes() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: not after %s", what, limit)
+		case <-tick.C:
+		}
+	}
+}
+
+func ipvsadm(t *testing.T, binary, runDir string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(binary, append([]string{"ipvsadm"}, args...)...)
+	cmd.Env = append(os.Environ(), "FAIRLEAD_RUN_DIR="+runDir)
+	return cmd
+}
+
+func mustIPVSAdm(t *testing.T, binary, runDir string, line string) {
+	t.Helper()
+	out, err := ipvsadm(t, binary, runDir, strings.Fields(line)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ipvsadm %s: %v\n%s", line, err, out)
+	}
+}
+
+// syn is a SYN to the VIP; its client is filled in.
+func syn() []byte {
+	frame := make([]byte, 54)
+	copy(frame, directorMAC[:])
+	copy(frame[6:], []byte{2, 0, 0, 0, 0, 1})
+	binary.BigEndian.PutUint16(frame[12:], 0x0800)
+	ip, tcp := frame[14:], frame[34:]
+	ip[0], ip[8], ip[9] = 0x45, 64, 6
+	binary.BigEndian.PutUint16(ip[2:], 40)
+	copy(ip[16:], vip.Addr().AsSlice())
+	binary.BigEndian.PutUint16(tcp[2:], vip.Port())
+	tcp[12], tcp[13] = 5<<4, 0x02
+	return frame
+}
+
+// connect sends the SYNs of connections first to last-1, in that namespace.
+func connect(plane *dataplane.Plane, namespace netns.NsHandle, ifindex, first, last int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer before.Close()
+	if err := netns.Set(namespace); err != nil {
+		return err
+	}
+	frame := syn()
+	for i := first; i < last; i++ {
+		binary.BigEndian.PutUint32(frame[14+12:], 198<<24|18<<16|uint32(i/50_000+1))
+		binary.BigEndian.PutUint16(frame[34:], uint16(1024+i%50_000))
+		if _, _, err := plane.Run(frame, ifindex); err != nil {
+			return errors.Join(err, netns.Set(before))
+		}
+	}
+	return netns.Set(before)
+}
+
+func TestFourMillionConnections(t *testing.T) {
+	requireRoot(t)
+	dir, err := os.MkdirTemp("", "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	program := buildBinary(t, dir)
+	namespace := enterNamespace(t)
+	client := startDirector(t, program, dir)
+	mustIPVSAdm(t, program, dir, "-A -t 192.0.2.100:80 -s rr")
+	mustIPVSAdm(t, program, dir, "-a -t 192.0.2.100:80 -r 192.0.2.11 -g")
+	mustIPVSAdm(t, program, dir, "-a -t 192.0.2.100:80 -r 192.0.2.12 -g")
+
+	// A second plane on the same pins runs the same program on the same table.
+	plane, err := dataplane.Open(dataplane.Config{PinDir: filepath.Join(dir, "bpf")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plane.Close()
+	wire, err := netlink.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	var workers errgroup.Group
+	half := connections / 2
+	for _, part := range [][2]int{{0, half}, {half, connections}} {
+		workers.Go(func() error { return connect(plane, namespace, wire.Attrs().Index, part[0], part[1]) })
+	}
+	if err := workers.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	made := time.Since(start)
+	if made > synTimeout/2 {
+		t.Fatalf("making the connections took %s: the first ones end while the test looks", made)
+	}
+
+	start = time.Now()
+	rows := countRows(t, ipvsadm(t, program, dir, "-Lcn"))
+	listed := time.Since(start)
+	t.Logf("%d connections made in %s, listed in %s", connections, made.Round(time.Millisecond), listed.Round(time.Millisecond))
+	if rows != connections {
+		t.Errorf("ipvsadm -Lcn lists %d connections, want %d", rows, connections)
+	}
+	if listed > listTime {
+		t.Errorf("listing took %s, want under %s", listed, listTime)
+	}
+
+	// The clock moves to shortly before the first ones end, then past the last.
+	plane.SetClockOffset(synTimeout - made - listed - 15*time.Second)
+	left := 0
+	for range plane.Connections() {
+		left++
+	}
+	if left != connections {
+		t.Errorf("%d connections are left before their time is over, want %d", left, connections)
+	}
+	plane.SetClockOffset(synTimeout + time.Second)
+	waitFor(t, 10*time.Second, "a sweep ends the connections", func() bool {
+		status, err := client.Status(t.Context())
+		return err == nil && status.TableUsed == 0
+	})
+	services, err := client.Services(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rs := range services[0].Servers {
+		if rs.Active != 0 || rs.Inactive != 0 || rs.Counters.Connections != connections/2 {
+			t.Errorf("%s: %d active, %d inactive, %d connections in all; want 0, 0, %d",
+				rs.RealServerKey, rs.Active, rs.Inactive, rs.Counters.Connections, connections/2)
+		}
+	}
+}
+
+func countRows(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	r := bufio.NewReaderSize(out, 1<<20)
+	for {
+		line, err := r.ReadSlice('\n')
+		if len(line) > 4 && string(line[:4]) == "TCP " {
+			rows++
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
