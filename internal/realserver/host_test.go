@@ -229,14 +229,14 @@ func must(t *testing.T, what string, err error) {
 	}
 }
 
-// eventually waits for a condition.
+// eventually asks for a condition every few milliseconds until it holds.
 func eventually(t *testing.T, limit time.Duration, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
-	for !condition() {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(limit); !condition(); <-ticker.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not after %s", what, limit)
 		}
-		runtime.Gosched()
 	}
 }

@@ -32,6 +32,8 @@ func unit(program string) string {
 Description=Real server of fairlead: the VIP on lo, and nobody told
 Documentation=https://github.com/fairlead-lb/fairlead
 After=network.target systemd-sysctl.service
+# The interface may come late.
+StartLimitIntervalSec=0
 ConditionPathExists=|` + persistedState + `
 ConditionPathExists=|/run/fairlead/` + StateName + `
 

@@ -200,6 +200,46 @@ func TestNobodyLearnsOfTheVIP(t *testing.T) {
 	}
 }
 
+// With a director and a real server on one switch, whoever asks for the VIP learns
+// the director's MAC address, and no other.
+func TestOnlyTheDirectorAnswers(t *testing.T) {
+	network, server, director, client := newHost(t), newHost(t), newHost(t), newHost(t)
+	network.ip("link add br0 type bridge mcast_snooping 0")
+	network.ip("link set br0 up")
+	for name, h := range map[string]*host{"server": server, "director": director, "client": client} {
+		network.join(name, h, "eth0")
+		network.ip("link set " + name + " master br0")
+	}
+	server.ip("address add 192.0.2.11/24 dev eth0")
+	server.ip("-6 address add 2001:db8::11/64 dev eth0 nodad")
+	for _, vip := range []string{"192.0.2.100/32", "2001:db8::100/128"} {
+		director.ip("address add " + vip + " dev eth0 nodad")
+	}
+	client.ip("address add 192.0.2.1/24 dev eth0")
+	client.ip("-6 address add 2001:db8::1/64 dev eth0 nodad")
+	server.mustUp(both)
+	w, right := listen(t, client, "eth0"), macOf(director)
+	fromOther := func(so func(gopacket.Packet) bool) func(gopacket.Packet) bool {
+		return func(p gopacket.Packet) bool {
+			return so(p) && !bytes.Equal(p.LinkLayer().LinkFlow().Src().Raw(), right)
+		}
+	}
+	// A bridge does not forward while it learns of its ports: ask until it does.
+	eventually(t, 5*time.Second, "answers for the VIP and the RIP by ARP", func() bool {
+		w.whoHas("192.0.2.100", "192.0.2.1", everybody)
+		w.whoHas("192.0.2.11", "192.0.2.1", everybody)
+		return w.seen(arpOf(layers.ARPReply, vip4)) && w.seen(arpOf(layers.ARPReply, rip4))
+	})
+	eventually(t, 5*time.Second, "answers for the VIP and the RIP by neighbour discovery", func() bool {
+		w.solicit("2001:db8::100", "2001:db8::1", nil)
+		w.solicit("2001:db8::11", "2001:db8::1", nil)
+		return w.seen(advertised(vip6)) && w.seen(advertised(rip6))
+	})
+	if w.seen(fromOther(arpOf(layers.ARPReply, vip4))) || w.seen(fromOther(advertised(vip6))) {
+		t.Error("another than the director answered for the VIP")
+	}
+}
+
 // A real server that answers from the VIP, and must ask for the next hop first,
 // does not name the VIP as its own.
 func TestQuestionsOfARealServer(t *testing.T) {
