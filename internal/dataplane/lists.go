@@ -44,7 +44,7 @@ func (a *slotAllocator) reserve(start, n uint32) error {
 		return nil
 	}
 	for i, s := range a.free {
-		if start < s.start || start+n > s.end {
+		if start < s.start || start >= s.end || n > s.end-start {
 			continue
 		}
 		rest := []span{{s.start, start}, {start + n, s.end}}
