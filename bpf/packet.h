@@ -91,7 +91,7 @@ struct packet {
 	__u32 ifindex;		/* where it came in */
 	__u32 mtu;		/* of the way that it should go */
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
-	__u16 vlan;		/* VLAN of the only tag; 0 if none or two */
+	__u16 vlan;		/* of the only tag, if that is 802.1Q; else 0 */
 	__u8 tags;		/* VLAN tags */
 	__u8 event;		/* enum event */
 	bool syn;		/* TCP with SYN, whatever else is set */
@@ -300,7 +300,8 @@ static __always_inline enum verdict parse_packet(struct packet *pkt, void *data,
 		if ((void *)(tag + 1) > end)
 			return PASS_MALFORMED;
 		pkt->tags++;
-		pkt->vlan = pkt->tags == 1 ? bpf_ntohs(tag->tci) & VLAN_VID : 0;
+		pkt->vlan = pkt->tags == 1 && ethertype == bpf_htons(ETH_P_8021Q) ?
+			bpf_ntohs(tag->tci) & VLAN_VID : 0;
 		ethertype = tag->protocol;
 		tag++;
 	}
