@@ -112,12 +112,15 @@ func failAt(step int) func(setter) setter {
 	}
 }
 
-// dieAt makes the step of that number and all after it fail, as if the process had
-// been killed.
-func dieAt(step int) func(setter) setter {
+// killAt makes the step of that number and all after it fail, its undoing too, and
+// calls killed before: what the files are then, a process that is killed leaves.
+func killAt(step int, killed func()) func(setter) setter {
 	return func(set setter) setter {
 		return func(s subject, value string) error {
-			if step--; step < 0 {
+			if step--; step == -1 {
+				killed()
+			}
+			if step < 0 {
 				return errInjected
 			}
 			return set(s, value)
@@ -182,23 +185,19 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 	for step := range 8 {
 		killed := func() {
 			t.Helper()
-			err := h.with(dieAt(step), func(r *RealServer) error {
-				// What Up does, but for the file that it restores in the end.
-				remembered, _, err := r.load()
-				if err != nil {
-					return err
-				}
-				p, err := r.plan(remembered, both, false)
-				if err != nil {
-					return err
-				}
-				must(t, "make run directory", os.MkdirAll(r.config.RunDir, 0o755))
-				must(t, "save", p.state.save(r.config.RunDir))
-				return apply(p.changes, r.set)
+			path := filepath.Join(h.config.RunDir, StateName)
+			var state []byte
+			var readErr error
+			read := func() { state, readErr = os.ReadFile(path) }
+			err := h.with(killAt(step, read), func(r *RealServer) error {
+				_, err := r.Up(both, false)
+				return err
 			})
 			if !errors.Is(err, errInjected) {
 				t.Fatalf("step %d: %v, want the injected fault", step, err)
 			}
+			must(t, "read state", readErr)
+			must(t, "write state", os.WriteFile(path, state, 0o644))
 		}
 		killed()
 		h.mustDown()
@@ -435,9 +434,13 @@ func TestWithoutPrivileges(t *testing.T) {
 		return h.with(nil, func(r *RealServer) error { // on a thread that ends with it
 			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 			var sets [2]unix.CapUserData
-			must(t, "read capabilities", unix.Capget(&header, &sets[0]))
+			if err := unix.Capget(&header, &sets[0]); err != nil {
+				return err
+			}
 			sets[0].Effective &^= 1 << unix.CAP_NET_ADMIN
-			must(t, "drop CAP_NET_ADMIN", unix.Capset(&header, &sets[0]))
+			if err := unix.Capset(&header, &sets[0]); err != nil {
+				return err
+			}
 			return f(r)
 		})
 	}
