@@ -71,8 +71,10 @@ struct {
 	__type(value, struct counters);
 } server_counters SEC(".maps");
 
-/* What to add to the sum of a real server's or service's counters to get what
- * is shown: zeroing, reuse of a slot and servers that went are booked here. */
+/* What to add to a real server's counters, or to the sum of those of a service's
+ * servers, to get what is shown: zeroing, reuse of a slot and servers that went
+ * are booked here. A service's carry goes with its edition: it changes in the
+ * same store as the list. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_SERVERS);
@@ -82,10 +84,10 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_SERVICES);
+	__uint(max_entries, MAX_EDITIONS);
 	__type(key, __u32);
 	__type(value, struct counters);
-} service_carry SEC(".maps");
+} edition_carry SEC(".maps");
 
 /* By enum verdict. */
 struct {

@@ -207,6 +207,7 @@ const (
 	benchMapBenchPrograms        = "bench_programs"
 	benchMapBenchRuns            = "bench_runs"
 	benchMapConnections          = "connections"
+	benchMapEditionCarry         = "edition_carry"
 	benchMapEditions             = "editions"
 	benchMapHashConnections      = "hash_connections"
 	benchMapInterfaces           = "interfaces"
@@ -214,7 +215,6 @@ const (
 	benchMapRealServers          = "real_servers"
 	benchMapServerCarry          = "server_carry"
 	benchMapServerCounters       = "server_counters"
-	benchMapServiceCarry         = "service_carry"
 	benchMapServiceTable         = "service_table"
 	benchMapServices             = "services"
 	benchMapSettings             = "settings"
@@ -278,6 +278,7 @@ type benchMapSpecs struct {
 	BenchPrograms   *ebpf.MapSpec `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.MapSpec `ebpf:"bench_runs"`
 	Connections     *ebpf.MapSpec `ebpf:"connections"`
+	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions        *ebpf.MapSpec `ebpf:"editions"`
 	HashConnections *ebpf.MapSpec `ebpf:"hash_connections"`
 	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
@@ -285,7 +286,6 @@ type benchMapSpecs struct {
 	RealServers     *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry     *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters  *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceCarry    *ebpf.MapSpec `ebpf:"service_carry"`
 	ServiceTable    *ebpf.MapSpec `ebpf:"service_table"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Settings        *ebpf.MapSpec `ebpf:"settings"`
@@ -321,6 +321,7 @@ type benchMaps struct {
 	BenchPrograms   *ebpf.Map `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.Map `ebpf:"bench_runs"`
 	Connections     *ebpf.Map `ebpf:"connections"`
+	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
 	Editions        *ebpf.Map `ebpf:"editions"`
 	HashConnections *ebpf.Map `ebpf:"hash_connections"`
 	Interfaces      *ebpf.Map `ebpf:"interfaces"`
@@ -328,7 +329,6 @@ type benchMaps struct {
 	RealServers     *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry     *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters  *ebpf.Map `ebpf:"server_counters"`
-	ServiceCarry    *ebpf.Map `ebpf:"service_carry"`
 	ServiceTable    *ebpf.Map `ebpf:"service_table"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Settings        *ebpf.Map `ebpf:"settings"`
@@ -340,6 +340,7 @@ func (m *benchMaps) Close() error {
 		m.BenchPrograms,
 		m.BenchRuns,
 		m.Connections,
+		m.EditionCarry,
 		m.Editions,
 		m.HashConnections,
 		m.Interfaces,
@@ -347,7 +348,6 @@ func (m *benchMaps) Close() error {
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,
-		m.ServiceCarry,
 		m.ServiceTable,
 		m.Services,
 		m.Settings,

@@ -33,20 +33,13 @@ func (p *Plane) setServerCarry(slot uint32, c lvs.Counters) error {
 	return p.maps.ServerCarry.Put(slot, toCounters(c))
 }
 
-func (p *Plane) serviceCarry(index uint32) (lvs.Counters, error) {
+// editionCarry is the carry of a service whose edition that is.
+func (p *Plane) editionCarry(edition uint32) (lvs.Counters, error) {
 	var c directorCounters
-	err := p.maps.ServiceCarry.Lookup(index, &c)
+	err := p.maps.EditionCarry.Lookup(edition, &c)
 	return fromCounters(c), err
 }
 
-func (p *Plane) setServiceCarry(index uint32, c lvs.Counters) error {
-	return p.maps.ServiceCarry.Put(index, toCounters(c))
-}
-
-func (p *Plane) addToServiceCarry(index uint32, c lvs.Counters) error {
-	carry, err := p.serviceCarry(index)
-	if err != nil {
-		return err
-	}
-	return p.setServiceCarry(index, carry.Add(c))
+func (p *Plane) setEditionCarry(edition uint32, c lvs.Counters) error {
+	return p.maps.EditionCarry.Put(edition, toCounters(c))
 }

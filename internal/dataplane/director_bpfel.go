@@ -275,13 +275,13 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	directorMapConnections    = "connections"
+	directorMapEditionCarry   = "edition_carry"
 	directorMapEditions       = "editions"
 	directorMapInterfaces     = "interfaces"
 	directorMapLists          = "lists"
 	directorMapRealServers    = "real_servers"
 	directorMapServerCarry    = "server_carry"
 	directorMapServerCounters = "server_counters"
-	directorMapServiceCarry   = "service_carry"
 	directorMapServiceTable   = "service_table"
 	directorMapServices       = "services"
 	directorMapSettings       = "settings"
@@ -343,13 +343,13 @@ type directorProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceCarry   *ebpf.MapSpec `ebpf:"service_carry"`
 	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
@@ -383,13 +383,13 @@ func (o *directorObjects) Close() error {
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
 	Connections    *ebpf.Map `ebpf:"connections"`
+	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceCarry   *ebpf.Map `ebpf:"service_carry"`
 	ServiceTable   *ebpf.Map `ebpf:"service_table"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Settings       *ebpf.Map `ebpf:"settings"`
@@ -399,13 +399,13 @@ type directorMaps struct {
 func (m *directorMaps) Close() error {
 	return _DirectorClose(
 		m.Connections,
+		m.EditionCarry,
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,
-		m.ServiceCarry,
 		m.ServiceTable,
 		m.Services,
 		m.Settings,

@@ -220,13 +220,13 @@ func firstUnprivilegedPort() uint32 {
 func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		directorMapConnections:    p.maps.Connections,
+		directorMapEditionCarry:   p.maps.EditionCarry,
 		directorMapEditions:       p.maps.Editions,
 		directorMapInterfaces:     p.maps.Interfaces,
 		directorMapLists:          p.maps.Lists,
 		directorMapRealServers:    p.maps.RealServers,
 		directorMapServerCarry:    p.maps.ServerCarry,
 		directorMapServerCounters: p.maps.ServerCounters,
-		directorMapServiceCarry:   p.maps.ServiceCarry,
 		directorMapServiceTable:   p.maps.ServiceTable,
 		directorMapServices:       p.maps.Services,
 		directorMapSettings:       p.maps.Settings,
@@ -266,6 +266,9 @@ func takeOver(cfg Config, state string) (*Plane, error) {
 	defer closeAll()
 	for name := range (&Plane{}).pinnedMaps() {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(state, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("take over pinned map %s: %w: it is missing", name, ErrLayout)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("take over pinned map %s: %w", name, err)
 		}

@@ -65,6 +65,9 @@ func TestRandomSteps(t *testing.T) {
 	}
 	checkTable(t, r.plane)
 	logVerdicts(t, r.plane)
+	reset(t, r.plane)
+	wantEmpty(t, r.plane)
+	wantAllFree(t, r.plane)
 }
 
 // keepTime sets the data plane's clock to the model's.

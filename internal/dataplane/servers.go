@@ -68,9 +68,6 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 		}
 	}
 	raw, err := p.rawCounters(slot)
-	if err == nil {
-		err = p.addToServiceCarry(svc.index, lvs.Counters{}.Sub(raw))
-	}
 	if err != nil {
 		return err
 	}
@@ -78,7 +75,7 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 	p.setServerState(slot, directorServerStateSERVER_LISTED)
 	delete(p.removed, identity)
 	servers := append([]uint32{slot}, svc.servers...)
-	if err := p.publish(svc, servers, scheduler.Position.AfterAdd); err != nil {
+	if err := p.publish(svc, servers, lvs.Counters{}.Sub(raw), scheduler.Position.AfterAdd); err != nil {
 		p.removed[identity] = slot
 		p.setServerState(slot, directorServerStateSERVER_REMOVED)
 		return err
@@ -140,11 +137,14 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	if err != nil {
 		return err
 	}
-	p.writeServer(svc.servers[at], want)
+	slot := svc.servers[at]
+	was := p.serverStatus(slot, lvs.Counters{}).RealServer
+	p.writeServer(slot, want)
 	if svc.Scheduler != lvs.WeightedRoundRobin {
 		return nil
 	}
-	if err := p.publish(svc, svc.servers, keepCursor); err != nil {
+	if err := p.publish(svc, svc.servers, lvs.Counters{}, keepCursor); err != nil {
+		p.writeServer(slot, was)
 		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
 	}
 	return nil
@@ -168,12 +168,9 @@ func (p *Plane) DeleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error
 	raw, err := p.rawCounters(slot)
 	if err == nil {
 		servers := slices.Delete(slices.Clone(svc.servers), at, at+1)
-		err = p.publish(svc, servers, func(position scheduler.Position) scheduler.Position {
+		err = p.publish(svc, servers, raw, func(position scheduler.Position) scheduler.Position {
 			return position.AfterRemove(at)
 		})
-	}
-	if err == nil {
-		err = p.addToServiceCarry(svc.index, raw)
 	}
 	if err == nil {
 		err = p.retire(key, slot)

@@ -54,12 +54,17 @@ func (p *Plane) addService(want lvs.Service) error {
 		p.free.services = append(p.free.services, index)
 		return err
 	}
-	if err := p.setServiceCarry(index, lvs.Counters{}); err != nil {
+	giveBack := func() {
+		p.free.services = append(p.free.services, index)
+		p.free.editions = append(p.free.editions, edition)
+	}
+	if err := p.setEditionCarry(edition, lvs.Counters{}); err != nil {
+		giveBack()
 		return err
 	}
 	p.sequence++
 	svc := &service{Service: want, index: index, edition: edition, sequence: p.sequence}
-	p.writeEdition(svc, edition, 0, nil)
+	p.writeEdition(svc, edition, 0, nil, nil)
 	p.view.services.elements[index] = directorService{
 		Edition:  edition,
 		Used:     1,
@@ -68,8 +73,7 @@ func (p *Plane) addService(want lvs.Service) error {
 	}
 	if err := p.maps.Services.Update(toServiceKey(want.ServiceKey), index, ebpf.UpdateNoExist); err != nil {
 		p.view.services.elements[index].Used = 0
-		p.free.services = append(p.free.services, index)
-		p.free.editions = append(p.free.editions, edition)
+		giveBack()
 		return fmt.Errorf("enter the key: %w", err)
 	}
 	p.services[want.ServiceKey] = svc
@@ -92,7 +96,7 @@ func (p *Plane) EditService(want lvs.Service) error {
 		move = nil
 	}
 	svc.Service = want
-	if err := p.publish(svc, svc.servers, move); err != nil {
+	if err := p.publish(svc, svc.servers, lvs.Counters{}, move); err != nil {
 		svc.Service = was
 		return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
 	}
@@ -162,7 +166,7 @@ func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
 }
 
 func (p *Plane) serviceStatus(svc *service) (lvs.ServiceStatus, error) {
-	sum, err := p.serviceCarry(svc.index)
+	sum, err := p.editionCarry(svc.edition)
 	if err != nil {
 		return lvs.ServiceStatus{}, err
 	}
@@ -203,7 +207,7 @@ func (p *Plane) Zero(key lvs.ServiceKey) error {
 		}
 		sum = sum.Add(raw)
 	}
-	return p.setServiceCarry(svc.index, lvs.Counters{}.Sub(sum))
+	return p.setEditionCarry(svc.edition, lvs.Counters{}.Sub(sum))
 }
 
 // A cursorMove tells where the walk over a server list goes on in a new edition;
@@ -212,24 +216,46 @@ type cursorMove func(scheduler.Position) scheduler.Position
 
 func keepCursor(at scheduler.Position) scheduler.Position { return at }
 
-// publish makes a list of servers hold for a service, in one store.
-func (p *Plane) publish(svc *service, servers []uint32, move cursorMove) error {
+// publish makes a list of servers hold for a service, in one store. What was
+// counted is added to the service's counters in the same store: that of servers
+// that went, less that of servers that came.
+func (p *Plane) publish(svc *service, servers []uint32, counted lvs.Counters, move cursorMove) error {
+	edition, err := p.prepare(svc, servers, counted, move)
+	if err != nil {
+		return err
+	}
+	p.turnTo(svc, edition, servers)
+	return nil
+}
+
+// prepare fills an edition that no packet can be at yet.
+func (p *Plane) prepare(svc *service, servers []uint32, counted lvs.Counters, move cursorMove) (uint32, error) {
 	edition, err := p.take(&p.free.editions, "edition of a service")
 	if err != nil {
-		return err
+		return 0, err
 	}
-	list, err := p.writeList(servers)
+	carry, err := p.editionCarry(svc.edition)
+	if err == nil {
+		err = p.setEditionCarry(edition, carry.Add(counted))
+	}
+	var list uint32
+	if err == nil {
+		list, err = p.writeList(servers)
+	}
 	if err != nil {
 		p.free.editions = append(p.free.editions, edition)
-		return err
+		return 0, err
 	}
+	p.writeEdition(svc, edition, list, servers, move)
+	return edition, nil
+}
+
+// turnTo makes an edition hold that was prepared.
+func (p *Plane) turnTo(svc *service, edition uint32, servers []uint32) {
 	old := svc.edition
-	svc.servers = servers
-	p.writeEdition(svc, edition, list, move)
 	atomic.StoreUint32(&p.view.services.elements[svc.index].Edition, edition)
-	svc.edition = edition
+	svc.edition, svc.servers = edition, servers
 	p.throwAwayEdition(old)
-	return nil
 }
 
 func (p *Plane) writeList(servers []uint32) (uint32, error) {
@@ -250,22 +276,22 @@ func (p *Plane) writeList(servers []uint32) (uint32, error) {
 	return start, nil
 }
 
-// writeEdition fills an edition that no packet can be at yet, from what svc is
-// and the edition that holds.
-func (p *Plane) writeEdition(svc *service, edition, list uint32, move cursorMove) {
+// writeEdition stores what an edition is made of: what svc is, its servers and
+// where they are listed, and where the walk of the edition that holds has come to.
+func (p *Plane) writeEdition(svc *service, edition, list uint32, servers []uint32, move cursorMove) {
 	var position scheduler.Position
 	var weight uint32
 	if move != nil {
 		cursor := atomic.LoadUint64(&p.view.editions.elements[svc.edition].Cursor)
 		position, weight = move(scheduler.Position(uint32(cursor))), uint32(cursor>>32)
 	}
-	rounds := scheduler.NewWRR(p.weights(svc))
+	rounds := scheduler.NewWRR(p.weights(servers))
 	if svc.Scheduler == lvs.WeightedRoundRobin {
 		position, weight = 0, rounds.CarryOver(weight)
 	}
 	p.view.editions.elements[edition] = directorEdition{
 		List:      list,
-		Servers:   uint32(len(svc.servers)),
+		Servers:   uint32(len(servers)),
 		Scheduler: schedulers[svc.Scheduler],
 		WrrStep:   rounds.Step,
 		WrrTop:    rounds.Top,
@@ -273,9 +299,9 @@ func (p *Plane) writeEdition(svc *service, edition, list uint32, move cursorMove
 	}
 }
 
-func (p *Plane) weights(svc *service) []uint32 {
-	weights := make([]uint32, len(svc.servers))
-	for i, slot := range svc.servers {
+func (p *Plane) weights(servers []uint32) []uint32 {
+	weights := make([]uint32, len(servers))
+	for i, slot := range servers {
 		weights[i] = p.view.servers.elements[slot].Weight
 	}
 	return weights
