@@ -64,9 +64,7 @@ static __always_inline void *frame_at(void *data, void *end, __u32 offset)
 }
 
 /*
- * Restores what forwarding changes and puts the next flow in, each field by a
- * store of its own size: a load that meets a wider or narrower store has to
- * wait, which no frame from a NIC makes it do.
+ * Restores what forwarding changes and puts the next flow in.
  */
 static __always_inline bool write_packet(void *data, void *end, struct bench_run *run)
 {
@@ -77,7 +75,6 @@ static __always_inline bool write_packet(void *data, void *end, struct bench_run
 	__be16 *check = frame_at(data, end, run->check_offset);
 	__u8 *ttl = frame_at(data, end, run->ttl_offset);
 
-	run->next += run->stride;
 	if (data + sizeof(struct ethhdr) > end || !client || !port || !check || !ttl)
 		return false;
 	for (int i = 0; i < 3; i++)
@@ -99,6 +96,9 @@ int next_packet(struct xdp_md *ctx)
 
 	if (!run || !write_packet(data, end, run))
 		return XDP_ABORTED;
+	/* A NIC leaves a frame in memory: an atomic operation drains the stores
+	 * above, so that no load of the program waits for one. */
+	__sync_fetch_and_add(&run->next, run->stride);
 	bpf_tail_call(ctx, &bench_programs, 0);
 	return XDP_ABORTED;
 }

@@ -156,7 +156,7 @@ int director(struct xdp_md *ctx)
 	struct route route = {};
 	struct packet pkt;
 	enum verdict v;
-	__u32 out = 0, now = 0;
+	__u32 out = 0, now;
 
 	if (unlikely(!in || !set)) {
 		count_verdict(BUG_MAP);
@@ -167,12 +167,13 @@ int director(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
+	/* Before the packet is parsed: a call in between would make the compiler
+	 * store the flow and load it again to hash it. */
+	now = now_tick(set);
 	init_packet(&pkt, in->ifindex);
 	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
-	if (likely(v == CONTINUE)) {
-		now = now_tick(set);
+	if (likely(v == CONTINUE))
 		v = find_route(&pkt, set, now, &route);
-	}
 	if (likely(v == FORWARD || v == FORWARD_NO_ENTRY))
 		v = deliver(ctx, &pkt, set, now, &route, v, &out);
 	if (likely(v == FORWARD)) {

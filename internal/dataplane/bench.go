@@ -39,8 +39,8 @@ type BenchResult struct {
 // The sizes of the benchmark.
 const (
 	benchServers  = 16
-	benchRounds   = 15
-	benchPackets  = 200_000 // of a round
+	benchRounds   = 31
+	benchPackets  = 100_000 // of a round
 	benchNewFlows = 1 << 16 // new connections of a round
 	benchStride   = 0x9e3779b1
 	benchTTL      = 64
