@@ -123,6 +123,7 @@ struct address {
 
 enum connection_flag {
 	CONNECTION_INACTIVE = 1,	/* counted as inactive at its server */
+	CONNECTION_ENDED = 2,		/* counted no more */
 };
 
 /*

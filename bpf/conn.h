@@ -242,13 +242,22 @@ static __always_inline void update_overload(struct real_server *server)
 		server->overloaded = 0;
 }
 
-static __always_inline void uncount_at_server(const struct connection *conn)
+/* The word with protocol, state, flags and distance. */
+static __always_inline __u32 *state_word(struct connection *conn)
 {
+	return (__u32 *)&conn->protocol;
+}
+
+/* A packet that found the entry before may still be about to move it between
+ * the counts: the flag ends that. */
+static __always_inline void uncount_at_server(struct connection *conn)
+{
+	__u32 was = __sync_fetch_and_or(state_word(conn), CONNECTION_ENDED << 16);
 	struct real_server *server = get_server(conn->server);
 
 	if (!server)
 		return;
-	if (conn->flags & CONNECTION_INACTIVE)
+	if (was >> 16 & CONNECTION_INACTIVE)
 		__sync_fetch_and_sub(&server->inactive, 1);
 	else
 		__sync_fetch_and_sub(&server->active, 1);
@@ -257,7 +266,7 @@ static __always_inline void uncount_at_server(const struct connection *conn)
 
 /* Gives back what the entry of a claimed slot holds. The slot stays claimed.
  * Not static: see answer_icmp. */
-__noinline int release(const struct connection *conn)
+__noinline int release(struct connection *conn)
 {
 	const struct settings *set = get_settings();
 	struct flow flow;
@@ -388,9 +397,9 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 
 	conn->caddr = flow->caddr;
 	conn->vaddr = flow->vaddr;
+	conn->server = server;
 	*(volatile __u64 *)&conn->cport = flow->word |
 		(__u64)CONNECTION_INACTIVE << 48 | (__u64)distance << 56;
-	conn->server = server;
 	conn->packets = 0;
 	conn->bytes = 0;
 	conn->expires = now + set->timeouts[STATE_NONE];

@@ -93,20 +93,24 @@ static __always_inline __u8 next_state(const struct packet *pkt, __u8 state)
  */
 static __noinline int change_state(struct connection *conn, enum connection_state state)
 {
-	__u32 *word = (__u32 *)&conn->protocol;
+	__u32 *word = state_word(conn);
 	__u32 was = *(volatile __u32 *)word;
+	/* Of the entry that the word is of, if the swap succeeds. */
+	__u32 index = *(volatile __u32 *)&conn->server;
 	__u8 flags = was >> 16 & ~CONNECTION_INACTIVE;
 	struct real_server *server;
 	__u32 is;
 
 	if (!is_active(state))
 		flags |= CONNECTION_INACTIVE;
+	if (flags & CONNECTION_ENDED)
+		return 0;
 	is = (was & 0xff0000ff) | (__u32)state << 8 | (__u32)flags << 16;
 	if (__sync_val_compare_and_swap(word, was, is) != was)
 		return 0;
 	if (!((was ^ is) >> 16 & CONNECTION_INACTIVE))
 		return 0;
-	server = get_server(conn->server);
+	server = get_server(index);
 	if (!server)
 		return 0;
 	if (flags & CONNECTION_INACTIVE) {

@@ -24,6 +24,9 @@ func checkTable(t testing.TB, p *Plane) {
 				t.Errorf("slot %d of group %d is claimed", s, g)
 				continue
 			}
+			if conn.Flags&connectionEnded != 0 {
+				t.Errorf("entry in slot %d of group %d has ended", s, g)
+			}
 			if conn.Flags&connectionInactive != 0 {
 				inactive[conn.Server]++
 			} else {
@@ -53,8 +56,11 @@ func checkTable(t testing.TB, p *Plane) {
 	}
 }
 
-// connectionInactive is CONNECTION_INACTIVE of enum connection_flag.
-const connectionInactive = 1
+// The flags of enum connection_flag.
+const (
+	connectionInactive = 1
+	connectionEnded    = 2
+)
 
 // wayOf are the places where an entry's flow may lie, in order.
 func wayOf(p *Plane, conn *directorConnection) (way [][2]uint32) {
