@@ -16,10 +16,22 @@ type SweepResult struct {
 
 // Sweep ends the connections whose time is over, gives their counts back, and
 // lets go of what waits for a grace period. It goes through the table in slices
-// of about a millisecond each.
+// of about a millisecond each; changes go on meanwhile.
 func (p *Plane) Sweep() (SweepResult, error) {
+	result, err := p.sweepTable()
+	if err != nil {
+		return result, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.collectRemoved(removedPeriod)
+	if len(p.limbo) > 0 || len(p.flipped) > 0 {
+		return result, p.settle()
+	}
+	return result, nil
+}
+
+func (p *Plane) sweepTable() (SweepResult, error) {
 	var result SweepResult
 	groups := uint32(len(p.view.connections.elements))
 	for first := uint32(0); first < groups; first += uint32(directorLimitSWEEP_GROUPS) {
@@ -29,10 +41,6 @@ func (p *Plane) Sweep() (SweepResult, error) {
 		}
 		result.Expired += int(found >> 16)
 		result.Used += int(found & 0xffff)
-	}
-	p.collectRemoved(removedPeriod)
-	if len(p.limbo) > 0 || len(p.flipped) > 0 {
-		return result, p.settle()
 	}
 	return result, nil
 }
