@@ -65,6 +65,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newIpvsadmSaveCommand(env),
 		newIpvsadmRestoreCommand(env),
 		newRealserverCommand(env),
+		newDoctorCommand(env),
 		newStatusCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-lb/fairlead/internal/doctor"
+)
+
+// statusNoDiagnosis is the doctor's exit status when it could not examine.
+const statusNoDiagnosis = 3
+
+func newDoctorCommand(env Env) *cobra.Command {
+	var dir, output string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find what is wrong on the path, name the host, print the command that mends it",
+		Long: `Examine, on the director, the path of every virtual service: whether a host besides
+the director answers for the VIP; whether each real server is at the MAC address
+that the director sends to, accepts packets for the VIP and keeps the VIP out of
+its own ARP requests; and whether a neighbour has learnt a wrong MAC address for
+the VIP. Each finding says which host it is about, why direct routing fails with
+it, and the commands that mend it.
+
+It sends single ARP requests, neighbour solicitations, echo requests, and SYNs
+that it ends with a RST. It needs root, or CAP_NET_RAW.
+
+The exit status is 0 if all is well, 1 if the worst finding is a warning, 2 if it
+is an error, and 3 if that cannot be told.`,
+		Example: `  fairlead doctor
+  fairlead doctor -o json | jq -r '.findings[].mend[].command'
+  fairlead doctor announce 192.0.2.100`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			write, ok := map[string]func(io.Writer, []doctor.Finding) error{
+				"text": writeFindings, "json": writeFindingsJSON,
+			}[output]
+			if !ok {
+				return noDiagnosis(env, fmt.Errorf("output format %q: text or json", output))
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			client := clientOf(dir)
+			defer client.Close()
+			findings, err := doctor.Examine(ctx, client)
+			if err != nil {
+				return noDiagnosis(env, err)
+			}
+			if err := write(env.Stdout, findings); err != nil {
+				return noDiagnosis(env, err)
+			}
+			if worst := doctor.Worst(findings); worst > doctor.Healthy {
+				return exitError(worst)
+			}
+			return nil
+		},
+	}
+	runDirFlag(cmd, env, &dir)
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return noDiagnosis(env, fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
+	})
+	cmd.AddCommand(newAnnounceCommand())
+	return cmd
+}
+
+func newAnnounceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "announce VIP",
+		Short: "Tell the neighbours that the VIP is at this host",
+		Long: `Send gratuitous ARP, or for IPv6 unsolicited neighbour advertisements, on every
+segment where this host has the VIP: three times in some two seconds. Neighbours
+that have learnt another MAC address for the VIP learn the right one.`,
+		Example: `  fairlead doctor announce 192.0.2.100`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vip, err := netip.ParseAddr(args[0])
+			if err != nil || vip.Zone() != "" {
+				return fmt.Errorf("VIP %q: want an IPv4 or IPv6 address", args[0])
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return doctor.Announce(ctx, vip)
+		},
+	}
+}
+
+// noDiagnosis prints the error, and gives it the status that scripts know from a
+// finding.
+func noDiagnosis(env Env, err error) error {
+	fmt.Fprintf(env.Stderr, "fairlead: %v\n", err)
+	return exitError(statusNoDiagnosis)
+}
+
+func writeFindings(w io.Writer, findings []doctor.Finding) error {
+	if len(findings) == 0 {
+		_, err := fmt.Fprintln(w, "all is well")
+		return err
+	}
+	for i, f := range findings {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s  %s  %s\n  %s\n  %s\n", f.Level, f.Check, f.Service, f.What, f.Why)
+		for _, remedy := range f.Mend {
+			if _, err := fmt.Fprintf(w, "  on %s:\n    %s\n", remedy.Host, remedy.Command); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(struct {
+		Level    doctor.Level     `json:"level"`
+		Findings []doctor.Finding `json:"findings"`
+	}{doctor.Worst(findings), append([]doctor.Finding{}, findings...)})
+}

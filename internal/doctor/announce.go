@@ -1,0 +1,161 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/journey"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+const (
+	// freeTries is how many addresses are tried to find a free one.
+	freeTries = 8
+	// Announcements are repeated: some hosts take no second change of an entry
+	// within a second of the first.
+	announcements   = 3
+	announcementGap = 1100 * time.Millisecond
+)
+
+// examineAnnouncement makes the real server ask for a MAC address, and looks whom
+// it says is asking. Only a client that it does not know makes it ask.
+func (e *examination) examineAnnouncement(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server) error {
+	wrong := claim{r.NextHop.Destination, service.Address}
+	if !s.segment.asking[wrong] {
+		if err := e.makeAsk(ctx, service, r, s); err != nil {
+			return err
+		}
+	}
+	if !s.segment.asking[wrong] {
+		return nil
+	}
+	host := Host{Role: RealServer, Address: r.Address, MAC: r.NextHop.Destination.String()}
+	e.found(Finding{
+		Check: ARPAnnounce, Level: Error, Service: service.Address.String(), Host: host,
+		What: fmt.Sprintf("%s asks for MAC addresses in the name of %s", host, service.Address),
+		Why: "whoever hears the question, a client, the router or the switch, learns that the VIP is at this host, " +
+			"and sends the VIP's packets to it and no longer to the director",
+		Mend: []Remedy{{host, "fairlead realserver up --vip " + service.Address.String()}, e.announcement(s.segment, service.Address)},
+	})
+	// The question was for the doctor's sake: what it has taught is put right.
+	return s.segment.announce(ctx, service.Address)
+}
+
+// makeAsk begins a connection from an address that nobody has, which makes the real
+// server ask for its MAC address. It returns when that was heard, or not in time.
+func (e *examination) makeAsk(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server) error {
+	client, err := e.freeAddress(ctx, s.segment, r.Address)
+	if err != nil || !client.IsValid() {
+		return err
+	}
+	c := e.begin(service, r, s, client)
+	syn, err := c.syn()
+	if err != nil {
+		return err
+	}
+	_, err = s.segment.ask(ctx, syn, 1, synWithin, func(frame []byte) bool {
+		p := journey.Decode(frame)
+		return p.Kind == journey.ARPRequest && p.Target == client && p.SourceMAC == r.NextHop.Destination
+	})
+	return errors.Join(err, e.end(ctx, c, s))
+}
+
+// freeAddress returns an address of the real server's prefix that nobody answers
+// for, the zero Addr if it finds none. Nobody learns of the search (RFC 5227).
+func (e *examination) freeAddress(ctx context.Context, s *segment, near netip.Addr) (netip.Addr, error) {
+	prefix, ok := s.onLink(near)
+	const smallest = 4 // bits for hosts
+	if hostBits := near.BitLen() - prefix.Bits(); !ok || !near.Is4() || hostBits < smallest {
+		return netip.Addr{}, nil
+	}
+	known := s.neighbours()
+	for range freeTries {
+		candidate := randomHost(prefix)
+		taken := slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Addr() == candidate }) ||
+			slices.Contains(e.vips, candidate) || slices.ContainsFunc(e.servers, func(r server) bool { return r.address == candidate }) ||
+			slices.ContainsFunc(known, func(n neighbour) bool { return n.address == candidate })
+		if taken {
+			continue
+		}
+		macs, err := s.answers(ctx, netip.Addr{}, candidate)
+		if err != nil || len(macs) == 0 {
+			return candidate, err
+		}
+	}
+	return netip.Addr{}, nil
+}
+
+// randomHost returns an address of the IPv4 prefix that is neither its first nor
+// its last.
+func randomHost(prefix netip.Prefix) netip.Addr {
+	first := prefix.Masked().Addr().As4()
+	base := uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3])
+	size := uint32(1) << (32 - prefix.Bits())
+	address := base + 1 + rand.Uint32N(size-2)
+	return netip.AddrFrom4([4]byte{byte(address >> 24), byte(address >> 16), byte(address >> 8), byte(address)})
+}
+
+// announce tells the segment once that the VIP is at the director.
+func (s *segment) announce(ctx context.Context, vip netip.Addr) error {
+	frame, err := unsolicited(s.mac, vip)
+	if err != nil {
+		return err
+	}
+	return s.send(ctx, frame)
+}
+
+// Announce tells the neighbours, on every segment where this host has the VIP,
+// that it is at this host: gratuitous ARP, or unsolicited neighbour
+// advertisements, several within some seconds. It refuses an address that the
+// host has not. It works in the network namespace of the calling process.
+func Announce(ctx context.Context, vip netip.Addr) (err error) {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var segments []*segment
+	defer func() {
+		for _, s := range segments {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for i := range devices {
+		if len(devices[i].HardwareAddr) != len(lvs.MAC{}) || devices[i].Flags&net.FlagUp == 0 {
+			continue
+		}
+		s, err := openSegment(&devices[i])
+		if err != nil {
+			return err
+		}
+		segments = append(segments, s)
+	}
+	having := slices.DeleteFunc(slices.Clone(segments), func(s *segment) bool {
+		return !slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Addr() == vip })
+	})
+	if len(having) == 0 {
+		return fmt.Errorf("announce %s: no Ethernet interface of this host has this address: run this on the director", vip)
+	}
+	for i := range announcements {
+		if i > 0 {
+			timer := time.NewTimer(announcementGap)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return context.Cause(ctx)
+			case <-timer.C:
+			}
+		}
+		for _, s := range having {
+			if err := s.announce(ctx, vip); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

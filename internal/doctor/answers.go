@@ -1,0 +1,137 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/fairlead-lb/fairlead/internal/journey"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// How often an address is asked for, and how long each time: all who answer are
+// to be heard.
+const (
+	askTries  = 2
+	askWithin = 150 * time.Millisecond
+)
+
+// answers asks the segment who has the address, and returns the MAC addresses of
+// all who say so. The director's own kernel is not among them: it does not hear
+// the question.
+func (s *segment) answers(ctx context.Context, source, address netip.Addr) ([]lvs.MAC, error) {
+	frame, err := question(s.mac, source, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.forget(ctx); err != nil {
+		return nil, err
+	}
+	var macs []lvs.MAC
+	_, err = s.ask(ctx, frame, askTries, askWithin, func(frame []byte) bool {
+		p := journey.Decode(frame)
+		answer := p.Kind == journey.ARPReply || p.Kind == journey.NeighborAdvertisement
+		if answer && p.Claims(address) && p.SourceMAC != s.mac && !slices.Contains(macs, p.SourceMAC) {
+			macs = append(macs, p.SourceMAC)
+		}
+		return false
+	})
+	return macs, err
+}
+
+// findImpostors looks for hosts that say they have the VIP.
+func (e *examination) findImpostors(ctx context.Context, p patient) error {
+	for _, s := range e.ordered() {
+		source := s.own(p.vip, e.vips)
+		if !source.IsValid() {
+			continue // nobody to answer to
+		}
+		macs, err := s.answers(ctx, source, p.vip)
+		if err != nil {
+			return err
+		}
+		for _, mac := range macs {
+			e.foundImpostor(s, p.vip, e.identify(s, mac))
+		}
+	}
+	return nil
+}
+
+func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
+	kind := "ARP"
+	if vip.Is6() {
+		kind = "neighbour discovery"
+	}
+	f := Finding{
+		Check: ForeignVIP, Level: Error, Service: vip.String(), Host: host,
+		What: fmt.Sprintf("%s answers %s for %s on %s", host, kind, vip, s.device.Name),
+		Why: "whom it answers, a client or the router, sends the VIP's packets to it and no longer to the director: " +
+			"the two answer by turns, and connections break or bypass the director",
+	}
+	if host.Role == RealServer {
+		f.Check = ARPIgnore
+		f.Mend = append(f.Mend, Remedy{host, "fairlead realserver up --vip " + vip.String()})
+	} else {
+		f.Mend = append(f.Mend, Remedy{host, fmt.Sprintf("ip address show to %s; ip neighbour show proxy; sysctl net.ipv4.conf.all.proxy_arp", vip)})
+	}
+	f.Mend = append(f.Mend, e.announcement(s, vip))
+	e.found(f)
+}
+
+// announcement is what makes neighbours learn the director's MAC address again.
+func (e *examination) announcement(s *segment, vip netip.Addr) Remedy {
+	return Remedy{e.director(s, vip), "fairlead doctor announce " + vip.String()}
+}
+
+// identify returns whose MAC address it is: by next hops first, then by the
+// kernel's neighbour table.
+func (e *examination) identify(s *segment, mac lvs.MAC) Host {
+	host := Host{Role: Neighbour, MAC: mac.String()}
+	for _, r := range e.servers {
+		if r.segment == s && r.mac == mac {
+			host.Role, host.Address = RealServer, r.address
+			return host
+		}
+	}
+	for _, n := range s.neighbours() {
+		if n.mac != mac || slices.Contains(e.vips, n.address) {
+			continue
+		}
+		if !host.Address.IsValid() || n.address.Less(host.Address) && n.address.Is4() == host.Address.Is4() {
+			host.Address = n.address
+		}
+	}
+	return host
+}
+
+// A neighbour is one that the director's kernel knows.
+type neighbour struct {
+	address netip.Addr
+	mac     lvs.MAC
+}
+
+// neighbours returns whom the kernel knows on the segment, by address; nobody if it
+// does not tell.
+func (s *segment) neighbours() []neighbour {
+	var known []neighbour
+	entries, err := netlink.NeighList(s.device.Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil
+	}
+	for _, entry := range entries {
+		address, ok := netip.AddrFromSlice(entry.IP)
+		address = address.Unmap()
+		const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT
+		n := neighbour{address: address}
+		if !ok || entry.State&usable == 0 || copy(n.mac[:], entry.HardwareAddr) != len(n.mac) || address.IsMulticast() {
+			continue
+		}
+		known = append(known, n)
+	}
+	slices.SortFunc(known, func(a, b neighbour) int { return a.address.Compare(b.address) })
+	return known
+}
