@@ -293,7 +293,7 @@ struct clock_reading {
 };
 
 struct settings {
-	__u64 hash_keys[5];	/* random; Go, once */
+	__u64 hash_keys[5];	/* random, odd; Go, once */
 	__u32 group_mask;	/* groups of the connection table - 1; Go, once */
 	__u32 group_shift;	/* 64 - binary logarithm of the groups; Go, once */
 	__u32 services;		/* how many; 0 passes everything; Go */

@@ -56,13 +56,19 @@ static __always_inline bool is_over(__u32 expires, __u32 now)
 	return (__s32)(expires - now) <= 0;
 }
 
-/* Random 64-bit keys that no sender knows, multiplied and added: every bit of a
- * flow reaches the uppermost ones, which pick the group. */
+/*
+ * Random 64-bit keys that no sender knows, multiplied and added. Flows of
+ * neighbouring addresses and ports lie on a lattice then; folding and one more
+ * multiplication break it up, and carry every bit to the uppermost ones, which
+ * pick the group.
+ */
 static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
 {
-	return (flow->caddr.high + set->hash_keys[0]) * (flow->caddr.low + set->hash_keys[1]) +
-	       (flow->vaddr.high + set->hash_keys[2]) * (flow->vaddr.low + set->hash_keys[3]) +
-	       flow->word * set->hash_keys[4];
+	__u64 h = (flow->caddr.high + set->hash_keys[0]) * (flow->caddr.low + set->hash_keys[1]) +
+		  (flow->vaddr.high + set->hash_keys[2]) * (flow->vaddr.low + set->hash_keys[3]) +
+		  flow->word * set->hash_keys[4];
+
+	return (h ^ h >> 32) * MIX;
 }
 
 /* The first bits pick the group, the next three the slot. */

@@ -176,7 +176,7 @@ func (p *Plane) initialize(groups uint32) error {
 		if _, err := rand.Read(b[:]); err != nil {
 			return fmt.Errorf("draw the hash keys: %w", err)
 		}
-		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:])
+		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:]) | 1
 	}
 	hz, err := p.measureHZ()
 	if err != nil {
