@@ -40,6 +40,10 @@ ipvsadm's commands; sends requests through it; tells the journey of the first
 connection frame by frame; checks what LVS-DR promises; and takes all of it down.
 The exit status is 0 only if every check is ok.
 
+With --break it makes a mistake that people make with LVS-DR, and shows what
+becomes of real traffic, what the doctor finds, and that its commands mend it.
+The exit status is 0 only if all of that is so.
+
 "lab up" keeps a network to play with. Its VIP is 192.0.2.100 and 2001:db8::100,
 the director is 192.0.2.10, the real servers are 192.0.2.11 and up. Real servers
 answer HTTP on port 80, and UDP on port 7, with their names.
@@ -47,7 +51,8 @@ answer HTTP on port 80, and UDP on port 7, with their names.
 Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable + ` says.`,
 		Example: `  fairlead lab
   fairlead lab --family 6 --scheduler wrr --weights 3,2,1 --pcap lab.pcapng
-  fairlead lab -o json | jq .checks`,
+  fairlead lab -o json | jq .checks
+  fairlead lab --break arp-announce`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			return run.complete(cmd.Flags().Changed("servers"))
@@ -63,6 +68,7 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
 	flags.IntVar((*int)(&run.options.Family), "family", 4, "IP version of the service, 4 or 6")
 	flags.IntVar(&c.config.Servers, "servers", 2, "number of real servers")
 	flags.StringVar(&run.pcap, "pcap", "", "write the frames of all hosts to this file (pcapng, one interface a host)")
+	flags.StringVar(&run.fault, "break", "", "show this `fault`, the doctor's finding and the mended network: "+faultNames())
 	c.addOutputFlag(cmd)
 	cmd.AddCommand(c.upCommand(), c.execCommand(), c.statusCommand(), c.downCommand(), c.killCommand(), c.startCommand(), c.serveCommand())
 	return cmd
@@ -273,11 +279,15 @@ type labRun struct {
 	*labCommand
 	options lab.Options
 	pcap    string
+	fault   string // "" for a network without one
 }
 
 // complete checks the options and fills in what was not given.
 func (r *labRun) complete(serversGiven bool) error {
 	if err := r.checkOutput(); err != nil {
+		return err
+	}
+	if err := r.checkFault(); err != nil {
 		return err
 	}
 	o := &r.options
@@ -315,6 +325,9 @@ func (r *labRun) demonstrate(ctx context.Context) (err error) {
 		r.progress("taking the network down")
 		err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 	}()
+	if r.fault != "" {
+		return r.breakNetwork(ctx, l)
+	}
 	d, err := l.Demonstrate(ctx, r.options, r.progress)
 	if err != nil {
 		return err
