@@ -16,11 +16,14 @@ func (p *Plane) rawCounters(slot uint32) (lvs.Counters, error) {
 	if err := p.maps.ServerCounters.Lookup(slot, &perCPU); err != nil {
 		return lvs.Counters{}, fmt.Errorf("read the counters of slot %d: %w", slot, err)
 	}
-	var sum lvs.Counters
+	return sumCounters(perCPU), nil
+}
+
+func sumCounters(perCPU []directorCounters) (sum lvs.Counters) {
 	for _, c := range perCPU {
 		sum = sum.Add(fromCounters(c))
 	}
-	return sum, nil
+	return sum
 }
 
 func (p *Plane) serverCarry(slot uint32) (lvs.Counters, error) {

@@ -45,6 +45,8 @@ type Plane struct {
 	// problems says why a next hop is missing: the maps hold no words.
 	problems map[uint32]string
 	links    map[string]*attachment
+	// rehearsal is nil until Explain needs it.
+	rehearsal *rehearsal
 }
 
 // views are the maps in memory.
@@ -107,6 +109,9 @@ func (p *Plane) Close() error {
 	var errs []error
 	for _, a := range p.links {
 		errs = append(errs, a.link.Close())
+	}
+	if p.rehearsal != nil {
+		errs = append(errs, p.rehearsal.close())
 	}
 	return errors.Join(append(errs, p.view.unmap(), p.progs.Close(), p.maps.Close())...)
 }

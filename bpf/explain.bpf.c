@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * explain.bpf.c: what a packet can meet, told before it is run on a copy. Reads
+ * the director's maps and writes none of them.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+#include "maps.h"
+#include "packet.h"
+#include "conn.h"
+#include "service.h"
+#include "xdp.h"
+
+/* What the packet can meet. */
+struct sight {
+	struct address caddr;
+	struct address vaddr;
+	__be16 cport;
+	__be16 vport;
+	__u8 protocol;
+	__u8 padding[3];
+	enum verdict verdict;		/* of the parser: CONTINUE, or where the packet leaves */
+	__u32 has_service;
+	struct service_key service;
+	__u32 groups[PROBE_GROUPS];	/* of the connection table: the flow's way */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sight);
+} sights SEC(".maps");
+
+static __always_inline void tell_way(struct sight *sight, const struct way *way,
+				     const struct settings *set)
+{
+	for (__u32 i = 0; i < PROBE_GROUPS; i++)
+		sight->groups[i] = (way->group + stride(way) * i) & set->group_mask;
+}
+
+SEC("xdp")
+int look_ahead(struct xdp_md *ctx)
+{
+	struct interface *in = find_interface(ctx->ingress_ifindex);
+	struct settings *set = get_settings();
+	struct service *svc;
+	struct sight *sight;
+	struct packet pkt;
+	struct way way;
+	__u32 zero = 0;
+
+	sight = bpf_map_lookup_elem(&sights, &zero);
+	if (!in || !set || !sight)
+		return XDP_ABORTED;
+	init_packet(&pkt, in->ifindex);
+	sight->has_service = 0;
+	sight->verdict = parse_packet(&pkt, (void *)(long)ctx->data,
+				      (void *)(long)ctx->data_end, in);
+	if (sight->verdict != CONTINUE)
+		return XDP_PASS;
+	sight->caddr = pkt.flow.caddr;
+	sight->vaddr = pkt.flow.vaddr;
+	sight->cport = flow_cport(&pkt.flow);
+	sight->vport = flow_vport(&pkt.flow);
+	sight->protocol = flow_protocol(&pkt.flow);
+	way = find_way(hash_flow(&pkt.flow, set), set);
+	tell_way(sight, &way, set);
+	svc = find_service(&pkt, set);
+	if (svc) {
+		sight->has_service = 1;
+		sight->service = svc->key;
+	}
+	return XDP_PASS;
+}
+
+/* Puts the enum, which no type above has, into the BTF that Go's is made from. */
+const enum connection_flag *connection_flags __attribute__((unused));
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

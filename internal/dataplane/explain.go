@@ -1,0 +1,228 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// xdpActions are the names of what a driver is told (linux/bpf.h).
+var xdpActions = [...]string{"XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT"}
+
+// Explain tells what would become of a frame that came in on an interface now,
+// and why. It runs the director's own program on copies: no counter, connection
+// or scheduler changes. Changes that packets make meanwhile may or may not be
+// seen. It wraps lvs.ErrInvalid for an interface that the program is not attached
+// to.
+func (p *Plane) Explain(frame []byte, ifindex int) (lvs.Explanation, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, err := p.explain(frame, ifindex)
+	if err != nil {
+		return lvs.Explanation{}, fmt.Errorf("explain a packet: %w", err)
+	}
+	return e, nil
+}
+
+func (p *Plane) explain(frame []byte, ifindex int) (e lvs.Explanation, err error) {
+	if p.view.interfaces.elements[interfaceSlot(ifindex)].Ifindex != uint32(ifindex) {
+		return e, fmt.Errorf("interface with index %d: %w: the data plane is not attached to it", ifindex, lvs.ErrInvalid)
+	}
+	if p.rehearsal == nil {
+		if p.rehearsal, err = newRehearsal(p); err != nil {
+			return e, err
+		}
+	}
+	r := p.rehearsal
+	defer func() { err = errors.Join(err, r.clear()) }()
+	sight, err := r.lookAhead(frame, ifindex)
+	if err != nil {
+		return e, err
+	}
+	s, err := r.copyIn(p, &sight, ifindex)
+	if err != nil {
+		return e, err
+	}
+	now, err := p.now()
+	if err != nil {
+		return e, err
+	}
+	o, err := r.run(frame, ifindex, s)
+	if err != nil {
+		return e, err
+	}
+	return p.tell(frame, ifindex, now, &sight, s, &o), nil
+}
+
+// tell puts what was seen into words.
+func (p *Plane) tell(frame []byte, ifindex int, now uint32, sight *explainSight, s *stage, o *outcome) lvs.Explanation {
+	text := verdictTexts[o.verdict]
+	e := lvs.Explanation{
+		Verdict: text.Name, VerdictKind: text.Kind, VerdictMeaning: text.Meaning,
+		Action: xdpActions[o.action],
+		In:     readFrame(frame),
+	}
+	e.In.InterfaceIndex = ifindex
+	if sight.Verdict != uint32(directorVerdictCONTINUE) {
+		return e
+	}
+	if s.service != nil {
+		found := s.service.Service
+		e.Service = &found
+	}
+	before := findEntry(s.groups, sight, now)
+	if before != nil {
+		c := p.connection(before, now)
+		e.Before = &c
+	}
+	if after := findEntry(o.groups, sight, now); after != nil {
+		c := p.connection(after, now)
+		e.After = &c
+	}
+	p.tellChoice(&e, s, o, before)
+	p.tellOut(&e, s, o, ifindex)
+	return e
+}
+
+// findEntry returns the entry of a packet's flow.
+func findEntry(groups map[uint32]directorConnectionGroup, sight *explainSight, now uint32) *directorConnection {
+	for _, group := range groups {
+		for i := range group.Slots {
+			entry, ok := readEntry(&group.Slots[i], now)
+			if ok && entry.Caddr == directorAddress(sight.Caddr) && entry.Vaddr == directorAddress(sight.Vaddr) &&
+				entry.Cport == sight.Cport && entry.Vport == sight.Vport && entry.Protocol == sight.Protocol {
+				return &entry
+			}
+		}
+	}
+	return nil
+}
+
+// tellChoice tells which real server it is and why, and for a packet that no
+// connection takes, whom the scheduler looks at.
+func (p *Plane) tellChoice(e *lvs.Explanation, s *stage, o *outcome, before *directorConnection) {
+	switch {
+	case o.scheduled:
+		e.Candidates = p.candidates(s, before)
+		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Server: p.serverKey(o.server)}
+		chosen := mark(e.Candidates, e.Choice.Server)
+		e.Choice.Why = whyScheduled(s, o, e.Candidates, chosen)
+	case o.server != noServer && e.After == nil:
+		e.Candidates = p.candidates(s, before)
+		e.Choice = lvs.Choice{By: lvs.ChosenByHash, Server: p.serverKey(o.server)}
+		mark(e.Candidates, e.Choice.Server)
+		e.Choice.Why = "the connection table has no room for it: the packets of a client's port go to the same server, by hash"
+	case o.server != noServer:
+		p.tellKnown(e, o.server, "it is of a connection, which stays with its real server")
+	case o.verdict == directorVerdictDROP_SERVER_REMOVED && before != nil:
+		p.tellKnown(e, before.Server, "it is of a connection whose real server was removed and may return")
+	case o.verdict == directorVerdictANSWER_NO_SERVER && s.service != nil:
+		e.Candidates = p.candidates(s, before)
+		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Why: whyNobody(e.Candidates)}
+	}
+}
+
+// tellKnown tells of a packet that goes where its connection goes. The service
+// is the connection's: another may have its address by now.
+func (p *Plane) tellKnown(e *lvs.Explanation, slot uint32, why string) {
+	e.Choice = lvs.Choice{By: lvs.ChosenByConnection, Server: p.serverKey(slot), Why: why}
+	key := fromServiceKey(p.view.servers.elements[slot].Service)
+	if svc := p.services[key]; svc != nil {
+		found := svc.Service
+		e.Service = &found
+	} else {
+		e.Service = &lvs.Service{ServiceKey: key}
+	}
+}
+
+// tellOut tells of the frame that is sent, if one is.
+func (p *Plane) tellOut(e *lvs.Explanation, s *stage, o *outcome, ifindex int) {
+	const tx, redirect = 3, 4
+	if o.action != tx && o.action != redirect {
+		return
+	}
+	out := readFrame(o.frame)
+	out.InterfaceIndex = ifindex
+	if o.verdict == directorVerdictFORWARD || o.verdict == directorVerdictFORWARD_NO_ENTRY {
+		rs := s.servers[o.server]
+		out.InterfaceIndex = int(rs.Hops[rs.Hop&1].Ifindex)
+	}
+	e.Out = &out
+}
+
+// candidates are the service's servers as the scheduler finds them: an entry that
+// the packet ends has been given back by then.
+func (p *Plane) candidates(s *stage, ended *directorConnection) []lvs.Candidate {
+	candidates := make([]lvs.Candidate, 0, len(s.service.servers))
+	for _, slot := range s.service.servers {
+		rs := s.servers[slot]
+		if ended != nil && ended.Server == slot {
+			uncount(&rs, ended)
+		}
+		c := lvs.Candidate{
+			RealServerKey: p.serverKey(slot),
+			Weight:        rs.Weight,
+			Active:        atomic.LoadUint32(&rs.Active),
+			Inactive:      atomic.LoadUint32(&rs.Inactive),
+			Overloaded:    rs.Overloaded != 0,
+		}
+		c.Load, c.Divisor = load(s.service.Scheduler, c)
+		candidates = append(candidates, c)
+	}
+	return candidates
+}
+
+// uncount takes an entry out of a server's counts, as conn.h does.
+func uncount(rs *directorRealServer, entry *directorConnection) {
+	if entry.Flags&uint8(explainConnectionFlagCONNECTION_INACTIVE) != 0 {
+		rs.Inactive--
+	} else {
+		rs.Active--
+	}
+	total, upper := uint64(rs.Active)+uint64(rs.Inactive), uint64(rs.Upper)
+	switch {
+	case upper != 0 && total >= upper:
+		rs.Overloaded = 1
+	case upper == 0, rs.Lower != 0 && total < uint64(rs.Lower), rs.Lower == 0 && total*4 < upper*3:
+		rs.Overloaded = 0
+	}
+}
+
+// mark marks the chosen one, and returns its position.
+func mark(candidates []lvs.Candidate, chosen lvs.RealServerKey) int {
+	for i := range candidates {
+		if candidates[i].RealServerKey == chosen {
+			candidates[i].Chosen = true
+			return i
+		}
+	}
+	return -1
+}
+
+// readFrame reads the headers of a frame as far as it has them.
+func readFrame(frame []byte) lvs.Frame {
+	f := lvs.Frame{Length: len(frame)}
+	if len(frame) < ethernetHeader {
+		return f
+	}
+	f.Destination, f.Source = lvs.MAC(frame[:6]), lvs.MAC(frame[6:12])
+	ethertype, packet := be16(frame[12:]), frame[ethernetHeader:]
+	for (ethertype == 0x8100 || ethertype == 0x88a8) && len(packet) >= 4 {
+		f.VLAN = be16(packet) & 0xfff
+		ethertype, packet = be16(packet[2:]), packet[4:]
+	}
+	switch {
+	case ethertype == 0x0800 && len(packet) >= 20:
+		f.TTL = packet[8]
+		f.SourceIP, f.DestinationIP = netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20]))
+	case ethertype == 0x86dd && len(packet) >= 40:
+		f.TTL = packet[7]
+		f.SourceIP, f.DestinationIP = netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40]))
+	}
+	return f
+}
+
+func be16(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }

@@ -1,0 +1,307 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A rehearsal runs the director's program on copies of what a packet can meet.
+//
+// The program is the same, instruction for instruction; its maps are not: each
+// large array is a hash map from the same indexes to the same values, which
+// holds the few that matter. So no size, mask or index differs from the real
+// ones, and a copy of a table of 16 GiB takes 8 KiB. What is missing reads as a
+// look-up that missed; only the bookkeeping of other flows' ways ever does that.
+type rehearsal struct {
+	objects rehearsalObjects
+	ahead   struct {
+		Program *ebpf.Program `ebpf:"look_ahead"`
+		Sights  *ebpf.Map     `ebpf:"sights"`
+	}
+	// held is what the copies hold, to be taken out again.
+	held []heldKey
+}
+
+type rehearsalObjects struct {
+	Director       *ebpf.Program `ebpf:"director"`
+	Connections    *ebpf.Map     `ebpf:"connections"`
+	Editions       *ebpf.Map     `ebpf:"editions"`
+	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
+	Lists          *ebpf.Map     `ebpf:"lists"`
+	RealServers    *ebpf.Map     `ebpf:"real_servers"`
+	ServerCounters *ebpf.Map     `ebpf:"server_counters"`
+	ServiceTable   *ebpf.Map     `ebpf:"service_table"`
+	Services       *ebpf.Map     `ebpf:"services"`
+	Settings       *ebpf.Map     `ebpf:"settings"`
+	Verdicts       *ebpf.Map     `ebpf:"verdicts"`
+}
+
+type heldKey struct {
+	m   *ebpf.Map
+	key any
+}
+
+// How many elements of each array one packet can meet: the groups of its way, one
+// service, and that service's list beside the servers of the way's connections.
+const (
+	rehearsedServers = uint32(directorLimitMAX_LIST) + uint32(directorLimitPROBE_SLOTS)
+	rehearsedGroups  = uint32(directorLimitPROBE_GROUPS)
+)
+
+func newRehearsal(p *Plane) (*rehearsal, error) {
+	r := &rehearsal{}
+	err := r.loadDirector()
+	if err == nil {
+		err = r.loadLookAhead(p)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("load a copy of the data plane: %w", err), r.close())
+	}
+	return r, nil
+}
+
+func (r *rehearsal) loadDirector() error {
+	spec, err := loadDirector()
+	if err != nil {
+		return err
+	}
+	for name, entries := range map[string]uint32{
+		directorMapConnections:    rehearsedGroups,
+		directorMapEditions:       1,
+		directorMapInterfaces:     1,
+		directorMapLists:          uint32(directorLimitMAX_LIST),
+		directorMapRealServers:    rehearsedServers,
+		directorMapServerCounters: rehearsedServers,
+		directorMapServiceTable:   1,
+		directorMapServices:       1,
+	} {
+		m := spec.Maps[name]
+		m.MaxEntries, m.Flags = entries, 0
+		if m.Type == ebpf.PerCPUArray {
+			m.Type = ebpf.PerCPUHash
+		} else {
+			m.Type = ebpf.Hash
+		}
+	}
+	return spec.LoadAndAssign(&r.objects, nil)
+}
+
+// loadLookAhead loads the program that reads the plane's own maps.
+func (r *rehearsal) loadLookAhead(p *Plane) error {
+	spec, err := loadExplain()
+	if err != nil {
+		return err
+	}
+	shared := p.pinnedMaps()
+	for name := range shared {
+		switch name {
+		case directorMapInterfaces, directorMapServiceTable, directorMapServices, directorMapSettings:
+		default:
+			delete(shared, name)
+		}
+	}
+	return spec.LoadAndAssign(&r.ahead, &ebpf.CollectionOptions{MapReplacements: shared})
+}
+
+func (r *rehearsal) close() error {
+	o := &r.objects
+	maps := []*ebpf.Map{o.Connections, o.Editions, o.Interfaces, o.Lists, o.RealServers, o.ServerCounters,
+		o.ServiceTable, o.Services, o.Settings, o.Verdicts, r.ahead.Sights}
+	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
+	for _, m := range maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// lookAhead tells what a frame can meet. It changes nothing.
+func (r *rehearsal) lookAhead(frame []byte, ifindex int) (explainSight, error) {
+	if _, _, err := runProgram(r.ahead.Program, frame, ifindex); err != nil {
+		return explainSight{}, fmt.Errorf("look ahead: %w", err)
+	}
+	var sight explainSight
+	err := r.ahead.Sights.Lookup(uint32(0), &sight)
+	return sight, err
+}
+
+func (r *rehearsal) put(m *ebpf.Map, key, value any) error {
+	if err := m.Put(key, value); err != nil {
+		return fmt.Errorf("copy into %s: %w", m, err)
+	}
+	r.held = append(r.held, heldKey{m, key})
+	return nil
+}
+
+// clear empties the copies.
+func (r *rehearsal) clear() error {
+	var errs []error
+	for _, h := range r.held {
+		errs = append(errs, h.m.Delete(h.key))
+	}
+	r.held = nil
+	zeros := make([]uint64, ebpf.MustPossibleCPU())
+	for v := range uint32(directorVerdictVERDICTS) {
+		errs = append(errs, r.objects.Verdicts.Put(v, zeros))
+	}
+	return errors.Join(errs...)
+}
+
+// A stage is what was copied for one packet, as it was before.
+type stage struct {
+	groups  map[uint32]directorConnectionGroup // of the packet's way
+	servers map[uint32]directorRealServer
+	service *service // nil: none
+	edition directorEdition
+}
+
+// copyIn copies what a packet on that interface can meet.
+func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, error) {
+	slot := uint32(interfaceSlot(ifindex))
+	err := r.objects.Settings.Put(uint32(0), *p.settings())
+	if err == nil {
+		err = r.put(r.objects.Interfaces, slot, p.view.interfaces.elements[slot])
+	}
+	s := &stage{groups: map[uint32]directorConnectionGroup{}, servers: map[uint32]directorRealServer{}}
+	if err != nil || sight.Verdict != uint32(directorVerdictCONTINUE) {
+		return s, err
+	}
+	if err := r.copyGroups(p, sight, s); err != nil {
+		return nil, err
+	}
+	if sight.HasService != 0 {
+		if err := r.copyService(p, sight, s); err != nil {
+			return nil, err
+		}
+	}
+	return s, r.copyServers(p, s)
+}
+
+func (r *rehearsal) copyGroups(p *Plane, sight *explainSight, s *stage) error {
+	for _, index := range sight.Groups {
+		if _, ok := s.groups[index]; ok {
+			continue
+		}
+		group := p.view.connections.elements[index]
+		s.groups[index] = group
+		if err := r.put(r.objects.Connections, index, group); err != nil {
+			return err
+		}
+		for _, entry := range group.Slots {
+			if entry.Control&directorControlCONTROL_STATUS == directorControlCONTROL_LIVE {
+				s.servers[entry.Server] = p.view.servers.elements[entry.Server]
+			}
+		}
+	}
+	return nil
+}
+
+func (r *rehearsal) copyService(p *Plane, sight *explainSight, s *stage) error {
+	key := lvs.ServiceKey{
+		Address:  fromAddress(directorAddress(sight.Service.Vaddr)),
+		Port:     fromPort(sight.Service.Vport),
+		Protocol: lvs.Protocol(sight.Service.Protocol),
+	}
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	s.service, s.edition = svc, p.view.editions.elements[svc.edition]
+	err = r.put(r.objects.Services, toServiceKey(key), svc.index)
+	if err == nil {
+		err = r.put(r.objects.ServiceTable, svc.index, p.view.services.elements[svc.index])
+	}
+	if err == nil {
+		err = r.put(r.objects.Editions, svc.edition, s.edition)
+	}
+	for i, slot := range svc.servers {
+		if err == nil {
+			err = r.put(r.objects.Lists, s.edition.List+uint32(i), directorListSlot{Server: slot})
+		}
+		s.servers[slot] = p.view.servers.elements[slot]
+	}
+	return err
+}
+
+func (r *rehearsal) copyServers(p *Plane, s *stage) error {
+	none := make([]directorCounters, ebpf.MustPossibleCPU())
+	for slot, rs := range s.servers {
+		err := r.put(r.objects.RealServers, slot, rs)
+		if err == nil {
+			err = r.put(r.objects.ServerCounters, slot, none)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An outcome is what a rehearsed packet did.
+type outcome struct {
+	action  uint32
+	frame   []byte
+	verdict directorVerdict
+	// server is the slot that counted the packet; noServer: none did.
+	server uint32
+	// scheduled: server was chosen for a new connection.
+	scheduled bool
+	groups    map[uint32]directorConnectionGroup
+	cursor    uint64 // of the service's edition
+}
+
+const noServer = ^uint32(0)
+
+// run runs the frame on the copies.
+func (r *rehearsal) run(frame []byte, ifindex int, s *stage) (o outcome, err error) {
+	if o.action, o.frame, err = runProgram(r.objects.Director, frame, ifindex); err != nil {
+		return o, fmt.Errorf("run the program on a copy: %w", err)
+	}
+	if o.verdict, err = r.verdict(); err != nil {
+		return o, err
+	}
+	o.server = noServer
+	for slot := range s.servers {
+		var perCPU []directorCounters
+		if err := r.objects.ServerCounters.Lookup(slot, &perCPU); err != nil {
+			return o, err
+		}
+		if counted := sumCounters(perCPU); counted.InPackets != 0 || counted.Connections != 0 {
+			o.server, o.scheduled = slot, counted.Connections != 0
+		}
+	}
+	o.groups = map[uint32]directorConnectionGroup{}
+	for index := range s.groups {
+		var group directorConnectionGroup
+		if err := r.objects.Connections.Lookup(index, &group); err != nil {
+			return o, err
+		}
+		o.groups[index] = group
+	}
+	if s.service != nil {
+		var edition directorEdition
+		if err := r.objects.Editions.Lookup(s.service.edition, &edition); err != nil {
+			return o, err
+		}
+		o.cursor = edition.Cursor
+	}
+	return o, nil
+}
+
+// verdict is the only one that was counted.
+func (r *rehearsal) verdict() (directorVerdict, error) {
+	for v := range uint32(directorVerdictVERDICTS) {
+		var perCPU []uint64
+		if err := r.objects.Verdicts.Lookup(v, &perCPU); err != nil {
+			return 0, err
+		}
+		if slices.Max(perCPU) != 0 {
+			return directorVerdict(v), nil
+		}
+	}
+	return directorVerdictCONTINUE, nil
+}
