@@ -2,15 +2,36 @@ package dataplane
 
 import (
 	"testing"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
+// The benchmark runs, and tells something that can be: its figures are not
+// checked, the machine may be busy. Cases that differ from those that are run
+// only in size or scheduler are left to "make bench".
 func TestBenchCases(t *testing.T) {
 	needRoot(t)
+	seen := map[string]bool{}
 	for _, c := range BenchCases() {
+		if seen[c.Name] {
+			t.Errorf("case %s is there twice", c.Name)
+		}
+		seen[c.Name] = true
+		if c.Flows > 1 && c.Scheduler != lvs.RoundRobin {
+			continue
+		}
 		r, err := Bench(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%-28s %7.1f %7.1f %7.1f", r.Case, r.NS, r.Bare, r.Above)
+		if r.Case != c.Name || r.NS <= 0 || r.Bare <= 0 {
+			t.Errorf("case %s: %+v", c.Name, r)
+		}
+	}
+	for _, scheduler := range implementedSchedulers() {
+		if name := "new/ipv4/" + string(scheduler); !seen[name] {
+			t.Errorf("case %s is missing", name)
+		}
 	}
 }

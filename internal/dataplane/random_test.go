@@ -31,7 +31,6 @@ type randomRun struct {
 	dir    string
 	plane  *Plane
 	model  *model
-	offset uint32 // of the data plane's clock, in ticks at tick 0
 	step   int
 	what   string
 }
