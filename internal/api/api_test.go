@@ -87,6 +87,10 @@ func (r *recorder) Connections(_ context.Context, visit func(lvs.Connection) err
 	return r.refusal
 }
 
+func (r *recorder) Explain(_ context.Context, q lvs.Question) (lvs.Explanation, error) {
+	return lvs.Explanation{Verdict: "forward"}, r.did("explain %v", q)
+}
+
 // numbered returns a connection that tells its number by its client.
 func numbered(i int) lvs.Connection {
 	return lvs.Connection{

@@ -40,6 +40,10 @@ type Director interface {
 	// Connections calls visit with every entry of the connection table, in the
 	// order of the table, until visit returns an error, which it then returns.
 	Connections(ctx context.Context, visit func(lvs.Connection) error) error
+
+	// Explain tells what would become of a packet that came in now, and why. It
+	// changes nothing.
+	Explain(ctx context.Context, question lvs.Question) (lvs.Explanation, error)
 }
 
 // A Status is what a director tells of itself.

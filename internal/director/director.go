@@ -35,6 +35,7 @@ type plane interface {
 	Connections() iter.Seq[lvs.Connection]
 	TableSize() int
 	Verdicts() ([]dataplane.VerdictCount, error)
+	Explain(frame []byte, ifindex int) (lvs.Explanation, error)
 }
 
 var _ plane = (*dataplane.Plane)(nil)

@@ -128,6 +128,10 @@ func (p *memoryPlane) Verdicts() ([]dataplane.VerdictCount, error) {
 	return []dataplane.VerdictCount{{Name: "forward", Kind: "normal", Meaning: "to a real server", Packets: 7}}, nil
 }
 
+func (p *memoryPlane) Explain(frame []byte, ifindex int) (lvs.Explanation, error) {
+	return lvs.Explanation{In: lvs.Frame{InterfaceIndex: ifindex, Length: len(frame)}}, p.fail
+}
+
 var errPlane = errors.New("map is broken")
 
 // A fakeWatcher notes what is watched, and answers at once if it knows.

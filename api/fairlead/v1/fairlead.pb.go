@@ -2390,6 +2390,487 @@ func (x *Connection) GetBytes() uint64 {
 	return 0
 }
 
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// TCP or UDP.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	Client   string   `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Virtual  string   `protobuf:"bytes,3,opt,name=virtual,proto3" json:"virtual,omitempty"`
+	// Letters of F S R P A U E C; "" is S, none is said by no_tcp_flags.
+	TcpFlags   string `protobuf:"bytes,4,opt,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
+	NoTcpFlags bool   `protobuf:"varint,5,opt,name=no_tcp_flags,json=noTcpFlags,proto3" json:"no_tcp_flags,omitempty"`
+	// Where the packet comes in; "": the director's first.
+	Interface     string `protobuf:"bytes,6,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ExplainRequest) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *ExplainRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetVirtual() string {
+	if x != nil {
+		return x.Virtual
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetTcpFlags() string {
+	if x != nil {
+		return x.TcpFlags
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetNoTcpFlags() bool {
+	if x != nil {
+		return x.NoTcpFlags
+	}
+	return false
+}
+
+func (x *ExplainRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the packet would leave the data plane; packets is 0.
+	Verdict *Verdict `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What the driver would be told: "XDP_TX".
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	In     *Frame `protobuf:"bytes,3,opt,name=in,proto3" json:"in,omitempty"`
+	// The frame that would be sent, to the real server or back with an answer; not
+	// set if none would be.
+	Out *Frame `protobuf:"bytes,4,opt,name=out,proto3" json:"out,omitempty"`
+	// Not set: there is none for the packet. Its scheduler is "" if it was deleted
+	// and its connections are left.
+	Service *Service `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`
+	// Its real servers as the scheduler would see them, in the order in which it
+	// walks them; empty if it would not be asked.
+	Candidates []*Candidate `protobuf:"bytes,6,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Choice     *Choice      `protobuf:"bytes,7,opt,name=choice,proto3" json:"choice,omitempty"`
+	// The packet's connection; not set: there is none.
+	Before        *Connection `protobuf:"bytes,8,opt,name=before,proto3" json:"before,omitempty"`
+	After         *Connection `protobuf:"bytes,9,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ExplainResponse) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetIn() *Frame {
+	if x != nil {
+		return x.In
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetOut() *Frame {
+	if x != nil {
+		return x.Out
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetChoice() *Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetBefore() *Connection {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetAfter() *Connection {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// The headers of an Ethernet frame.
+type Frame struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Interface      string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	InterfaceIndex uint32                 `protobuf:"varint,2,opt,name=interface_index,json=interfaceIndex,proto3" json:"interface_index,omitempty"`
+	SourceMac      string                 `protobuf:"bytes,3,opt,name=source_mac,json=sourceMac,proto3" json:"source_mac,omitempty"`
+	DestinationMac string                 `protobuf:"bytes,4,opt,name=destination_mac,json=destinationMac,proto3" json:"destination_mac,omitempty"`
+	// 0: untagged.
+	Vlan          uint32 `protobuf:"varint,5,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	SourceIp      string `protobuf:"bytes,6,opt,name=source_ip,json=sourceIp,proto3" json:"source_ip,omitempty"`
+	DestinationIp string `protobuf:"bytes,7,opt,name=destination_ip,json=destinationIp,proto3" json:"destination_ip,omitempty"`
+	// Or hop limit.
+	Ttl           uint32 `protobuf:"varint,8,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Bytes         uint32 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frame) Reset() {
+	*x = Frame{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frame) ProtoMessage() {}
+
+func (x *Frame) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frame.ProtoReflect.Descriptor instead.
+func (*Frame) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Frame) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Frame) GetInterfaceIndex() uint32 {
+	if x != nil {
+		return x.InterfaceIndex
+	}
+	return 0
+}
+
+func (x *Frame) GetSourceMac() string {
+	if x != nil {
+		return x.SourceMac
+	}
+	return ""
+}
+
+func (x *Frame) GetDestinationMac() string {
+	if x != nil {
+		return x.DestinationMac
+	}
+	return ""
+}
+
+func (x *Frame) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *Frame) GetSourceIp() string {
+	if x != nil {
+		return x.SourceIp
+	}
+	return ""
+}
+
+func (x *Frame) GetDestinationIp() string {
+	if x != nil {
+		return x.DestinationIp
+	}
+	return ""
+}
+
+func (x *Frame) GetTtl() uint32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *Frame) GetBytes() uint32 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// A real server that a scheduler looks at.
+type Candidate struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Server              string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Weight              uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	ActiveConnections   uint32                 `protobuf:"varint,3,opt,name=active_connections,json=activeConnections,proto3" json:"active_connections,omitempty"`
+	InactiveConnections uint32                 `protobuf:"varint,4,opt,name=inactive_connections,json=inactiveConnections,proto3" json:"inactive_connections,omitempty"`
+	Overloaded          bool                   `protobuf:"varint,5,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
+	// The scheduler compares load / divisor; divisor 0: it compares none.
+	Load          uint64 `protobuf:"varint,6,opt,name=load,proto3" json:"load,omitempty"`
+	Divisor       uint32 `protobuf:"varint,7,opt,name=divisor,proto3" json:"divisor,omitempty"`
+	Chosen        bool   `protobuf:"varint,8,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Candidate) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Candidate) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Candidate) GetActiveConnections() uint32 {
+	if x != nil {
+		return x.ActiveConnections
+	}
+	return 0
+}
+
+func (x *Candidate) GetInactiveConnections() uint32 {
+	if x != nil {
+		return x.InactiveConnections
+	}
+	return 0
+}
+
+func (x *Candidate) GetOverloaded() bool {
+	if x != nil {
+		return x.Overloaded
+	}
+	return false
+}
+
+func (x *Candidate) GetLoad() uint64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *Candidate) GetDivisor() uint32 {
+	if x != nil {
+		return x.Divisor
+	}
+	return 0
+}
+
+func (x *Candidate) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
+}
+
+// The real server that a packet would go to.
+type Choice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "connection", "scheduler" or "hash"; "": no server was looked for.
+	By string `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
+	// "": none was found.
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// For a person to read.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Choice) Reset() {
+	*x = Choice{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Choice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Choice) ProtoMessage() {}
+
+func (x *Choice) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Choice.ProtoReflect.Descriptor instead.
+func (*Choice) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Choice) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Choice) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Choice) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // A Refusal is the detail of an error.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2400,7 +2881,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2893,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2906,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -2571,7 +3052,53 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12'\n" +
 	"\x0fexpires_seconds\x18\x06 \x01(\rR\x0eexpiresSeconds\x12\x18\n" +
 	"\apackets\x18\a \x01(\rR\apackets\x12\x14\n" +
-	"\x05bytes\x18\b \x01(\x04R\x05bytes\"6\n" +
+	"\x05bytes\x18\b \x01(\x04R\x05bytes\"\xd2\x01\n" +
+	"\x0eExplainRequest\x121\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
+	"\avirtual\x18\x03 \x01(\tR\avirtual\x12\x1b\n" +
+	"\ttcp_flags\x18\x04 \x01(\tR\btcpFlags\x12 \n" +
+	"\fno_tcp_flags\x18\x05 \x01(\bR\n" +
+	"noTcpFlags\x12\x1c\n" +
+	"\tinterface\x18\x06 \x01(\tR\tinterface\"\x98\x03\n" +
+	"\x0fExplainResponse\x12.\n" +
+	"\averdict\x18\x01 \x01(\v2\x14.fairlead.v1.VerdictR\averdict\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\"\n" +
+	"\x02in\x18\x03 \x01(\v2\x12.fairlead.v1.FrameR\x02in\x12$\n" +
+	"\x03out\x18\x04 \x01(\v2\x12.fairlead.v1.FrameR\x03out\x12.\n" +
+	"\aservice\x18\x05 \x01(\v2\x14.fairlead.v1.ServiceR\aservice\x126\n" +
+	"\n" +
+	"candidates\x18\x06 \x03(\v2\x16.fairlead.v1.CandidateR\n" +
+	"candidates\x12+\n" +
+	"\x06choice\x18\a \x01(\v2\x13.fairlead.v1.ChoiceR\x06choice\x12/\n" +
+	"\x06before\x18\b \x01(\v2\x17.fairlead.v1.ConnectionR\x06before\x12-\n" +
+	"\x05after\x18\t \x01(\v2\x17.fairlead.v1.ConnectionR\x05after\"\x96\x02\n" +
+	"\x05Frame\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12'\n" +
+	"\x0finterface_index\x18\x02 \x01(\rR\x0einterfaceIndex\x12\x1d\n" +
+	"\n" +
+	"source_mac\x18\x03 \x01(\tR\tsourceMac\x12'\n" +
+	"\x0fdestination_mac\x18\x04 \x01(\tR\x0edestinationMac\x12\x12\n" +
+	"\x04vlan\x18\x05 \x01(\rR\x04vlan\x12\x1b\n" +
+	"\tsource_ip\x18\x06 \x01(\tR\bsourceIp\x12%\n" +
+	"\x0edestination_ip\x18\a \x01(\tR\rdestinationIp\x12\x10\n" +
+	"\x03ttl\x18\b \x01(\rR\x03ttl\x12\x14\n" +
+	"\x05bytes\x18\t \x01(\rR\x05bytes\"\x83\x02\n" +
+	"\tCandidate\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x12-\n" +
+	"\x12active_connections\x18\x03 \x01(\rR\x11activeConnections\x121\n" +
+	"\x14inactive_connections\x18\x04 \x01(\rR\x13inactiveConnections\x12\x1e\n" +
+	"\n" +
+	"overloaded\x18\x05 \x01(\bR\n" +
+	"overloaded\x12\x12\n" +
+	"\x04load\x18\x06 \x01(\x04R\x04load\x12\x18\n" +
+	"\adivisor\x18\a \x01(\rR\adivisor\x12\x16\n" +
+	"\x06chosen\x18\b \x01(\bR\x06chosen\"B\n" +
+	"\x06Choice\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\tR\x02by\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"6\n" +
 	"\aRefusal\x12+\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x13.fairlead.v1.ReasonR\x06reason*\\\n" +
 	"\bProtocol\x12\x18\n" +
@@ -2606,7 +3133,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_INVALID\x10\x06\x12\x17\n" +
 	"\x13REASON_OUT_OF_RANGE\x10\a\x12\x15\n" +
 	"\x11REASON_TABLE_FULL\x10\b\x12\x16\n" +
-	"\x12REASON_UNSUPPORTED\x10\t2\x9c\b\n" +
+	"\x12REASON_UNSUPPORTED\x10\t2\xe2\b\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -2622,7 +3149,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x04Zero\x12\x18.fairlead.v1.ZeroRequest\x1a\x19.fairlead.v1.ZeroResponse\x12P\n" +
 	"\vGetTimeouts\x12\x1f.fairlead.v1.GetTimeoutsRequest\x1a .fairlead.v1.GetTimeoutsResponse\x12P\n" +
 	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12^\n" +
-	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01B<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
+	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12D\n" +
+	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponseB<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
 var (
 	file_fairlead_v1_fairlead_proto_rawDescOnce sync.Once
@@ -2637,7 +3165,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -2683,7 +3211,12 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*ListConnectionsRequest)(nil),  // 41: fairlead.v1.ListConnectionsRequest
 	(*ListConnectionsResponse)(nil), // 42: fairlead.v1.ListConnectionsResponse
 	(*Connection)(nil),              // 43: fairlead.v1.Connection
-	(*Refusal)(nil),                 // 44: fairlead.v1.Refusal
+	(*ExplainRequest)(nil),          // 44: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 45: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 46: fairlead.v1.Frame
+	(*Candidate)(nil),               // 47: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 48: fairlead.v1.Choice
+	(*Refusal)(nil),                 // 49: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -2718,38 +3251,49 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	36, // 29: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
 	43, // 30: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
 	0,  // 31: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	4,  // 32: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 33: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 34: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 35: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 36: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 37: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 38: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 39: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 40: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 41: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 42: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 43: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 44: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	41, // 45: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	14, // 46: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 47: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 48: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 49: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 50: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 51: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 52: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 53: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 54: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 55: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 56: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 57: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	42, // 58: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	46, // [46:59] is the sub-list for method output_type
-	33, // [33:46] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	0,  // 32: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 33: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	46, // 34: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	46, // 35: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 36: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	47, // 37: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	48, // 38: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	43, // 39: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	43, // 40: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	4,  // 41: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 42: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 43: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 44: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 45: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 46: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 47: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 48: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 49: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 50: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 51: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 52: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 53: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	41, // 54: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	44, // 55: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	14, // 56: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 57: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 58: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 59: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 60: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 61: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 62: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 63: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 64: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 65: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 66: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 67: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	42, // 68: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	45, // 69: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	56, // [56:70] is the sub-list for method output_type
+	42, // [42:56] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -2763,7 +3307,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   40,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -76,6 +76,8 @@ const (
 	// DirectorServiceListConnectionsProcedure is the fully-qualified name of the DirectorService's
 	// ListConnections RPC.
 	DirectorServiceListConnectionsProcedure = "/fairlead.v1.DirectorService/ListConnections"
+	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
+	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
 )
 
 // DirectorServiceClient is a client for the fairlead.v1.DirectorService service.
@@ -100,6 +102,9 @@ type DirectorServiceClient interface {
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error)
+	// What would become of a packet that came in now, and why. It is run on a copy:
+	// no counter, connection or scheduler changes.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 }
 
 // NewDirectorServiceClient constructs a client for the fairlead.v1.DirectorService service. By
@@ -191,6 +196,12 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 			connect.WithClientOptions(opts...),
 		),
+		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
+			httpClient,
+			baseURL+DirectorServiceExplainProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Explain")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -209,6 +220,7 @@ type directorServiceClient struct {
 	getTimeouts     *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
 	setTimeouts     *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
 	listConnections *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
+	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 }
 
 // GetStatus calls fairlead.v1.DirectorService.GetStatus.
@@ -276,6 +288,11 @@ func (c *directorServiceClient) ListConnections(ctx context.Context, req *connec
 	return c.listConnections.CallServerStream(ctx, req)
 }
 
+// Explain calls fairlead.v1.DirectorService.Explain.
+func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return c.explain.CallUnary(ctx, req)
+}
+
 // DirectorServiceHandler is an implementation of the fairlead.v1.DirectorService service.
 type DirectorServiceHandler interface {
 	// The director itself: version, interfaces, table, verdicts.
@@ -298,6 +315,9 @@ type DirectorServiceHandler interface {
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error
+	// What would become of a packet that came in now, and why. It is run on a copy:
+	// no counter, connection or scheduler changes.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 }
 
 // NewDirectorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -385,6 +405,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceExplainHandler := connect.NewUnaryHandler(
+		DirectorServiceExplainProcedure,
+		svc.Explain,
+		connect.WithSchema(directorServiceMethods.ByName("Explain")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/fairlead.v1.DirectorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DirectorServiceGetStatusProcedure:
@@ -413,6 +439,8 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceSetTimeoutsHandler.ServeHTTP(w, r)
 		case DirectorServiceListConnectionsProcedure:
 			directorServiceListConnectionsHandler.ServeHTTP(w, r)
+		case DirectorServiceExplainProcedure:
+			directorServiceExplainHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -472,4 +500,8 @@ func (UnimplementedDirectorServiceHandler) SetTimeouts(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListConnections is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Explain is not implemented"))
 }
