@@ -67,6 +67,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),
+		newExplainCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),
 	)
