@@ -191,6 +191,9 @@ static __always_inline enum verdict parse_ipv4(struct packet *pkt, void *l3, voi
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
 	if (unlikely(ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
 		return PASS_FRAGMENT;
+	/* Without options the ports lie at a fixed place, which is known sooner. */
+	if (likely(header == sizeof(*ip)))
+		return parse_upper(pkt, ip + 1, end, pkt->length - sizeof(*ip), ip->protocol);
 	return parse_upper(pkt, l3 + header, end, pkt->length - header, ip->protocol);
 }
 

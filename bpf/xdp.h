@@ -54,9 +54,21 @@ static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
 static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
 					    const struct next_hop *hop)
 {
-	enum verdict v = age_packet(pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, hop);
-	void *data;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	enum verdict v;
 
+	if (likely(pkt->l3 == sizeof(struct ethhdr) && !hop->vlan)) {
+		if (data + sizeof(struct ethhdr) + sizeof(struct iphdr) > end)
+			return BUG_ADJUST;
+		if (likely(pkt->ethertype == bpf_htons(ETH_P_IP))) {
+			pkt->mtu = hop->mtu;
+			v = age_ipv4(data + sizeof(struct ethhdr), pkt->length, hop->mtu);
+			if (likely(v == FORWARD))
+				write_macs(data, hop);
+			return v;
+		}
+	}
+	v = age_packet(pkt, data, end, hop);
 	if (v == FORWARD && unlikely(!has_tag(pkt, hop->vlan)))
 		v = retag(ctx, pkt, hop->vlan);
 	if (v != FORWARD)
