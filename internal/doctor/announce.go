@@ -41,7 +41,7 @@ func (e *examination) examineAnnouncement(ctx context.Context, service lvs.Servi
 		What: fmt.Sprintf("%s asks for MAC addresses in the name of %s", host, service.Address),
 		Why: "whoever hears the question, a client, the router or the switch, learns that the VIP is at this host, " +
 			"and sends the VIP's packets to it and no longer to the director",
-		Mend: []Remedy{{host, "fairlead realserver up --vip " + service.Address.String()}, e.announcement(s.segment, service.Address)},
+		Mend: []Remedy{{host, setUp(service.Address)}, e.announcement(s.segment, service.Address)},
 	})
 	// The question was for the doctor's sake: what it has taught is put right.
 	return s.segment.announce(ctx, service.Address)

@@ -55,7 +55,7 @@ func (e *examination) findImpostors(ctx context.Context, p patient) error {
 			return err
 		}
 		for _, mac := range macs {
-			e.foundImpostor(s, p.vip, e.identify(s, mac))
+			e.foundImpostor(s, p.vip, e.identify(s, p.vip, mac))
 		}
 	}
 	return nil
@@ -72,37 +72,48 @@ func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
 		Why: "whom it answers, a client or the router, sends the VIP's packets to it and no longer to the director: " +
 			"the two answer by turns, and connections break or bypass the director",
 	}
-	if host.Role == RealServer {
+	switch {
+	case host.Role == RealServer && vip.Is4():
 		f.Check = ARPIgnore
-		f.Mend = append(f.Mend, Remedy{host, "fairlead realserver up --vip " + vip.String()})
-	} else {
+		f.Mend = append(f.Mend, Remedy{host, setUp(vip)})
+	case host.Role == RealServer:
+		// Linux answers only for addresses of the interface that was asked.
+		f.Check = VIPExposed
+		f.Mend = append(f.Mend, Remedy{host, fmt.Sprintf("ip -o address show to %s | while read -r _ dev _ address _; do "+
+			"[ $dev = lo ] || ip address del $address dev $dev; done; %s", vip, setUp(vip))})
+	default:
 		f.Mend = append(f.Mend, Remedy{host, fmt.Sprintf("ip address show to %s; ip neighbour show proxy; sysctl net.ipv4.conf.all.proxy_arp", vip)})
 	}
 	f.Mend = append(f.Mend, e.announcement(s, vip))
 	e.found(f)
 }
 
+// setUp is what makes a host a real server of the VIP.
+func setUp(vip netip.Addr) string { return "fairlead realserver up --vip " + vip.String() }
+
 // announcement is what makes neighbours learn the director's MAC address again.
 func (e *examination) announcement(s *segment, vip netip.Addr) Remedy {
 	return Remedy{e.director(s, vip), "fairlead doctor announce " + vip.String()}
 }
 
-// identify returns whose MAC address it is: by next hops first, then by the
-// kernel's neighbour table.
-func (e *examination) identify(s *segment, mac lvs.MAC) Host {
+// identify returns whose MAC address it is: by the next hops of the VIP's family
+// first, then by the kernel's neighbour table.
+func (e *examination) identify(s *segment, vip netip.Addr, mac lvs.MAC) Host {
 	host := Host{Role: Neighbour, MAC: mac.String()}
 	for _, r := range e.servers {
-		if r.segment == s && r.mac == mac {
-			host.Role, host.Address = RealServer, r.address
+		if r.segment != s || r.mac != mac {
+			continue
+		}
+		host.Address = r.address
+		if r.address.Is4() == vip.Is4() {
+			host.Role = RealServer
 			return host
 		}
 	}
 	for _, n := range s.neighbours() {
-		if n.mac != mac || slices.Contains(e.vips, n.address) {
-			continue
-		}
-		if !host.Address.IsValid() || n.address.Less(host.Address) && n.address.Is4() == host.Address.Is4() {
+		if n.mac == mac && n.address.Is4() == vip.Is4() && !slices.Contains(e.vips, n.address) {
 			host.Address = n.address
+			break
 		}
 	}
 	return host

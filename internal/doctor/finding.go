@@ -47,7 +47,8 @@ func (l *Level) UnmarshalText(text []byte) error {
 
 // The checks. The names are part of the command's interface.
 const (
-	ARPIgnore   = "arp-ignore"     // a real server answers for the VIP
+	ARPIgnore   = "arp-ignore"     // a real server answers ARP for the VIP
+	VIPExposed  = "vip-exposed"    // a real server answers neighbour solicitations for it
 	ForeignVIP  = "foreign-vip"    // a host that is no real server answers for it
 	ARPAnnounce = "arp-announce"   // a real server names the VIP in ARP requests
 	NoVIP       = "no-vip"         // a real server accepts no packet for the VIP

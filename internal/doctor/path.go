@@ -163,7 +163,7 @@ func (e *examination) examinePath(ctx context.Context, service lvs.ServiceStatus
 		f.Check = NoVIP
 		f.What = fmt.Sprintf("%s answers no packet for %s", host, service.Address)
 		f.Why = "direct routing leaves the VIP as the destination address: a host that has it on no interface throws the packets away"
-		f.Mend = []Remedy{{host, "fairlead realserver up --vip " + service.Address.String()}}
+		f.Mend = []Remedy{{host, setUp(service.Address)}}
 		// The first may have been on its way still.
 		if err := e.end(ctx, c, s); err != nil {
 			return false, err

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/doctor"
 	"github.com/fairlead-lb/fairlead/internal/lab"
@@ -81,5 +83,103 @@ func TestDoctorWithoutDirector(t *testing.T) {
 	c = newCommand(t, t.TempDir(), "doctor", "announce", "192.0.2.100")
 	if status := exitStatus(t, c.Run()); status != 1 || !strings.Contains(c.stderr.String(), "run this on the director") {
 		t.Errorf("announced an address that the host has not: status %d: %s", status, &c.stderr)
+	}
+}
+
+// What else than the faults of the lab the doctor names, and whom.
+func TestDoctorNamesWhatIsWrong(t *testing.T) {
+	l := mustUp(t, labDirectory(t), "ill")
+	mustAddService(t, l, "-t", service(lab.IPv4, lab.HTTPPort), lvs.RoundRobin)
+	mustAddService(t, l, "-t", service(lab.IPv6, lab.HTTPPort), lvs.RoundRobin)
+	shell := func(host, command string) func() {
+		return func() { mustOutput(t, l, host, "sh", "-c", command) }
+	}
+	for _, test := range []struct {
+		name   string
+		do     func()
+		undo   func() // nil: the doctor's first command on rs2
+		host   string // by address
+		checks []string
+	}{{
+		name:   "no program on the VIP",
+		do:     func() { mustDo(t, l.Kill(t.Context(), "rs1")) },
+		undo:   func() { mustDo(t, l.Start(t.Context(), "rs1")) },
+		host:   "192.0.2.11 2001:db8::11",
+		checks: []string{doctor.Refused, doctor.Refused},
+	}, {
+		name:   "no VIP of IPv6",
+		do:     shell("rs2", "ip address del 2001:db8::100/128 dev lo"),
+		undo:   shell("rs2", "fairlead realserver up --vip 2001:db8::100"),
+		host:   "2001:db8::12",
+		checks: []string{doctor.NoVIP},
+	}, {
+		name:   "a VIP of IPv6 where neighbours see it",
+		do:     shell("rs2", "ip address add 2001:db8::100/128 dev eth0 nodad"),
+		host:   "2001:db8::12",
+		checks: []string{doctor.VIPExposed},
+	}, {
+		name:   "a director without its VIP",
+		do:     shell("director", "ip address del 192.0.2.100/32 dev eth0"),
+		undo:   shell("director", "ip address add 192.0.2.100/32 dev eth0"),
+		host:   "192.0.2.10",
+		checks: []string{doctor.VIPMissing},
+	}, {
+		name:   "two hosts of one address",
+		do:     shell("client", "ip address add 192.0.2.12/32 dev eth0"),
+		undo:   shell("client", "ip address del 192.0.2.12/32 dev eth0"),
+		host:   "192.0.2.12",
+		checks: []string{doctor.SameAddress},
+	}, {
+		name: "a host that is no real server any more",
+		do: func() {
+			shell("director", "ipvsadm -d -t 192.0.2.100:80 -r 192.0.2.12:80")()
+			shell("rs2", "sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.eth0.arp_ignore=0")()
+		},
+		undo:   shell("rs2", "fairlead realserver up --vip 192.0.2.100"),
+		host:   "192.0.2.12 2001:db8::12", // whichever the director still knows
+		checks: []string{doctor.ForeignVIP},
+	}} {
+		t.Run(test.name, func(t *testing.T) {
+			test.do()
+			findings, status := diagnose(t, l)
+			switch {
+			case test.undo != nil:
+				test.undo()
+			case len(findings) > 0:
+				shell("rs2", findings[0].Mend[0].Command)()
+			}
+			var checks []string
+			for _, f := range findings {
+				checks = append(checks, f.Check)
+				if !strings.Contains(" "+test.host+" ", " "+f.Host.Address.String()+" ") || len(f.Mend) == 0 || f.Why == "" {
+					t.Errorf("want a finding of %s: %+v", test.host, f)
+				}
+			}
+			if !slices.Equal(checks, test.checks) || status != int(doctor.Error) {
+				t.Errorf("status %d, found %v, want %v: %+v", status, checks, test.checks, findings)
+			}
+		})
+	}
+}
+
+// A real server that is gone has no next hop, and the director says why.
+func TestDoctorNamesServerThatIsGone(t *testing.T) {
+	l := mustUp(t, labDirectory(t), "gone")
+	mustAddService(t, l, "-t", service(lab.IPv4, lab.HTTPPort), lvs.RoundRobin)
+	mustOutput(t, l, "rs1", "ip", "link", "set", "eth0", "down")
+	var findings []doctor.Finding
+	eventually(t, time.Minute, "the doctor misses the next hop", func() bool {
+		findings, _ = diagnose(t, l)
+		return len(findings) == 1 && findings[0].Check == doctor.NoNextHop
+	})
+	if got := findings[0].Host.Address.String(); got != "192.0.2.11" {
+		t.Errorf("found %s: %+v", got, findings)
+	}
+}
+
+func mustDo(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
