@@ -29,8 +29,8 @@ const (
 	connections = 4_000_000
 	// listTime is the most that listing them may take.
 	listTime = 10 * time.Second
-	// synTimeout is how long a connection lives on its SYN alone.
-	synTimeout = 60 * time.Second
+	// udpTimeout is how long a connection lives on one datagram.
+	udpTimeout = 300 * time.Second
 )
 
 var (
@@ -171,22 +171,22 @@ func mustIPVSAdm(t *testing.T, binary, runDir string, line string) {
 	}
 }
 
-// syn is a SYN to the VIP; its client is filled in.
-func syn() []byte {
-	frame := make([]byte, 54)
+// datagram is an empty one to the VIP; its client is filled in.
+func datagram() []byte {
+	frame := make([]byte, 42)
 	copy(frame, directorMAC[:])
 	copy(frame[6:], []byte{2, 0, 0, 0, 0, 1})
 	binary.BigEndian.PutUint16(frame[12:], 0x0800)
-	ip, tcp := frame[14:], frame[34:]
-	ip[0], ip[8], ip[9] = 0x45, 64, 6
-	binary.BigEndian.PutUint16(ip[2:], 40)
+	ip, udp := frame[14:], frame[34:]
+	ip[0], ip[8], ip[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(ip[2:], 28)
 	copy(ip[16:], vip.Addr().AsSlice())
-	binary.BigEndian.PutUint16(tcp[2:], vip.Port())
-	tcp[12], tcp[13] = 5<<4, 0x02
+	binary.BigEndian.PutUint16(udp[2:], vip.Port())
+	binary.BigEndian.PutUint16(udp[4:], 8)
 	return frame
 }
 
-// connect sends the SYNs of connections first to last-1, in that namespace.
+// connect sends the datagrams of connections first to last-1, in that namespace.
 func connect(plane *dataplane.Plane, namespace netns.NsHandle, ifindex, first, last int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -198,7 +198,7 @@ func connect(plane *dataplane.Plane, namespace netns.NsHandle, ifindex, first, l
 	if err := netns.Set(namespace); err != nil {
 		return err
 	}
-	frame := syn()
+	frame := datagram()
 	for i := first; i < last; i++ {
 		binary.BigEndian.PutUint32(frame[14+12:], 198<<24|18<<16|uint32(i/50_000+1))
 		binary.BigEndian.PutUint16(frame[34:], uint16(1024+i%50_000))
@@ -223,9 +223,9 @@ func TestFourMillionConnections(t *testing.T) {
 	program := buildBinary(t, dir)
 	namespace := enterNamespace(t)
 	client := startDirector(t, program, dir)
-	mustIPVSAdm(t, program, dir, "-A -t 192.0.2.100:80 -s rr")
-	mustIPVSAdm(t, program, dir, "-a -t 192.0.2.100:80 -r 192.0.2.11 -g")
-	mustIPVSAdm(t, program, dir, "-a -t 192.0.2.100:80 -r 192.0.2.12 -g")
+	mustIPVSAdm(t, program, dir, "-A -u 192.0.2.100:80 -s rr")
+	mustIPVSAdm(t, program, dir, "-a -u 192.0.2.100:80 -r 192.0.2.11 -g")
+	mustIPVSAdm(t, program, dir, "-a -u 192.0.2.100:80 -r 192.0.2.12 -g")
 
 	// A second plane on the same pins runs the same program on the same table.
 	plane, err := dataplane.Open(dataplane.Config{PinDir: filepath.Join(dir, "bpf")})
@@ -247,7 +247,7 @@ func TestFourMillionConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := time.Since(start)
-	if made > synTimeout/2 {
+	if made > udpTimeout/2 {
 		t.Fatalf("making the connections took %s: the first ones end while the test looks", made)
 	}
 
@@ -263,7 +263,7 @@ func TestFourMillionConnections(t *testing.T) {
 	}
 
 	// The clock moves to shortly before the first ones end, then past the last.
-	plane.SetClockOffset(synTimeout - made - listed - 15*time.Second)
+	plane.SetClockOffset(udpTimeout - made - listed - 15*time.Second)
 	left := 0
 	for range plane.Connections() {
 		left++
@@ -271,7 +271,7 @@ func TestFourMillionConnections(t *testing.T) {
 	if left != connections {
 		t.Errorf("%d connections are left before their time is over, want %d", left, connections)
 	}
-	plane.SetClockOffset(synTimeout + time.Second)
+	plane.SetClockOffset(udpTimeout + time.Second)
 	waitFor(t, 10*time.Second, "a sweep ends the connections", func() bool {
 		status, err := client.Status(t.Context())
 		return err == nil && status.TableUsed == 0
@@ -301,7 +301,7 @@ func countRows(t *testing.T, cmd *exec.Cmd) int {
 	r := bufio.NewReaderSize(out, 1<<20)
 	for {
 		line, err := r.ReadSlice('\n')
-		if len(line) > 4 && string(line[:4]) == "TCP " {
+		if len(line) > 4 && string(line[:4]) == "UDP " {
 			rows++
 		}
 		if errors.Is(err, io.EOF) {
