@@ -67,11 +67,13 @@ func wayOf(p *Plane, conn *directorConnection) (way [][2]uint32) {
 	set := p.settings()
 	k := set.HashKeys
 	word := uint64(conn.Cport) | uint64(conn.Vport)<<16 | uint64(conn.Protocol)<<32
+	const mix = 0x9e3779b97f4a7c15
 	hash := (conn.Caddr.High+k[0])*(conn.Caddr.Low+k[1]) + (conn.Vaddr.High+k[2])*(conn.Vaddr.Low+k[3]) + word*k[4]
+	hash = (hash ^ hash>>32) * mix
 	groups := uint64(len(p.view.connections.elements))
 	shift := 64 - bits.Len64(groups-1)
 	first, home := hash>>shift, hash>>(shift-3)%8
-	stride := (hash*0x9e3779b97f4a7c15)>>32 | 1
+	stride := (hash*mix)>>32 | 1
 	for i := range uint64(directorLimitPROBE_GROUPS) {
 		for s := range uint64(directorLimitGROUP_SLOTS) {
 			way = append(way, [2]uint32{uint32((first + i*stride) % groups), uint32((home + s) % 8)})
