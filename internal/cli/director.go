@@ -52,8 +52,9 @@ keeps the next hops of the real servers fresh, and serves the API on
 director.sock in the run directory.
 
 Forwarding goes on when the director stops or is killed; "fairlead director
-unload" ends it. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, and
-CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if there is none.`,
+unload" ends it. It needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
+CAP_NET_RAW, and CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if
+there is none.`,
 		Example: `  fairlead director --interface eth0
   fairlead director --interface eth0,eth1 --connections 4000000
   fairlead director --interface eth0 --run-dir /run/fairlead-blue`,

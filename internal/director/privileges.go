@@ -14,6 +14,7 @@ var needed = [...]struct {
 	name string
 }{
 	{unix.CAP_BPF, "CAP_BPF"},
+	{unix.CAP_PERFMON, "CAP_PERFMON"},
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
 	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
 }
@@ -29,15 +30,15 @@ func checkPrivileges() error {
 	if len(missing) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: run this as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, "+
+	return fmt.Errorf("%w: run this as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW, "+
 		"and CAP_SYS_ADMIN to mount a bpffs (missing: %s)", unix.EPERM, strings.Join(missing, ", "))
 }
 
 // missingCapabilities returns what an effective set lacks. CAP_SYS_ADMIN
-// includes CAP_BPF (capabilities(7)).
+// includes CAP_BPF and CAP_PERFMON (capabilities(7)).
 func missingCapabilities(effective uint64) []string {
 	if effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
-		effective |= 1 << unix.CAP_BPF
+		effective |= 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON
 	}
 	var missing []string
 	for _, c := range needed {
