@@ -15,7 +15,7 @@
 
 enum {
 	NO_SERVER = -1,
-	CURSOR_TRIES = 8,	/* packets of other CPUs may move the cursor first */
+	CURSOR_TRIES = 4,	/* packets of other CPUs may move the cursor first */
 };
 
 /* A walk over (part of) a server list: what it looks for, what it found. */
@@ -48,6 +48,10 @@ static __always_inline struct real_server *server_at(const struct edition *editi
 	return get_server(slot->server);
 }
 
+/* Linux 6.1 takes no loop that is closed by falling through into its head, as
+ * the compiler lays retries out. */
+#define unrolled_for _Pragma("clang loop unroll(full)") for
+
 /* Walks count positions from walk->first on. */
 #define walk_servers(walk, count, visit) \
 	bpf_loop((count) < MAX_LIST ? (count) : MAX_LIST, visit, walk, 0)
@@ -72,9 +76,11 @@ static int visit_usable(__u32 i, void *ctx)
 }
 
 /* From the last choice on, once round. */
-static __noinline int choose_rr(struct edition *edition)
+__noinline int choose_rr(struct edition *edition)
 {
-	for (int i = 0; i < CURSOR_TRIES; i++) {
+	if (!edition)
+		return NO_SERVER;
+	unrolled_for (int i = 0; i < CURSOR_TRIES; i++) {
 		__u64 cursor = *(volatile __u64 *)&edition->cursor;
 		struct walk walk = { .edition = edition, .server = NO_SERVER };
 
@@ -169,11 +175,11 @@ static __always_inline int step_wrr(const struct edition *edition, __u64 *cursor
 	return walk.server;
 }
 
-static __noinline int choose_wrr(struct edition *edition)
+__noinline int choose_wrr(struct edition *edition)
 {
-	if (!edition->wrr_top)
+	if (!edition || !edition->wrr_top)
 		return NO_SERVER;
-	for (int i = 0; i < CURSOR_TRIES; i++) {
+	unrolled_for (int i = 0; i < CURSOR_TRIES; i++) {
 		__u64 cursor = *(volatile __u64 *)&edition->cursor;
 		__u64 moved = cursor;
 		int server = step_wrr(edition, &moved);
@@ -265,34 +271,42 @@ static int visit_nq(__u32 i, void *ctx)
 	return 0;
 }
 
-static __noinline int choose_lc(struct edition *edition)
+__noinline int choose_lc(struct edition *edition)
 {
 	struct walk walk = { .edition = edition, .server = NO_SERVER };
 
+	if (!edition)
+		return NO_SERVER;
 	walk_servers(&walk, edition->servers, visit_lc);
 	return walk.server;
 }
 
-static __noinline int choose_wlc(struct edition *edition)
+__noinline int choose_wlc(struct edition *edition)
 {
 	struct walk walk = { .edition = edition, .server = NO_SERVER };
 
+	if (!edition)
+		return NO_SERVER;
 	walk_servers(&walk, edition->servers, visit_wlc);
 	return walk.server;
 }
 
-static __noinline int choose_sed(struct edition *edition)
+__noinline int choose_sed(struct edition *edition)
 {
 	struct walk walk = { .edition = edition, .server = NO_SERVER };
 
+	if (!edition)
+		return NO_SERVER;
 	walk_servers(&walk, edition->servers, visit_sed);
 	return walk.server;
 }
 
-static __noinline int choose_nq(struct edition *edition)
+__noinline int choose_nq(struct edition *edition)
 {
 	struct walk walk = { .edition = edition, .server = NO_SERVER };
 
+	if (!edition)
+		return NO_SERVER;
 	walk_servers(&walk, edition->servers, visit_nq);
 	return walk.server;
 }
