@@ -226,10 +226,18 @@ enum server_state {
 	SERVER_REMOVED,		/* its connections wait for its return */
 };
 
+/* Bits of real_server.hop. */
+enum server_hop {
+	HOP_SECOND = 1,		/* which of the two holds */
+	/* The server is listed, and has a next hop without a tag: what the short
+	 * way asks for (steady.h), in one bit. */
+	HOP_STEADY = 2,
+};
+
 struct real_server {
 	/* first line: what forwarding reads */
 	struct next_hop hops[2];	/* Go */
-	__u32 hop;		/* which of them holds; Go */
+	enum server_hop hop;	/* Go */
 	enum server_state state; /* Go */
 	__u32 method;		/* lvs.ForwardingMethod; Go */
 	__u32 padding;

@@ -62,13 +62,25 @@ static __always_inline bool is_over(__u32 expires, __u32 now)
  * multiplication break it up, and carry every bit to the uppermost ones, which
  * pick the group.
  */
-static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
+static __always_inline __u64 hash_words(const struct address *caddr, const struct address *vaddr,
+					__u64 word, const struct settings *set)
 {
-	__u64 h = (flow->caddr.high + set->hash_keys[0]) * (flow->caddr.low + set->hash_keys[1]) +
-		  (flow->vaddr.high + set->hash_keys[2]) * (flow->vaddr.low + set->hash_keys[3]) +
-		  flow->word * set->hash_keys[4];
+	__u64 h = (caddr->high + set->hash_keys[0]) * (caddr->low + set->hash_keys[1]) +
+		  (vaddr->high + set->hash_keys[2]) * (vaddr->low + set->hash_keys[3]) +
+		  word * set->hash_keys[4];
 
 	return (h ^ h >> 32) * MIX;
+}
+
+static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
+{
+	return hash_words(&flow->caddr, &flow->vaddr, flow->word, set);
+}
+
+/* Of the flow that an entry is of. */
+static __always_inline __u64 hash_entry(const struct connection *conn, const struct settings *set)
+{
+	return hash_words(&conn->caddr, &conn->vaddr, *(const __u64 *)&conn->cport & FLOW_WORD, set);
 }
 
 /* The first bits pick the group, the next three the slot. */
@@ -275,15 +287,11 @@ static __always_inline void uncount_at_server(struct connection *conn)
 __noinline int release(struct connection *conn)
 {
 	const struct settings *set = get_settings();
-	struct flow flow;
 	struct way way;
 
 	if (!conn || !set)
 		return 0;
-	flow.caddr = conn->caddr;
-	flow.vaddr = conn->vaddr;
-	flow.word = *(__u64 *)&conn->cport & FLOW_WORD;
-	way = find_way(hash_flow(&flow, set), set);
+	way = find_way(hash_entry(conn, set), set);
 	uncount_at_server(conn);
 	count_passed(&way, set, conn->distance, -CONTROL_PASSED_ONE);
 	return 0;

@@ -14,6 +14,7 @@
 #include "schedule.h"
 #include "xdp.h"
 #include "stats.h"
+#include "steady.h"
 
 /* Where a packet goes. */
 struct route {
@@ -148,8 +149,9 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	return v == FORWARD ? how : v;
 }
 
-SEC("xdp")
-int director(struct xdp_md *ctx)
+/* Any packet, by every stage. Parsed anew: nothing is shared with the short way
+ * but the frame. Not static: see answer_icmp. */
+__noinline int take(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
@@ -158,29 +160,34 @@ int director(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 out = 0, now;
 
-	if (unlikely(!in || !set)) {
+	if (!in || !set) {
 		count_verdict(BUG_MAP);
 		return XDP_PASS;
 	}
-	if (unlikely(!set->services)) {
+	if (!set->services) {
 		count_verdict(PASS_NO_SERVICES);
 		return XDP_PASS;
 	}
-
-	/* Before the packet is parsed: a call in between would make the compiler
-	 * store the flow and load it again to hash it. */
 	now = now_tick(set);
 	init_packet(&pkt, in->ifindex);
 	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
-	if (likely(v == CONTINUE))
+	if (v == CONTINUE)
 		v = find_route(&pkt, set, now, &route);
-	if (likely(v == FORWARD || v == FORWARD_NO_ENTRY))
+	if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v, &out);
-	if (likely(v == FORWARD)) {
-		count_verdict(FORWARD);
-		return send(out, &pkt, in);
-	}
 	return finish(ctx, &pkt, set, in, v, out);
+}
+
+SEC("xdp")
+int director(struct xdp_md *ctx)
+{
+	struct interface *in = find_interface(ctx->ingress_ifindex);
+	struct settings *set = get_settings();
+	int action = NOT_STEADY;
+
+	if (likely(in && set))
+		action = follow_steady(ctx, in, set, now_tick(set));
+	return likely(action != NOT_STEADY) ? action : take(ctx);
 }
 
 /* One run of the sweeper. */

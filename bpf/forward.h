@@ -13,23 +13,29 @@ static __always_inline const struct next_hop *find_hop(const struct real_server 
 {
 	__u32 hop = *(const volatile __u32 *)&server->hop;
 
-	return &server->hops[hop & 1];
+	return &server->hops[hop & HOP_SECOND];
 }
 
-/* RFC 1624, equation 3, for a TTL one less: it is the upper byte of its word. */
-static __always_inline void decrease_ttl(struct iphdr *ip)
+/* TTL, protocol and header checksum of IPv4, in one word, for a TTL one less.
+ * The TTL is the upper byte of its word in the sum (RFC 1624, equation 3). */
+static __always_inline __u32 less_ttl(__u32 word)
 {
-	__u32 check = ip->check + bpf_htons(0x0100);
+	__u32 check = (word >> 16) + bpf_htons(0x0100);
 
-	ip->check = check + (check >= 0xffff);
-	ip->ttl--;
+	check += check >= 0xffff;
+	return check << 16 | ((word - 1) & 0xffff);
+}
+
+static __always_inline __u32 *ttl_word(struct iphdr *ip)
+{
+	return (__u32 *)&ip->ttl;
 }
 
 static __always_inline enum verdict age_ipv4(struct iphdr *ip, __u32 length, __u32 mtu)
 {
 	if (unlikely(ip->ttl <= 1))
 		return ANSWER_TTL;
-	decrease_ttl(ip);
+	*ttl_word(ip) = less_ttl(*ttl_word(ip));
 	if (likely(length <= mtu))
 		return FORWARD;
 	return ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) ? ANSWER_TOO_BIG : DROP_TOO_BIG;

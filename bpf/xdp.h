@@ -50,22 +50,6 @@ static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
 	return vlan ? pkt->vlan == vlan : !pkt->tags;
 }
 
-/* The short way of most frames: IPv4, without tags on either side. Everything
- * lies at a fixed place. */
-static __always_inline enum verdict forward_plain(struct packet *pkt, void *data, void *end,
-						  const struct next_hop *hop)
-{
-	enum verdict v;
-
-	if (data + sizeof(struct ethhdr) + sizeof(struct iphdr) > end)
-		return BUG_ADJUST;
-	pkt->mtu = hop->mtu;
-	v = age_ipv4(data + sizeof(struct ethhdr), pkt->length, hop->mtu);
-	if (likely(v == FORWARD))
-		write_macs(data, hop);
-	return v;
-}
-
 /* Rewrites the frame for its next hop. */
 static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
 					    const struct next_hop *hop)
@@ -73,8 +57,6 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	enum verdict v;
 
-	if (likely(!pkt->tags && !hop->vlan && pkt->ethertype == bpf_htons(ETH_P_IP)))
-		return forward_plain(pkt, data, end, hop);
 	v = age_packet(pkt, data, end, hop);
 	if (v == FORWARD && !has_tag(pkt, hop->vlan))
 		v = retag(ctx, pkt, hop->vlan);

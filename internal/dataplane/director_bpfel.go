@@ -152,7 +152,7 @@ type directorNextHop struct {
 type directorRealServer struct {
 	_                 structs.HostLayout
 	Hops              [2]directorNextHop
-	Hop               uint32
+	Hop               directorServerHop
 	State             directorServerState
 	Method            uint32
 	Padding           uint32
@@ -182,6 +182,13 @@ const (
 	directorSchedulerSCHEDULER_WLC  directorScheduler = 4
 	directorSchedulerSCHEDULER_SED  directorScheduler = 5
 	directorSchedulerSCHEDULER_NQ   directorScheduler = 6
+)
+
+type directorServerHop uint32
+
+const (
+	directorServerHopHOP_SECOND directorServerHop = 1
+	directorServerHopHOP_STEADY directorServerHop = 2
 )
 
 type directorServerState uint32

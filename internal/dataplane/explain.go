@@ -148,7 +148,7 @@ func (p *Plane) tellOut(e *lvs.Explanation, s *stage, o *outcome, ifindex int) {
 	out.InterfaceIndex = ifindex
 	if o.verdict == directorVerdictFORWARD || o.verdict == directorVerdictFORWARD_NO_ENTRY {
 		rs := s.servers[o.server]
-		out.InterfaceIndex = int(rs.Hops[rs.Hop&1].Ifindex)
+		out.InterfaceIndex = int(rs.nextHop().Ifindex)
 	}
 	e.Out = &out
 }

@@ -121,7 +121,25 @@ func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
 }
 
 func (p *Plane) setServerState(slot uint32, state directorServerState) {
-	atomic.StoreUint32((*uint32)(&p.view.servers.elements[slot].State), uint32(state))
+	rs := &p.view.servers.elements[slot]
+	atomic.StoreUint32((*uint32)(&rs.State), uint32(state))
+	rs.turnTo(rs.which())
+}
+
+// which tells which of its two next hops holds.
+func (rs *directorRealServer) which() directorServerHop { return rs.Hop & directorServerHopHOP_SECOND }
+
+// nextHop returns the one that holds.
+func (rs *directorRealServer) nextHop() directorNextHop { return rs.Hops[rs.which()] }
+
+// turnTo makes a next hop hold, and tells the data plane's short way whether it
+// may use it.
+func (rs *directorRealServer) turnTo(which directorServerHop) {
+	hop := which
+	if rs.State == directorServerStateSERVER_LISTED && rs.Hops[which].Ifindex != 0 && rs.Hops[which].Vlan == 0 {
+		hop |= directorServerHopHOP_STEADY
+	}
+	atomic.StoreUint32((*uint32)(&rs.Hop), uint32(hop))
 }
 
 // EditServer changes a real server; its connections stay. It wraps
@@ -215,7 +233,7 @@ func (p *Plane) collectRemoved(age time.Duration) {
 
 func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerStatus {
 	rs := &p.view.servers.elements[slot]
-	hop := fromNextHop(rs.Hops[rs.Hop&1])
+	hop := fromNextHop(rs.nextHop())
 	hop.Problem = p.problems[slot]
 	return lvs.RealServerStatus{
 		RealServer: lvs.RealServer{
@@ -255,7 +273,7 @@ func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 // read the former one, so a second change waits for them.
 func (p *Plane) setHop(slot uint32, want directorNextHop) error {
 	rs := &p.view.servers.elements[slot]
-	if rs.Hops[rs.Hop&1] == want {
+	if rs.nextHop() == want {
 		return nil
 	}
 	if p.flipped[slot] {
@@ -263,9 +281,9 @@ func (p *Plane) setHop(slot uint32, want directorNextHop) error {
 			return err
 		}
 	}
-	next := (rs.Hop + 1) & 1
+	next := rs.which() ^ 1
 	rs.Hops[next] = want
-	atomic.StoreUint32(&rs.Hop, next)
+	rs.turnTo(next)
 	p.flipped[slot] = true
 	return nil
 }

@@ -178,7 +178,7 @@ func TestTakeOverMendsHalfDoneChanges(t *testing.T) {
 		}, nil},
 		{"hop filled, not turned to", func(t *testing.T, s state) {
 			rs := &testServers(s.p)[s.svc.servers[0]]
-			rs.Hops[(rs.Hop+1)&1] = directorNextHop{Ifindex: 77}
+			rs.Hops[rs.which()^1] = directorNextHop{Ifindex: 77}
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * steady.h: the short way of nearly every packet.
+ *
+ * A steady packet is whole, without VLAN tags, IP options or extension headers;
+ * its connection lies at home and keeps its state (a TCP segment with ACK alone
+ * in ESTABLISHED, or UDP); and it goes to its next hop as it is, but for the
+ * time to live and the MAC addresses. The short way does for it just what the
+ * stages in director.bpf.c do, with everything in registers; of any other packet
+ * it changes nothing, and they take it.
+ */
+#ifndef FAIRLEAD_STEADY_H
+#define FAIRLEAD_STEADY_H
+
+#include "conn.h"
+#include "forward.h"
+#include "stats.h"
+#include "xdp.h"
+
+enum {
+	NOT_STEADY = -1,	/* no XDP action */
+	IPV4_PLAIN = 0x45,	/* version 4, a header without options */
+	IPV6_VERSION = 0x60,	/* the upper half of the first byte */
+};
+
+struct steady {
+	struct flow flow;
+	__u64 word;		/* as the entry's, from its ports to its flags */
+	__u32 length;		/* of the IP packet */
+	__u32 timeout;		/* of the state */
+};
+
+/* What of an entry's word is compared. */
+static const __u64 STEADY_WORD = FLOW_WORD | 0xffULL << 40 |
+				 (__u64)(CONNECTION_INACTIVE | CONNECTION_ENDED) << 48;
+
+static __always_inline __u64 word_beyond_flow(enum connection_state state,
+					      enum connection_flag flags)
+{
+	return (__u64)state << 40 | (__u64)flags << 48;
+}
+
+/* Of the data offset and the flags of a TCP header, as one word. */
+static __always_inline bool is_plain_ack(__u16 offset_flags)
+{
+	__u16 four = (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK) << 8;
+
+	return (offset_flags & four) == TCP_ACK << 8 && (offset_flags & 0xf0) >= 0x50;
+}
+
+/* Takes ports, state and timeout, of a packet whose upper layer begins at l4 and
+ * which has length bytes from header bytes before that. */
+static __always_inline bool read_upper(struct steady *pkt, const void *l4, const void *end,
+				       __u32 header, __u8 protocol, const struct settings *set)
+{
+	const struct tcphdr *tcp = l4;
+	const struct udphdr *udp = l4;
+	__u32 length = pkt->length;
+
+	/* Or the compiler would see that the packet's length implies the checks
+	 * of its end, which the verifier does not. */
+	asm volatile("" : "+r"(length));
+	if (likely(protocol == IPPROTO_TCP)) {
+		if (unlikely((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
+			     !is_plain_ack(*(__u16 *)(l4 + TCP_FLAGS_OFFSET - 1))))
+			return false;
+		pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_TCP << 32;
+		pkt->word = pkt->flow.word | word_beyond_flow(STATE_ESTABLISHED, 0);
+		pkt->timeout = set->timeouts[STATE_ESTABLISHED];
+		return true;
+	}
+	if (protocol != IPPROTO_UDP || (void *)(udp + 1) > end || length < header + sizeof(*udp))
+		return false;
+	pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_UDP << 32;
+	pkt->word = pkt->flow.word | word_beyond_flow(STATE_UDP, CONNECTION_INACTIVE);
+	pkt->timeout = set->timeouts[STATE_UDP];
+	return true;
+}
+
+/* The entry of a steady packet, if it lies at home, and its control. */
+static __always_inline struct connection *find_steady(const struct steady *pkt,
+						      const struct settings *set, __u32 now,
+						      __u32 *control)
+{
+	struct way way = find_way(hash_flow(&pkt->flow, set), set);
+	struct connection *conn = place(&way, 0, set);
+	__u64 differs;
+
+	if (unlikely(!conn))
+		return NULL;
+	*control = read_control(conn);
+	differs = (*(const volatile __u64 *)&conn->cport ^ pkt->word) & STEADY_WORD;
+	differs |= (conn->caddr.low ^ pkt->flow.caddr.low) |
+		   (conn->vaddr.low ^ pkt->flow.vaddr.low) |
+		   (conn->caddr.high ^ pkt->flow.caddr.high) |
+		   (conn->vaddr.high ^ pkt->flow.vaddr.high);
+	if (unlikely(differs || control_status(*control) != CONTROL_LIVE ||
+		     is_over(conn->expires, now)))
+		return NULL;
+	return conn;
+}
+
+/* The next hop of a steady packet, which is then counted; or NULL. */
+static __always_inline const struct next_hop *follow(const struct steady *pkt,
+						     const struct settings *set, __u32 now)
+{
+	__u32 control, index, which;
+	struct real_server *server;
+	const struct next_hop *hop;
+	struct connection *conn;
+
+	conn = find_steady(pkt, set, now, &control);
+	if (unlikely(!conn))
+		return NULL;
+	index = *(volatile __u32 *)&conn->server;
+	server = get_server(index);
+	if (unlikely(!server || is_stale(conn, control)))
+		return NULL;
+	which = *(volatile __u32 *)&server->hop ^ HOP_STEADY;
+	if (unlikely(which > HOP_SECOND))
+		return NULL;
+	hop = &server->hops[which];
+	if (unlikely(pkt->length > hop->mtu))
+		return NULL;
+	conn->expires = now + pkt->timeout;
+	conn->packets++;
+	conn->bytes += pkt->length;
+	count_packet(index, pkt->length);
+	count_verdict(FORWARD);
+	return hop;
+}
+
+static __always_inline int leave(struct ethernet *eth, const struct next_hop *hop,
+				 const struct interface *in)
+{
+	__u32 out = hop->ifindex;
+
+	write_macs(eth, hop);
+	if (likely(out == in->ifindex && !in->redirect))
+		return XDP_TX;
+	return bpf_redirect(out, 0);
+}
+
+static __always_inline int follow_ipv4(void *data, void *end, const struct interface *in,
+				       const struct settings *set, __u32 now)
+{
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	const struct next_hop *hop;
+	struct steady pkt;
+	__u32 ttl;
+
+	if (unlikely((void *)(ip + 1) > end || *(__u8 *)ip != IPV4_PLAIN ||
+		     ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
+		return NOT_STEADY;
+	pkt.length = bpf_ntohs(ip->tot_len);
+	ttl = *ttl_word(ip);
+	if (unlikely((void *)ip + pkt.length > end || (__u8)ttl <= 1))
+		return NOT_STEADY;
+	pkt.flow.caddr = map_ipv4(ip->saddr);
+	pkt.flow.vaddr = map_ipv4(ip->daddr);
+	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8, set))
+		return NOT_STEADY;
+	hop = follow(&pkt, set, now);
+	if (unlikely(!hop))
+		return NOT_STEADY;
+	*ttl_word(ip) = less_ttl(ttl);
+	return leave(data, hop, in);
+}
+
+static __always_inline int follow_ipv6(void *data, void *end, const struct interface *in,
+				       const struct settings *set, __u32 now)
+{
+	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
+	const __u64 *addresses = (void *)&ip->saddr;
+	const struct next_hop *hop;
+	struct steady pkt;
+
+	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
+		return NOT_STEADY;
+	pkt.length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (unlikely((void *)ip + pkt.length > end || ip->hop_limit <= 1))
+		return NOT_STEADY;
+	pkt.flow.caddr = (struct address){ addresses[0], addresses[1] };
+	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
+	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr, set))
+		return NOT_STEADY;
+	hop = follow(&pkt, set, now);
+	if (unlikely(!hop))
+		return NOT_STEADY;
+	ip->hop_limit--;
+	return leave(data, hop, in);
+}
+
+/* The XDP action of a steady packet that is for this host, or NOT_STEADY. */
+static __always_inline int follow_steady(struct xdp_md *ctx, const struct interface *in,
+					 const struct settings *set, __u32 now)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethernet *eth = data;
+
+	if (unlikely(data + sizeof(struct ethhdr) > end || !for_this_host(data, in)))
+		return NOT_STEADY;
+	if (likely(eth->ethertype == bpf_htons(ETH_P_IP)))
+		return follow_ipv4(data, end, in, set, now);
+	if (eth->ethertype == bpf_htons(ETH_P_IPV6))
+		return follow_ipv6(data, end, in, set, now);
+	return NOT_STEADY;
+}
+
+#endif
