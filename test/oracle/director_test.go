@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,20 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
-	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
-)
-
-// The MAC addresses of the recordings.
-var (
-	clientMAC = lvs.MAC{2, 0, 0, 0, 0, 0xfe}
-	cl0MAC    = lvs.MAC{2, 0, 0, 0, 0, 0x01}
-	rs0MAC    = lvs.MAC{2, 0, 0, 0, 1, 0x01}
-)
-
-const (
-	firstServer = 11 // the last number of real server a's addresses
-	servers     = 6
+	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
 // defaultTimeouts are the kernel's.
@@ -56,8 +42,8 @@ func newDirector(t *testing.T) *director {
 	d.namespace, err = netns.New()
 	mustDo(t, "make a network namespace", err)
 	t.Cleanup(func() { mustDo(t, "close the network namespace", d.namespace.Close()) })
-	d.addInterface(t, "cl", cl0MAC)
-	d.addInterface(t, "rs", rs0MAC)
+	d.addInterface(t, "cl", scenario.NearMAC("cl"))
+	d.addInterface(t, "rs", scenario.NearMAC("rs"))
 	// The recorded director has no network on cl0, only routes and a /128. Ours
 	// takes such an address for a VIP and would not answer with it.
 	d.addAddress(t, "cl0", "2001:db8:3::fe/64")
@@ -138,14 +124,6 @@ func (d *director) enter(t *testing.T) {
 // hold sets the clock to what it should show: real time passes as the test runs.
 func (d *director) hold() { d.SetClockOffset(d.clock - time.Since(d.started)) }
 
-// sleep lets time pass, and the sweep that is due then.
-func (d *director) sleep(t time.Duration) error {
-	d.clock += t
-	d.hold()
-	_, err := d.Sweep()
-	return err
-}
-
 // reset makes the director as good as new: no service, no connection, no server
 // that might come back.
 func (d *director) reset() error {
@@ -157,7 +135,7 @@ func (d *director) reset() error {
 	}
 	d.mtu = 1500
 	const longerThanAnyTimeout = 12 * time.Hour
-	if err := d.sleep(longerThanAnyTimeout); err != nil {
+	if err := (machine{d}).Sleep(longerThanAnyTimeout); err != nil {
 		return err
 	}
 	for c := range d.Plane.Connections() {
@@ -166,66 +144,15 @@ func (d *director) reset() error {
 	return nil
 }
 
-// setMTU changes the MTU of the way to the real servers.
-func (d *director) setMTU(mtu int) error {
-	d.mtu = mtu
-	services, err := d.Plane.Services()
-	if err != nil {
-		return err
-	}
-	for _, svc := range services {
-		for _, rs := range svc.Servers {
-			if err := d.setNextHop(rs.Address); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (d *director) setNextHop(addr netip.Addr) error {
-	n, err := serverNumber(addr)
+	n, err := scenario.ServerNumber(addr)
 	if err != nil {
 		return err
 	}
 	return d.SetNextHop(addr, lvs.NextHop{
 		InterfaceIndex: d.interfaces["rs"],
 		MTU:            d.mtu,
-		Source:         rs0MAC,
-		Destination:    lvs.MAC{2, 0, 0, 0, 1, byte(n)},
+		Source:         scenario.NearMAC("rs"),
+		Destination:    scenario.ServerMAC(n),
 	})
-}
-
-// serverNumber returns the last number of a real server's address, which the
-// recordings write in decimal for IPv6 too.
-func serverNumber(addr netip.Addr) (int, error) {
-	text := addr.String()
-	n, err := strconv.Atoi(text[strings.LastIndexAny(text, ".:")+1:])
-	if err != nil || n < firstServer || n >= firstServer+servers {
-		return 0, fmt.Errorf("address %s is none of a real server", addr)
-	}
-	return n, nil
-}
-
-// commandLine returns the words of a recorded command. The recordings leave out
-// the port of a real server, which ipvsadm wants after an IPv6 address.
-func commandLine(command string) []string {
-	words := strings.Fields(command)
-	for i := 1; i < len(words); i++ {
-		if words[i-1] == "-r" && strings.HasSuffix(words[i], "]") {
-			words[i] += ":80"
-		}
-	}
-	return words
-}
-
-// ipvsadm carries out a command line, which must succeed.
-func (d *director) ipvsadm(args ...string) error {
-	connect := func(context.Context) (ipvsadm.Director, error) { return d, nil }
-	var stdout, stderr strings.Builder
-	status := ipvsadm.Run(context.Background(), connect, args, strings.NewReader(""), &stdout, &stderr)
-	if status != 0 || stderr.Len() > 0 {
-		return fmt.Errorf("ipvsadm %s: exit status %d: %s", strings.Join(args, " "), status, stderr.String())
-	}
-	return nil
 }

@@ -1,5 +1,4 @@
-// Package oracle holds the data plane against the kernel's IPVS: what that did
-// with tens of thousands of scripted packets is recorded in vectors, and its
-// tests play the same packets through the director's program. README.md tells
-// where the recordings come from and what they look like.
+// Package oracle holds the data plane against the kernel's IPVS: scenarios with
+// the kernel's answers, which its tests play on the director's program. README.md
+// is the manual.
 package oracle

@@ -1,58 +1,77 @@
 package oracle
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
 // A reach is how much of a suite is compared. It only grows.
 type reach struct {
 	cases    int // at least in part
-	readOuts int // outcomes of packets, real servers, connections, states, frames
+	readOuts int // outcomes of packets, real servers, connections, states, frames, output of ipvsadm
 	packets  int // those whose outcome is compared
 }
 
 func TestSchedulers(t *testing.T) {
-	playSuite(t, "sched", reach{cases: 109, readOuts: 1113, packets: 23734})
+	playSuite(t, "sched", reach{cases: 109, readOuts: 1736, packets: 23734})
 }
 
 func TestLoads(t *testing.T) {
-	playSuite(t, "load", reach{cases: 49, readOuts: 667, packets: 32512})
+	playSuite(t, "load", reach{cases: 49, readOuts: 821, packets: 32512})
 }
 
 func TestStates(t *testing.T) {
-	playSuite(t, "state", reach{cases: 13, readOuts: 107, packets: 121})
+	playSuite(t, "state", reach{cases: 13, readOuts: 156, packets: 121})
+}
+
+func TestPersistence(t *testing.T) {
+	playSuite(t, "persist", reach{})
 }
 
 func TestFrames(t *testing.T) {
-	playSuite(t, "forward", reach{cases: 5, readOuts: 36})
+	playSuite(t, "forward", reach{cases: 5, readOuts: 53})
+}
+
+func TestLists(t *testing.T) {
+	playSuite(t, "list", reach{})
+}
+
+func readSuite(t *testing.T, name string) []*scenario.Scenario {
+	t.Helper()
+	all, err := scenario.ReadFolder(os.DirFS("testdata"), name)
+	mustDo(t, "read suite", err)
+	return all
 }
 
 // playSuite plays what can be played of a suite, and wants it to be least.
 func playSuite(t *testing.T, name string, least reach) {
-	s := readSuite(t, name)
+	all := readSuite(t, name)
 	d := newDirector(t)
 	var got reach
 	waiting := map[string][]string{}
-	for i := range s.Cases {
-		p := newPlan(&s.Cases[i])
+	for _, s := range all {
+		p := newPlan(s)
 		for _, w := range p.waiting {
 			waiting[w.why] = append(waiting[w.why], strings.Trim(p.Name+": "+w.what, ": "))
 		}
-		if p.steps == nil {
+		if p.played == nil {
 			continue
 		}
 		got.add(&p)
 		t.Run(p.Name, func(t *testing.T) {
 			d.enter(t)
-			if err := d.play(&p); err != nil {
+			if err := d.compare(&p); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	t.Logf("%s: compared %d of %d cases: %d read-outs, %d packets", name, got.cases, len(s.Cases), got.readOuts, got.packets)
+	t.Logf("%s: compared %d of %d cases: %d read-outs, %d packets", name, got.cases, len(all), got.readOuts, got.packets)
 	for _, why := range slices.Sorted(maps.Keys(waiting)) {
 		t.Logf("waits for %s: %d:\n\t%s", why, len(waiting[why]), strings.Join(waiting[why], "\n\t"))
 	}
@@ -63,8 +82,34 @@ func playSuite(t *testing.T, name string, least reach) {
 
 func (r *reach) add(p *plan) {
 	r.cases++
-	r.readOuts += p.compared
-	for _, st := range p.steps {
-		r.packets += len(st.Got)
+	for i := range p.played.Steps {
+		step := &p.played.Steps[i]
+		if step.Reads() && p.frameWaits(step) == "" {
+			r.readOuts++
+		}
+		r.packets += step.Packets()
 	}
+}
+
+// compare plays a plan and tells the first answer that is not the recorded one,
+// or a frame that waits and need not any more.
+func (d *director) compare(p *plan) error {
+	if err := d.reset(); err != nil {
+		return err
+	}
+	got, err := scenario.Play(machine{d}, p.played)
+	if err != nil {
+		return err
+	}
+	for i := range got.Steps {
+		difference := scenario.DifferAt(p.played, got, i)
+		waits := p.frameWaits(&got.Steps[i]) != ""
+		switch {
+		case waits && difference == nil:
+			return fmt.Errorf("frame %s: the same as recorded; strike it off waitingFrames", frameName(&got.Steps[i]))
+		case difference != nil && !waits:
+			return difference
+		}
+	}
+	return nil
 }

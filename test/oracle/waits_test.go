@@ -6,6 +6,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
 // What is not compared, and why. A case waits as a whole if it needs what the
@@ -13,9 +14,9 @@ import (
 
 // defaultSysctls are the kernel's values of the sysctls under net.ipv4.vs, which
 // the data plane behaves by.
-var defaultSysctls = map[string]int{
-	"conn_reuse_mode":    1,
-	"expire_nodest_conn": 0,
+var defaultSysctls = map[string]string{
+	"conn_reuse_mode":    "1",
+	"expire_nodest_conn": "0",
 }
 
 // partly names the cases from which commands that wait are left out, and that
@@ -46,8 +47,7 @@ var waitingFrames = []waitingFrame{
 }
 
 // commandWaits returns why an ipvsadm command can't be carried out yet, or "".
-func commandWaits(command string) string {
-	words := strings.Fields(command)
+func commandWaits(words []string) string {
 	after := func(option string) string {
 		if i := slices.Index(words, option); i >= 0 && i+1 < len(words) {
 			return words[i+1]
@@ -56,96 +56,115 @@ func commandWaits(command string) string {
 	}
 	scheduler := lvs.Scheduler(after("-s"))
 	switch {
-	case scheduler != "" && !dataplane.HasScheduler(scheduler):
+	case scheduler.Known() && !dataplane.HasScheduler(scheduler):
 		return "scheduler " + string(scheduler)
 	case slices.Contains(words, "-o"):
 		return "one-packet scheduling"
 	case slices.Contains(words, "-f"):
 		return "firewall marks"
+	case slices.Contains(words, "-p"):
+		return "persistence"
 	case slices.Contains(words, "--sctp-service"):
 		return whySCTP
 	case slices.Contains(words, "-m"):
 		return "masquerading"
 	case slices.Contains(words, "-i"):
 		return "tunnelling"
+	case slices.ContainsFunc(words, func(word string) bool { return strings.HasSuffix(word, "-daemon") }):
+		return "the sync daemon"
+	case slices.Contains(words, "--rate"):
+		return "rates: the director's, not the data plane's"
 	}
 	return ""
 }
 
-// waits returns why a step can't be carried out yet, or "".
-func (st *step) waits() string {
-	for _, command := range st.Do {
-		if why := commandWaits(command); why != "" {
-			return why
+// stepWaits returns why a step can't be carried out yet, or "".
+func stepWaits(step *scenario.Step) string {
+	switch step.Verb {
+	case scenario.Ipvsadm:
+		for _, line := range step.Input {
+			if why := commandWaits(strings.Fields(line)); why != "" {
+				return why
+			}
 		}
-	}
-	for name, value := range st.Sysctl {
-		if known, ok := defaultSysctls[name]; !ok || known != value {
+		return commandWaits(step.Words)
+	case scenario.Sysctl:
+		name, value, _ := strings.Cut(step.Words[0], "=")
+		if defaultSysctls[name] != value {
 			return "sysctl " + name
 		}
-	}
-	if st.Run != nil {
-		return "ipvsadm's own output"
+	case scenario.Mark:
+		return "firewall marks"
+	case scenario.To:
+		if step.Words[0] == "sctp" {
+			return whySCTP
+		}
+	case scenario.MTU:
+		if step.Words[0] != "rs" {
+			return "masquerading"
+		}
 	}
 	return ""
 }
 
-// A waitingPart is what of a recording waits: a frame, or with an empty name all
+// A waitingPart is what of a scenario waits: a frame, or with an empty name all
 // of it.
 type waitingPart struct{ what, why string }
 
-// A plan says what of a recording is played and what waits.
+// A plan says what of a scenario is played and what waits.
 type plan struct {
-	*recording
-	steps    []step // to be played
-	compared int    // read-outs among them
-	waiting  []waitingPart
+	*scenario.Scenario
+	played  *scenario.Scenario // the steps to be played, or nil
+	waiting []waitingPart
 }
 
-func newPlan(r *recording) plan {
-	p := plan{recording: r}
-	inPart := slices.Contains(partly, r.Name)
-	for i, st := range r.Steps {
-		why := st.waits()
+func newPlan(s *scenario.Scenario) plan {
+	p := plan{Scenario: s}
+	inPart := slices.Contains(partly, s.Name)
+	played := &scenario.Scenario{Name: s.Name}
+	for i := range s.Steps {
+		step := &s.Steps[i]
+		why := stepWaits(step)
 		if why != "" && !inPart {
-			return plan{recording: r, waiting: []waitingPart{{"", why}}}
+			p.waiting = []waitingPart{{"", why}}
+			return p
 		}
-		if why != "" && st.Do == nil {
-			p.leaveOut(r.Steps[i:], why)
+		if why != "" && step.Verb != scenario.Ipvsadm {
+			p.leaveOut(s.Steps[i:], why)
 			break
 		}
-		st.Do = slices.DeleteFunc(slices.Clone(st.Do), func(command string) bool { return commandWaits(command) != "" })
-		p.add(st)
+		if why == "" {
+			played.Steps = append(played.Steps, *step)
+		}
 	}
+	for i := range played.Steps {
+		if why := p.frameWaits(&played.Steps[i]); why != "" {
+			p.waiting = append(p.waiting, waitingPart{frameName(&played.Steps[i]), why})
+		}
+	}
+	p.played = played
 	return p
 }
 
-func (p *plan) add(st step) {
-	p.steps = append(p.steps, st)
-	if st.Frame != nil {
-		if why := p.frameWaits(st.Frame); why != "" {
-			p.waiting = append(p.waiting, waitingPart{st.Frame.What, why})
-			return
+// leaveOut notes that the rest of a scenario waits.
+func (p *plan) leaveOut(steps []scenario.Step, why string) {
+	for i := range steps {
+		if steps[i].Verb == scenario.Frame {
+			p.waiting = append(p.waiting, waitingPart{frameName(&steps[i]), why})
 		}
-	}
-	if st.reads() {
-		p.compared++
 	}
 }
 
-// leaveOut notes that the rest of a recording waits.
-func (p *plan) leaveOut(steps []step, why string) {
-	for _, st := range steps {
-		if st.Frame != nil {
-			p.waiting = append(p.waiting, waitingPart{st.Frame.What, why})
-		}
-	}
-}
+// frameName returns what a frame is called, without its interface.
+func frameName(step *scenario.Step) string { return strings.Join(step.Words[1:], " ") }
 
 // frameWaits returns why a frame is not treated as IPVS does, or "".
-func (p *plan) frameWaits(f *frame) string {
+func (p *plan) frameWaits(step *scenario.Step) string {
+	if step.Verb != scenario.Frame {
+		return ""
+	}
 	for _, w := range waitingFrames {
-		if w.recording == p.Name && w.what == f.What {
+		if w.recording == p.Name && w.what == frameName(step) {
 			return w.why
 		}
 	}

@@ -1,0 +1,139 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
+)
+
+// A machine is a director that scenarios are played on.
+type machine struct{ *director }
+
+var _ scenario.Machine = machine{}
+
+// Ipvsadm runs fairlead's ipvsadm.
+func (m machine) Ipvsadm(args []string, stdin string) (scenario.CommandResult, error) {
+	m.hold()
+	connect := func(context.Context) (ipvsadm.Director, error) { return m.director, nil }
+	var stdout, stderr strings.Builder
+	status := ipvsadm.Run(context.Background(), connect, args, strings.NewReader(stdin), &stdout, &stderr)
+	return scenario.CommandResult{Stdout: stdout.String(), Stderr: stderr.String(), Status: status}, nil
+}
+
+// Sysctl accepts what the data plane behaves by anyway.
+func (m machine) Sysctl(name, value string) error {
+	if defaultSysctls[name] == value {
+		return nil
+	}
+	return fmt.Errorf("set %s to %s: %w", name, value, lvs.ErrUnsupported)
+}
+
+// SetMark refuses: there are no marks yet.
+func (m machine) SetMark(mark uint32) error {
+	return fmt.Errorf("mark packets with %d: %w", mark, lvs.ErrUnsupported)
+}
+
+// SetMTU changes the MTU of the way to the real servers.
+func (m machine) SetMTU(on string, mtu int) error {
+	if on != "rs" {
+		return fmt.Errorf("set MTU of %s: %w", on, lvs.ErrUnsupported)
+	}
+	m.mtu = mtu
+	services, err := m.Plane.Services()
+	if err != nil {
+		return err
+	}
+	for _, svc := range services {
+		for _, rs := range svc.Servers {
+			if err := m.setNextHop(rs.Address); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Sleep lets time pass, and the sweep that is due then.
+func (m machine) Sleep(t time.Duration) error {
+	m.clock += t
+	m.hold()
+	_, err := m.Sweep()
+	return err
+}
+
+// XDP actions (linux/bpf.h).
+const (
+	xdpDrop     = 1
+	xdpPass     = 2
+	xdpTX       = 3
+	xdpRedirect = 4
+)
+
+// Send runs the director's program on a frame.
+func (m machine) Send(frame []byte, on string) (scenario.Sent, error) {
+	m.hold()
+	action, out, err := m.Run(frame, m.interfaces[on])
+	if err != nil {
+		return scenario.Sent{}, err
+	}
+	switch action {
+	case xdpDrop:
+		return scenario.Sent{}, nil
+	case xdpPass:
+		return scenario.Sent{Passed: out}, nil
+	case xdpTX, xdpRedirect:
+		return scenario.Sent{Frames: []scenario.Output{{On: leaves(out), Frame: out}}}, nil
+	}
+	return scenario.Sent{}, fmt.Errorf("run the program: XDP action %d", action)
+}
+
+// leaves returns the interface that a frame goes out of, by its source.
+func leaves(frame []byte) string {
+	if lvs.MAC(frame[6:12]) == scenario.NearMAC("rs") {
+		return "rs"
+	}
+	return "cl"
+}
+
+// Services returns the services as a scenario reads them.
+func (m machine) Services() ([]scenario.Service, error) {
+	services, err := m.Plane.Services()
+	if err != nil {
+		return nil, err
+	}
+	var all []scenario.Service
+	for _, svc := range services {
+		read := scenario.Service{Name: svc.ServiceKey.String()}
+		for _, rs := range svc.Servers {
+			read.Servers = append(read.Servers, scenario.Server{
+				Address: rs.Address, Weight: rs.Weight, Active: rs.Active, Inactive: rs.Inactive,
+			})
+		}
+		all = append(all, read)
+	}
+	return all, nil
+}
+
+// clockError is how far the clock may be off, to both sides: it counts ticks, and
+// goes on while a packet is on its way. Scenarios look at multiples of half a
+// second.
+const clockError = 250 * time.Millisecond
+
+// Connections returns the connection table as a scenario reads it.
+func (m machine) Connections() ([]scenario.Connection, error) {
+	m.hold()
+	var all []scenario.Connection
+	for c := range m.Plane.Connections() {
+		all = append(all, scenario.Connection{
+			Protocol: c.Protocol.String(),
+			Client:   c.Client, Virtual: c.Virtual, Server: c.Server,
+			State: c.State.String(), Expires: c.Expires + clockError,
+		})
+	}
+	return all, nil
+}
