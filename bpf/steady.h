@@ -55,11 +55,8 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 {
 	const struct tcphdr *tcp = l4;
 	const struct udphdr *udp = l4;
-	__u32 length = pkt->length;
+	__u32 length = hide(pkt->length);
 
-	/* Or the compiler would see that the packet's length implies the checks
-	 * of its end, which the verifier does not. */
-	asm volatile("" : "+r"(length));
 	if (likely(protocol == IPPROTO_TCP)) {
 		if (unlikely((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
 			     !is_plain_ack(*(__u16 *)(l4 + TCP_FLAGS_OFFSET - 1))))
@@ -152,7 +149,7 @@ static __always_inline int follow_ipv4(void *data, void *end, const struct inter
 	if (unlikely((void *)(ip + 1) > end || *(__u8 *)ip != IPV4_PLAIN ||
 		     ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
 		return NOT_STEADY;
-	pkt.length = bpf_ntohs(ip->tot_len);
+	pkt.length = wire16(ip->tot_len);
 	ttl = *ttl_word(ip);
 	if (unlikely((void *)ip + pkt.length > end || (__u8)ttl <= 1))
 		return NOT_STEADY;
@@ -177,7 +174,7 @@ static __always_inline int follow_ipv6(void *data, void *end, const struct inter
 
 	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
 		return NOT_STEADY;
-	pkt.length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	pkt.length = sizeof(*ip) + wire16(ip->payload_len);
 	if (unlikely((void *)ip + pkt.length > end || ip->hop_limit <= 1))
 		return NOT_STEADY;
 	pkt.flow.caddr = (struct address){ addresses[0], addresses[1] };
