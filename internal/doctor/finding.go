@@ -58,6 +58,16 @@ const (
 	NoNextHop   = "no-next-hop"    // the director has no way to a real server
 	StaleARP    = "stale-arp"      // a neighbour sends the VIP's packets elsewhere
 	VIPMissing  = "vip-missing"    // the director itself has not the VIP
+	// RPFilter is about a real server that takes the VIP's packets from some clients,
+	// and drops those of others: its way back to them is another interface.
+	RPFilter = "rp-filter"
+	// MTU is about a real server that takes small packets, and no full-size ones.
+	MTU = "mtu"
+	// ProxyARP is about a host that answers for addresses that nobody has.
+	ProxyARP = "proxy-arp"
+	// SecondDirector is about a real server that sends the VIP's packets on to
+	// another one.
+	SecondDirector = "second-director"
 )
 
 // A Role is what a host is to the director.
