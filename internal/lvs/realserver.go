@@ -120,6 +120,12 @@ type NextHop struct {
 	Destination    MAC
 	VLAN           uint16 // 802.1Q VLAN identifier; 0 is untagged
 	MTU            int    // of the route: largest IP packet, bytes
+	// Gateway is the router that Destination belongs to; the zero Addr if that is
+	// the real server itself. A data plane does not keep it.
+	Gateway netip.Addr
+	// Local: the real server is this host. Its packets go to the host's own stack,
+	// and all fields above are zero.
+	Local bool
 	// Problem is "" when packets can go, else why they can't, for a person to
 	// read: "no route to 198.51.100.11", "198.51.100.11 does not answer ARP on
 	// eth0".
@@ -127,7 +133,7 @@ type NextHop struct {
 }
 
 // Usable reports whether packets can go this way.
-func (h NextHop) Usable() bool { return h.Problem == "" && h.InterfaceIndex != 0 }
+func (h NextHop) Usable() bool { return h.Problem == "" && (h.Local || h.InterfaceIndex != 0) }
 
 // A MAC is an Ethernet address.
 type MAC [6]byte

@@ -31,6 +31,10 @@ func findPath(addr netip.Addr, r route, err error, links links, last int) path {
 		p.template.Problem = routeProblem(addr, err, links[last])
 		return p
 	}
+	if r.kind == unix.RTN_LOCAL {
+		p.template.Local = true
+		return p
+	}
 	if problem := kindProblem(addr, r); problem != "" {
 		p.template.Problem = problem
 		return p
@@ -47,6 +51,9 @@ func findPath(addr netip.Addr, r route, err error, links links, last int) path {
 	p.over = out.name
 	p.static = out.flags&unix.IFF_NOARP != 0
 	p.template = sender(out, links)
+	if p.via.address != addr.WithZone("") {
+		p.template.Gateway = p.via.address
+	}
 	if r.mtu != 0 {
 		p.template.MTU = min(r.mtu, out.mtu)
 	}
@@ -58,7 +65,7 @@ func findPath(addr netip.Addr, r route, err error, links links, last int) path {
 func (p path) nextHop(h *hop) (lvs.NextHop, bool) {
 	next := p.template
 	switch {
-	case next.Problem != "":
+	case next.Problem != "", next.Local:
 	case h.answered():
 		next.Destination = h.entry.mac
 	case h.err != nil:
@@ -74,7 +81,7 @@ func (p path) nextHop(h *hop) (lvs.NextHop, bool) {
 // silence says that the neighbour does not answer.
 func (p path) silence() string {
 	who := p.via.address.String()
-	if p.via.address != p.address.WithZone("") {
+	if p.template.Gateway.IsValid() {
 		who = fmt.Sprintf("gateway %s of %s", who, p.address)
 	}
 	if p.static {
@@ -139,8 +146,6 @@ func kindProblem(addr netip.Addr, r route) string {
 			return fmt.Sprintf("the route to %s encapsulates", addr)
 		}
 		return ""
-	case unix.RTN_LOCAL:
-		return fmt.Sprintf("%s is the director's own address", addr)
 	case unix.RTN_BROADCAST:
 		return fmt.Sprintf("%s is a broadcast address", addr)
 	case unix.RTN_ANYCAST:

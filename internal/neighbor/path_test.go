@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -75,8 +74,8 @@ func TestSender(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, sender(test.out, test.links)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
+			if got := sender(test.out, test.links); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
 	}
@@ -101,10 +100,12 @@ func TestFindPath(t *testing.T) {
 		via     neighbourKey
 		static  bool
 		mtu     int
+		gateway netip.Addr
+		local   bool
 		problem string
 	}{
 		{name: "on link", route: unicast(func(*route) {}), via: neighbourKey{2, addr}, mtu: 1500},
-		{name: "gateway", route: unicast(func(r *route) { r.gateway = gateway }), via: neighbourKey{2, gateway}, mtu: 1500},
+		{name: "gateway", route: unicast(func(r *route) { r.gateway = gateway }), via: neighbourKey{2, gateway}, gateway: gateway, mtu: 1500},
 		{name: "no gateway in zeros", route: unicast(func(r *route) { r.gateway = netip.IPv4Unspecified() }), via: neighbourKey{2, addr}, mtu: 1500},
 		{name: "MTU of the route", route: unicast(func(r *route) { r.mtu = 1400 }), via: neighbourKey{2, addr}, mtu: 1400},
 		{name: "MTU of the route above the link's", route: unicast(func(r *route) { r.mtu = 9000 }), via: neighbourKey{2, addr}, mtu: 1500},
@@ -114,7 +115,7 @@ func TestFindPath(t *testing.T) {
 		{name: "interface gone", route: unicast(func(r *route) { r.link = 9 }),
 			problem: "the route to 198.51.100.11 leads over an interface that is gone"},
 		{name: "encapsulated", route: unicast(func(r *route) { r.encapsulated = true }), problem: "the route to 198.51.100.11 encapsulates"},
-		{name: "own", route: route{kind: unix.RTN_LOCAL, link: 1}, problem: "198.51.100.11 is the director's own address"},
+		{name: "own", route: route{kind: unix.RTN_LOCAL, link: 1}, local: true},
 		{name: "broadcast", route: route{kind: unix.RTN_BROADCAST, link: 2}, problem: "198.51.100.11 is a broadcast address"},
 		{name: "anycast", route: route{kind: unix.RTN_ANYCAST, link: 2}, problem: "198.51.100.11 is an anycast address"},
 		{name: "multicast", route: route{kind: unix.RTN_MULTICAST, link: 2}, problem: "198.51.100.11 is a multicast address"},
@@ -137,7 +138,8 @@ func TestFindPath(t *testing.T) {
 				}
 			}
 			p := findPath(addr, test.route, err, all, test.last)
-			if p.via != test.via || p.static != test.static || p.template.MTU != test.mtu || p.template.Problem != test.problem {
+			if p.via != test.via || p.static != test.static || p.template.MTU != test.mtu || p.template.Problem != test.problem ||
+				p.template.Gateway != test.gateway || p.template.Local != test.local {
 				t.Errorf("got %+v", p)
 			}
 		})
@@ -157,12 +159,20 @@ func TestNextHop(t *testing.T) {
 	linkLocal := netip.MustParseAddr("fe80::11%eth0")
 	mac := lvs.MAC{2, 0, 0, 0, 0, 9}
 	on := func(addr, via netip.Addr) path {
-		return path{address: addr, via: neighbourKey{2, via}, over: "eth0", template: lvs.NextHop{InterfaceIndex: 2}}
+		p := path{address: addr, via: neighbourKey{2, via}, over: "eth0", template: lvs.NextHop{InterfaceIndex: 2}}
+		if via != addr.WithZone("") {
+			p.template.Gateway = via
+		}
+		return p
 	}
 	static := on(addr, addr)
 	static.static = true
 	broken := on(addr, addr)
 	broken.template.Problem = "eth0 is down"
+	own := path{address: addr, template: lvs.NextHop{Local: true}}
+	if next, decided := own.nextHop(nil); !decided || next != own.template || !next.Usable() {
+		t.Errorf("own address: got %+v, %t", next, decided)
+	}
 	entry := func(state uint16, m lvs.MAC) *hop { return &hop{entry: neighbour{state: state, mac: m}} }
 	tests := []struct {
 		name    string

@@ -14,7 +14,7 @@ type target struct {
 	address netip.Addr
 	routed  bool // path is the routing table's answer
 	path    path
-	hop     *hop // nil exactly when path has a problem
+	hop     *hop // nil exactly when path has a problem or ends here
 	last    int  // the interface of the last path that had one
 }
 
@@ -79,7 +79,7 @@ func (w *Watcher) route(t *target, now time.Time) {
 		t.last = p.via.link
 	}
 	var next *hop
-	if p.template.Problem == "" {
+	if p.template.Problem == "" && !p.template.Local {
 		next = w.hops.acquire(hopKey{p.via, p.static}, t, now)
 	}
 	if t.hop != nil && t.hop != next {

@@ -383,13 +383,18 @@ func TestOwnAddress(t *testing.T) {
 	eachPlan(t, func(t *testing.T, n *network) {
 		w := startWatching(t, n.director)
 		w.watch(n.director0)
-		w.awaitProblem(n.director0, canonical(n.director0)+" is the director's own address")
+		w.awaitLocal(n.director0)
 		// One that becomes the director's.
 		w.watch(n.server0)
 		w.awaitMAC(n.server0, n.first.mac("eth0"))
 		w.within(second, func() {
 			n.director.address("eth1", n.host(n.server0))
-			w.awaitProblem(n.server0, canonical(n.server0)+" is the director's own address")
+			w.awaitLocal(n.server0)
+		})
+		// And one that is no longer.
+		w.within(second, func() {
+			n.director.removeAddress("eth1", n.host(n.server0))
+			w.awaitMAC(n.server0, n.first.mac("eth0"))
 		})
 	})
 }

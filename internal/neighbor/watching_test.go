@@ -94,6 +94,12 @@ func (w *watching) awaitProblem(addr, problem string) {
 	w.await(addr, problem, func(h lvs.NextHop) bool { return h.Problem == problem })
 }
 
+// awaitLocal waits until addr is known as one of the host's own.
+func (w *watching) awaitLocal(addr string) {
+	w.t.Helper()
+	w.await(addr, "own address", func(h lvs.NextHop) bool { return h == lvs.NextHop{Local: true} })
+}
+
 // within fails the test if do, which waits for a change to be told, takes longer
 // than a change may.
 func (w *watching) within(limit time.Duration, do func()) {
@@ -114,7 +120,7 @@ func (w *watching) settled() {
 	w.w.Forget(netip.MustParseAddr(own))
 	delete(w.latest, netip.MustParseAddr(own))
 	w.w.Watch(netip.MustParseAddr(own))
-	w.awaitProblem(own, own+" is the director's own address")
+	w.awaitLocal(own)
 }
 
 // eventually waits until the kernel's state is as wanted.
