@@ -17,7 +17,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 enum abi {
 	/* Pinned maps of another version are not taken over. Raise it with
 	 * every change of a struct or of what a field means. */
-	ABI_VERSION = 1,
+	ABI_VERSION = 2,
 };
 
 enum limit {
@@ -38,6 +38,10 @@ enum limit {
 	MAX_LIST_SLOTS = 1 << 20,
 	/* Servers of one service; bounds every walk of a list. */
 	MAX_LIST = 4096,
+	/* Other directors that were named. */
+	MAX_PEERS = 256,
+	/* What those are known by, and real servers beside a local one. */
+	MAX_PEER_MACS = MAX_SERVERS + MAX_PEERS,
 	/* Interfaces are found by index modulo this. */
 	MAX_INTERFACES = 4096,
 	/* IPv6 extension headers before the upper layer (RFC 8200 allows more,
@@ -67,6 +71,8 @@ enum verdict {
 	PASS_NO_SERVICE,
 	PASS_NO_CONNECTION,	/* TCP without SYN, nothing known of it */
 	PASS_FTP,		/* IPVS leaves it to the host */
+	PASS_PEER,		/* another director forwarded it to this host */
+	PASS_LOCAL,		/* its real server is this host */
 
 	/* to a real server */
 	FORWARD,
@@ -215,7 +221,7 @@ struct next_hop {
 	__u16 vlan;		/* 0: untagged */
 	__u16 mtu;		/* largest IP packet */
 	__u32 destination_source[3]; /* both MAC addresses, as in a frame */
-	__u32 padding;
+	__u32 local;		/* 1: none, for it is this host */
 };
 _Static_assert(sizeof(struct next_hop) == 24, "no hidden padding");
 
@@ -317,7 +323,10 @@ struct settings {
 	__u32 timeouts[STATES];	/* ticks; Go */
 	__u64 icmp_debt;	/* ns of the coarse clock until which answers are
 				 * spent; plane */
-	__u64 reserved[4];
+	__u32 peer_filter;	/* bit n: the MAC address of a peer has n in the
+				 * lower bits of its last byte; 0: no peers; Go */
+	__u32 padding;
+	__u64 reserved[3];
 };
 _Static_assert(sizeof(struct settings) == 192, "no hidden padding");
 

@@ -11,6 +11,7 @@
 #include "conn.h"
 #include "state.h"
 #include "service.h"
+#include "peer.h"
 #include "schedule.h"
 #include "xdp.h"
 #include "stats.h"
@@ -144,7 +145,7 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	hop = find_hop(server);
 	*out = hop->ifindex;
 	if (unlikely(!*out))
-		return DROP_NO_NEXT_HOP;
+		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
 	v = forward(ctx, pkt, hop);
 	return v == FORWARD ? how : v;
 }
@@ -172,7 +173,8 @@ __noinline int take(struct xdp_md *ctx)
 	init_packet(&pkt, in->ifindex);
 	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
 	if (v == CONTINUE)
-		v = find_route(&pkt, set, now, &route);
+		v = is_from_peer(ctx, set) ? leave_to_host(&pkt, set) :
+					     find_route(&pkt, set, now, &route);
 	if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v, &out);
 	return finish(ctx, &pkt, set, in, v, out);
@@ -185,7 +187,7 @@ int director(struct xdp_md *ctx)
 	struct settings *set = get_settings();
 	int action = NOT_STEADY;
 
-	if (likely(in && set))
+	if (likely(in && set && !is_from_peer(ctx, set)))
 		action = follow_steady(ctx, in, set, now_tick(set));
 	return likely(action != NOT_STEADY) ? action : take(ctx);
 }

@@ -113,6 +113,25 @@ struct {
 	__type(value, struct settings);
 } settings SEC(".maps");
 
+/* MAC addresses of peers, as the word that read_source makes of a frame. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PEER_MACS);
+	__type(key, __u64);
+	__type(value, __u32);
+} peer_macs SEC(".maps");
+
+/* The peers that were named, and the last MAC address that each was known by (0:
+ * none yet): for the director that comes next. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PEERS);
+	__type(key, struct address);
+	__type(value, __u64);
+} peers SEC(".maps");
+
 static __always_inline struct settings *get_settings(void)
 {
 	__u32 zero = 0;

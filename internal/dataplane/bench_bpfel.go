@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type benchAddress struct {
+	_    structs.HostLayout
+	High uint64
+	Low  uint64
+}
+
 type benchBenchRun struct {
 	_            structs.HostLayout
 	Flows        uint32
@@ -32,17 +38,9 @@ type benchBenchRun struct {
 type benchConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
-		_     structs.HostLayout
-		Caddr struct {
-			_    structs.HostLayout
-			High uint64
-			Low  uint64
-		}
-		Vaddr struct {
-			_    structs.HostLayout
-			High uint64
-			Low  uint64
-		}
+		_        structs.HostLayout
+		Caddr    benchAddress
+		Vaddr    benchAddress
 		Cport    uint16
 		Vport    uint16
 		Protocol uint8
@@ -80,17 +78,9 @@ type benchEdition struct {
 
 type benchFlow struct {
 	_     structs.HostLayout
-	Caddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
-	Vaddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
-	Word uint64
+	Caddr benchAddress
+	Vaddr benchAddress
+	Word  uint64
 }
 
 type benchHashEntry struct {
@@ -104,16 +94,12 @@ type benchHashEntry struct {
 }
 
 type benchInterface struct {
-	_        structs.HostLayout
-	Ifindex  uint32
-	Mac      [6]uint8
-	Padding  uint16
-	Redirect uint32
-	Address6 struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
+	_           structs.HostLayout
+	Ifindex     uint32
+	Mac         [6]uint8
+	Padding     uint16
+	Redirect    uint32
+	Address6    benchAddress
 	Mode        uint32
 	TailPadding [7]uint32
 }
@@ -132,7 +118,7 @@ type benchRealServer struct {
 		Vlan              uint16
 		Mtu               uint16
 		DestinationSource [3]uint32
-		Padding           uint32
+		Local             uint32
 	}
 	Hop               uint32
 	State             uint32
@@ -146,16 +132,12 @@ type benchRealServer struct {
 	Lower             uint32
 	SchedulingPadding [10]uint32
 	Service           benchServiceKey
-	Raddr             struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
-	Rport           uint16
-	IdentityPadding [3]uint16
-	Removed         uint32
-	RemovedPadding  uint32
-	Reserved        uint64
+	Raddr             benchAddress
+	Rport             uint16
+	IdentityPadding   [3]uint16
+	Removed           uint32
+	RemovedPadding    uint32
+	Reserved          uint64
 }
 
 type benchService struct {
@@ -169,12 +151,8 @@ type benchService struct {
 }
 
 type benchServiceKey struct {
-	_     structs.HostLayout
-	Vaddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
+	_        structs.HostLayout
+	Vaddr    benchAddress
 	Vport    uint16
 	Protocol uint8
 	Padding  [5]uint8
@@ -197,7 +175,9 @@ type benchSettings struct {
 	FirstUnprivilegedPort uint32
 	Timeouts              [16]uint32
 	IcmpDebt              uint64
-	Reserved              [4]uint64
+	PeerFilter            uint32
+	Padding               uint32
+	Reserved              [3]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -212,6 +192,8 @@ const (
 	benchMapHashConnections      = "hash_connections"
 	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
+	benchMapPeerMacs             = "peer_macs"
+	benchMapPeers                = "peers"
 	benchMapRealServers          = "real_servers"
 	benchMapServerCarry          = "server_carry"
 	benchMapServerCounters       = "server_counters"
@@ -283,6 +265,8 @@ type benchMapSpecs struct {
 	HashConnections *ebpf.MapSpec `ebpf:"hash_connections"`
 	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists           *ebpf.MapSpec `ebpf:"lists"`
+	PeerMacs        *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
 	RealServers     *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry     *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters  *ebpf.MapSpec `ebpf:"server_counters"`
@@ -326,6 +310,8 @@ type benchMaps struct {
 	HashConnections *ebpf.Map `ebpf:"hash_connections"`
 	Interfaces      *ebpf.Map `ebpf:"interfaces"`
 	Lists           *ebpf.Map `ebpf:"lists"`
+	PeerMacs        *ebpf.Map `ebpf:"peer_macs"`
+	Peers           *ebpf.Map `ebpf:"peers"`
 	RealServers     *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry     *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters  *ebpf.Map `ebpf:"server_counters"`
@@ -345,6 +331,8 @@ func (m *benchMaps) Close() error {
 		m.HashConnections,
 		m.Interfaces,
 		m.Lists,
+		m.PeerMacs,
+		m.Peers,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

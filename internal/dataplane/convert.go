@@ -53,8 +53,11 @@ func fromServiceKey(key directorServiceKey) lvs.ServiceKey {
 }
 
 func toNextHop(hop lvs.NextHop) directorNextHop {
-	if !hop.Usable() {
+	switch {
+	case !hop.Usable():
 		return directorNextHop{}
+	case hop.Local:
+		return directorNextHop{Local: 1}
 	}
 	return directorNextHop{
 		Ifindex:           uint32(hop.InterfaceIndex),
@@ -72,6 +75,7 @@ func fromNextHop(hop directorNextHop) lvs.NextHop {
 		MTU:            int(hop.Mtu),
 		Destination:    destination,
 		Source:         source,
+		Local:          hop.Local != 0,
 	}
 }
 
@@ -82,6 +86,15 @@ func toMACs(destination, source lvs.MAC) (words [3]uint32) {
 		words[i] = binary.NativeEndian.Uint32(b[4*i:])
 	}
 	return words
+}
+
+// toMACWord puts a MAC address into a word as read_source in peer.h does.
+func toMACWord(mac lvs.MAC) uint64 {
+	return binary.LittleEndian.Uint64(append(mac[:], 0, 0))
+}
+
+func fromMACWord(word uint64) lvs.MAC {
+	return lvs.MAC(binary.LittleEndian.AppendUint64(nil, word)[:6])
 }
 
 func fromMACs(words [3]uint32) (destination, source lvs.MAC) {

@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 1
+	directorAbiABI_VERSION directorAbi = 2
 )
 
 type directorAddress struct {
@@ -128,6 +128,8 @@ const (
 	directorLimitMAX_EDITIONS          directorLimit = 8192
 	directorLimitMAX_LIST_SLOTS        directorLimit = 1048576
 	directorLimitMAX_LIST              directorLimit = 4096
+	directorLimitMAX_PEERS             directorLimit = 256
+	directorLimitMAX_PEER_MACS         directorLimit = 16640
 	directorLimitMAX_INTERFACES        directorLimit = 4096
 	directorLimitMAX_EXTENSION_HEADERS directorLimit = 8
 	directorLimitSWEEP_GROUPS          directorLimit = 4096
@@ -146,7 +148,7 @@ type directorNextHop struct {
 	Vlan              uint16
 	Mtu               uint16
 	DestinationSource [3]uint32
-	Padding           uint32
+	Local             uint32
 }
 
 type directorRealServer struct {
@@ -234,7 +236,9 @@ type directorSettings struct {
 	FirstUnprivilegedPort uint32
 	Timeouts              [16]uint32
 	IcmpDebt              uint64
-	Reserved              [4]uint64
+	PeerFilter            uint32
+	Padding               uint32
+	Reserved              [3]uint64
 }
 
 type directorSweepRange struct {
@@ -256,18 +260,20 @@ const (
 	directorVerdictPASS_NO_SERVICE     directorVerdict = 7
 	directorVerdictPASS_NO_CONNECTION  directorVerdict = 8
 	directorVerdictPASS_FTP            directorVerdict = 9
-	directorVerdictFORWARD             directorVerdict = 10
-	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 11
-	directorVerdictANSWER_NO_SERVER    directorVerdict = 12
-	directorVerdictANSWER_TTL          directorVerdict = 13
-	directorVerdictANSWER_TOO_BIG      directorVerdict = 14
-	directorVerdictDROP_RATE_LIMIT     directorVerdict = 15
-	directorVerdictDROP_TOO_BIG        directorVerdict = 16
-	directorVerdictDROP_SERVER_REMOVED directorVerdict = 17
-	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 18
-	directorVerdictBUG_MAP             directorVerdict = 19
-	directorVerdictBUG_ADJUST          directorVerdict = 20
-	directorVerdictVERDICTS            directorVerdict = 21
+	directorVerdictPASS_PEER           directorVerdict = 10
+	directorVerdictPASS_LOCAL          directorVerdict = 11
+	directorVerdictFORWARD             directorVerdict = 12
+	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 13
+	directorVerdictANSWER_NO_SERVER    directorVerdict = 14
+	directorVerdictANSWER_TTL          directorVerdict = 15
+	directorVerdictANSWER_TOO_BIG      directorVerdict = 16
+	directorVerdictDROP_RATE_LIMIT     directorVerdict = 17
+	directorVerdictDROP_TOO_BIG        directorVerdict = 18
+	directorVerdictDROP_SERVER_REMOVED directorVerdict = 19
+	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 20
+	directorVerdictBUG_MAP             directorVerdict = 21
+	directorVerdictBUG_ADJUST          directorVerdict = 22
+	directorVerdictVERDICTS            directorVerdict = 23
 )
 
 type directorXdpMode uint32
@@ -286,6 +292,8 @@ const (
 	directorMapEditions       = "editions"
 	directorMapInterfaces     = "interfaces"
 	directorMapLists          = "lists"
+	directorMapPeerMacs       = "peer_macs"
+	directorMapPeers          = "peers"
 	directorMapRealServers    = "real_servers"
 	directorMapServerCarry    = "server_carry"
 	directorMapServerCounters = "server_counters"
@@ -354,6 +362,8 @@ type directorMapSpecs struct {
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
@@ -394,6 +404,8 @@ type directorMaps struct {
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
+	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
+	Peers          *ebpf.Map `ebpf:"peers"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
@@ -410,6 +422,8 @@ func (m *directorMaps) Close() error {
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
+		m.PeerMacs,
+		m.Peers,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type explainAddress struct {
+	_    structs.HostLayout
+	High uint64
+	Low  uint64
+}
+
 type explainConnectionFlag uint32
 
 const (
@@ -23,17 +29,9 @@ const (
 type explainConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
-		_     structs.HostLayout
-		Caddr struct {
-			_    structs.HostLayout
-			High uint64
-			Low  uint64
-		}
-		Vaddr struct {
-			_    structs.HostLayout
-			High uint64
-			Low  uint64
-		}
+		_        structs.HostLayout
+		Caddr    explainAddress
+		Vaddr    explainAddress
 		Cport    uint16
 		Vport    uint16
 		Protocol uint8
@@ -70,16 +68,12 @@ type explainEdition struct {
 }
 
 type explainInterface struct {
-	_        structs.HostLayout
-	Ifindex  uint32
-	Mac      [6]uint8
-	Padding  uint16
-	Redirect uint32
-	Address6 struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
+	_           structs.HostLayout
+	Ifindex     uint32
+	Mac         [6]uint8
+	Padding     uint16
+	Redirect    uint32
+	Address6    explainAddress
 	Mode        uint32
 	TailPadding [7]uint32
 }
@@ -98,7 +92,7 @@ type explainRealServer struct {
 		Vlan              uint16
 		Mtu               uint16
 		DestinationSource [3]uint32
-		Padding           uint32
+		Local             uint32
 	}
 	Hop               uint32
 	State             uint32
@@ -112,16 +106,12 @@ type explainRealServer struct {
 	Lower             uint32
 	SchedulingPadding [10]uint32
 	Service           explainServiceKey
-	Raddr             struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
-	Rport           uint16
-	IdentityPadding [3]uint16
-	Removed         uint32
-	RemovedPadding  uint32
-	Reserved        uint64
+	Raddr             explainAddress
+	Rport             uint16
+	IdentityPadding   [3]uint16
+	Removed           uint32
+	RemovedPadding    uint32
+	Reserved          uint64
 }
 
 type explainService struct {
@@ -135,12 +125,8 @@ type explainService struct {
 }
 
 type explainServiceKey struct {
-	_     structs.HostLayout
-	Vaddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
+	_        structs.HostLayout
+	Vaddr    explainAddress
 	Vport    uint16
 	Protocol uint8
 	Padding  [5]uint8
@@ -163,21 +149,15 @@ type explainSettings struct {
 	FirstUnprivilegedPort uint32
 	Timeouts              [16]uint32
 	IcmpDebt              uint64
-	Reserved              [4]uint64
+	PeerFilter            uint32
+	Padding               uint32
+	Reserved              [3]uint64
 }
 
 type explainSight struct {
-	_     structs.HostLayout
-	Caddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
-	Vaddr struct {
-		_    structs.HostLayout
-		High uint64
-		Low  uint64
-	}
+	_          structs.HostLayout
+	Caddr      explainAddress
+	Vaddr      explainAddress
 	Cport      uint16
 	Vport      uint16
 	Protocol   uint8
@@ -197,6 +177,8 @@ const (
 	explainMapEditions        = "editions"
 	explainMapInterfaces      = "interfaces"
 	explainMapLists           = "lists"
+	explainMapPeerMacs        = "peer_macs"
+	explainMapPeers           = "peers"
 	explainMapRealServers     = "real_servers"
 	explainMapServerCarry     = "server_carry"
 	explainMapServerCounters  = "server_counters"
@@ -263,6 +245,8 @@ type explainMapSpecs struct {
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
@@ -305,6 +289,8 @@ type explainMaps struct {
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
+	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
+	Peers          *ebpf.Map `ebpf:"peers"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
@@ -322,6 +308,8 @@ func (m *explainMaps) Close() error {
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
+		m.PeerMacs,
+		m.Peers,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

@@ -224,6 +224,8 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapEditions:       p.maps.Editions,
 		directorMapInterfaces:     p.maps.Interfaces,
 		directorMapLists:          p.maps.Lists,
+		directorMapPeerMacs:       p.maps.PeerMacs,
+		directorMapPeers:          p.maps.Peers,
 		directorMapRealServers:    p.maps.RealServers,
 		directorMapServerCarry:    p.maps.ServerCarry,
 		directorMapServerCounters: p.maps.ServerCounters,

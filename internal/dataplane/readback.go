@@ -21,7 +21,7 @@ func (p *Plane) readBack() error {
 		return err
 	}
 	p.countServices()
-	return nil
+	return p.filterPeers()
 }
 
 func (p *Plane) readServices() error {
@@ -126,7 +126,7 @@ func (p *Plane) readFree(listed map[uint32]bool) error {
 	for i := range p.view.servers.elements {
 		if p.view.servers.elements[i].State == directorServerStateSERVER_FREE {
 			p.free.servers = append(p.free.servers, uint32(i))
-		} else if p.view.servers.elements[i].nextHop().Ifindex == 0 {
+		} else if p.view.servers.elements[i].nextHop() == (directorNextHop{}) {
 			p.problems[uint32(i)] = "its next hop is not known yet"
 		}
 	}

@@ -64,6 +64,7 @@ var comparePlanes = cmp.Comparer(func(a, b lvs.ServiceKey) bool { return a == b 
 func diffPlanes(want, got told) string {
 	return cmp.Diff(want, got, comparePlanes,
 		cmp.Comparer(func(a, b lvs.RealServerKey) bool { return a == b }),
+		cmp.Comparer(func(a, b lvs.NextHop) bool { return a == b }),
 		cmp.Comparer(func(a, b lvs.Connection) bool { return a == b }))
 }
 

@@ -29,6 +29,8 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictPASS_NO_SERVICE:     {"pass-no-service", KindNormal, "to the host: no virtual service of that protocol, address and port", 0},
 	directorVerdictPASS_NO_CONNECTION:  {"pass-no-connection", KindNormal, "to the host: TCP in the middle of a connection that is not known", 0},
 	directorVerdictPASS_FTP:            {"pass-ftp", KindNormal, "to the host: FTP data, which only a persistent service takes", 0},
+	directorVerdictPASS_PEER:           {"pass-peer", KindNormal, "to the host: a peer director forwarded it to this real server", 0},
+	directorVerdictPASS_LOCAL:          {"pass-local", KindNormal, "to the host: its real server is this director", 0},
 	directorVerdictFORWARD:             {"forward", KindNormal, "to a real server", 0},
 	directorVerdictFORWARD_NO_ENTRY:    {"forward-no-entry", KindMisconfiguration, "to a real server by hash: the connection table is full; a larger --connections helps", 0},
 	directorVerdictANSWER_NO_SERVER:    {"answer-no-server", KindMisconfiguration, "answered with port unreachable: the service has no usable real server", 0},
