@@ -31,6 +31,7 @@ type recorder struct {
 	calls       []string
 	refusal     error
 	services    []lvs.ServiceStatus
+	peers       []lvs.Peer
 	connections int
 	sent        int
 }
@@ -85,6 +86,14 @@ func (r *recorder) Connections(_ context.Context, visit func(lvs.Connection) err
 		}
 	}
 	return r.refusal
+}
+
+func (r *recorder) Peers(context.Context) ([]lvs.Peer, error) { return r.peers, r.did("peers") }
+func (r *recorder) AddPeer(_ context.Context, addr netip.Addr) error {
+	return r.did("add peer %v", addr)
+}
+func (r *recorder) DeletePeer(_ context.Context, addr netip.Addr) error {
+	return r.did("delete peer %v", addr)
 }
 
 func (r *recorder) Explain(_ context.Context, q lvs.Question) (lvs.Explanation, error) {
@@ -148,6 +157,8 @@ func TestEveryCallArrives(t *testing.T) {
 			fmt.Sprintf("delete server %v %v", key, server.RealServerKey)},
 		{func() error { return c.Zero(ctx) }, "zero"},
 		{func() error { return c.ZeroService(ctx, key) }, fmt.Sprintf("zero %v", key)},
+		{func() error { return c.AddPeer(ctx, server.Address) }, fmt.Sprintf("add peer %v", server.Address)},
+		{func() error { return c.DeletePeer(ctx, server.Address) }, fmt.Sprintf("delete peer %v", server.Address)},
 		{func() error { return c.SetTimeouts(ctx, timeouts) }, fmt.Sprintf("set timeouts %v", timeouts)},
 	} {
 		d.calls = nil

@@ -239,6 +239,8 @@ func nextHopToWire(h lvs.NextHop) *fairleadv1.NextHop {
 		DestinationMac: macToWire(h.Destination),
 		Vlan:           uint32(h.VLAN),
 		Mtu:            uint32(h.MTU),
+		Gateway:        addrToWire(h.Gateway),
+		Local:          h.Local,
 		Problem:        h.Problem,
 	}
 }
@@ -255,6 +257,12 @@ func nextHopFromWire(field string, h *fairleadv1.NextHop) (lvs.NextHop, error) {
 	if h.GetVlan() > 4095 {
 		return lvs.NextHop{}, invalid(field+".vlan", h.GetVlan(), "0 to 4095")
 	}
+	var gateway netip.Addr
+	if given := h.GetGateway(); given != "" {
+		if gateway, err = parseAddr(field+".gateway", given); err != nil {
+			return lvs.NextHop{}, err
+		}
+	}
 	return lvs.NextHop{
 		InterfaceIndex: int(h.GetInterfaceIndex()),
 		InterfaceName:  h.GetInterface(),
@@ -262,8 +270,18 @@ func nextHopFromWire(field string, h *fairleadv1.NextHop) (lvs.NextHop, error) {
 		Destination:    destination,
 		VLAN:           uint16(h.GetVlan()),
 		MTU:            int(h.GetMtu()),
+		Gateway:        gateway,
+		Local:          h.GetLocal(),
 		Problem:        h.GetProblem(),
 	}, nil
+}
+
+// addrToWire returns "" for the zero Addr: none.
+func addrToWire(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
 }
 
 // macToWire returns "" for the address that is all zeros: none.

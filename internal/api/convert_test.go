@@ -88,10 +88,18 @@ func (g generator) counters() lvs.Counters {
 }
 
 func (g generator) nextHop() lvs.NextHop {
-	if g.IntN(3) == 0 {
+	switch g.IntN(4) {
+	case 0:
 		return lvs.NextHop{Problem: "no route to 198.51.100.11"}
+	case 1:
+		return lvs.NextHop{Local: true}
+	}
+	var gateway netip.Addr
+	if g.IntN(2) == 0 {
+		gateway = g.addr()
 	}
 	return lvs.NextHop{
+		Gateway:        gateway,
 		InterfaceIndex: 1 + g.IntN(1000),
 		InterfaceName:  "eth0",
 		Source:         lvs.MAC{2, 0, 0, 0, 0, byte(g.Uint32())},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -40,6 +41,14 @@ type Director interface {
 	// Connections calls visit with every entry of the connection table, in the
 	// order of the table, until visit returns an error, which it then returns.
 	Connections(ctx context.Context, visit func(lvs.Connection) error) error
+
+	// Peers returns the other directors whose frames for a virtual service are for
+	// this host, by address.
+	Peers(ctx context.Context) ([]lvs.Peer, error)
+	// AddPeer and DeletePeer change those that are configured, not those that are
+	// peers because they are real servers beside one that is this host.
+	AddPeer(ctx context.Context, addr netip.Addr) error
+	DeletePeer(ctx context.Context, addr netip.Addr) error
 
 	// Explain tells what would become of a packet that came in now, and why. It
 	// changes nothing.

@@ -20,6 +20,8 @@ var refusals = [...]struct {
 	{lvs.ErrNoService, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_SERVICE},
 	{lvs.ErrServerExists, connect.CodeAlreadyExists, fairleadv1.Reason_REASON_SERVER_EXISTS},
 	{lvs.ErrNoServer, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_SERVER},
+	{lvs.ErrPeerExists, connect.CodeAlreadyExists, fairleadv1.Reason_REASON_PEER_EXISTS},
+	{lvs.ErrNoPeer, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_PEER},
 	{lvs.ErrSchedulerNotFound, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_SCHEDULER_NOT_FOUND},
 	{lvs.ErrInvalid, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_INVALID},
 	{lvs.ErrRange, connect.CodeOutOfRange, fairleadv1.Reason_REASON_OUT_OF_RANGE},

@@ -64,6 +64,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newIpvsadmCommand(env),
 		newIpvsadmSaveCommand(env),
 		newIpvsadmRestoreCommand(env),
+		newPeerCommand(env),
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),

@@ -114,6 +114,8 @@ func describeNextHop(h lvs.NextHop) string {
 	switch {
 	case h.Problem != "":
 		return "none: " + h.Problem
+	case h.Local:
+		return "this host"
 	case !h.Usable():
 		return "none yet"
 	case h.VLAN != 0:
@@ -190,11 +192,13 @@ type countersJSON struct {
 
 type nextHopJSON struct {
 	Usable         bool   `json:"usable"`
+	Local          bool   `json:"local,omitempty"`
 	Interface      string `json:"interface,omitempty"`
 	SourceMAC      string `json:"source_mac,omitempty"`
 	DestinationMAC string `json:"destination_mac,omitempty"`
 	VLAN           uint16 `json:"vlan,omitempty"`
 	MTU            int    `json:"mtu,omitempty"`
+	Gateway        string `json:"gateway,omitempty"`
 	Problem        string `json:"problem,omitempty"`
 }
 
@@ -257,7 +261,15 @@ func newNextHopJSON(h lvs.NextHop) nextHopJSON {
 	if !h.Usable() {
 		return nextHopJSON{Problem: h.Problem}
 	}
+	if h.Local {
+		return nextHopJSON{Usable: true, Local: true}
+	}
+	gateway := ""
+	if h.Gateway.IsValid() {
+		gateway = h.Gateway.String()
+	}
 	return nextHopJSON{
+		Gateway:        gateway,
 		Usable:         true,
 		Interface:      h.InterfaceName,
 		SourceMAC:      h.Source.String(),

@@ -74,8 +74,8 @@ func checkThresholds(s lvs.RealServer) error {
 }
 
 // checkServer returns why s is refused as a server of the service, nil if it is
-// not. isLocal tells the director's own addresses.
-func checkServer(service lvs.ServiceKey, s lvs.RealServer, isLocal func(netip.Addr) (bool, error)) error {
+// not.
+func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 	if err := checkUnicast("address", s.Address); err != nil {
 		return err
 	}
@@ -85,7 +85,8 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer, isLocal func(netip.Ad
 	case s.Method == lvs.Masquerading:
 		return unsupported("masquerading")
 	case s.Method == lvs.Local:
-		return unsupported("local real server")
+		return fmt.Errorf("forwarding method %s: %w: a real server whose address is the director's own is local by itself",
+			s.Method, lvs.ErrInvalid)
 	case s.Method != lvs.DirectRouting:
 		return fmt.Errorf("forwarding method %s: %w", s.Method, lvs.ErrInvalid)
 	case s.Address.Is4() != service.Address.Is4():
@@ -93,13 +94,6 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer, isLocal func(netip.Ad
 			s.Address, lvs.ErrInvalid)
 	case s.Port != service.Port:
 		return fmt.Errorf("port %d: %w: direct routing does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
-	}
-	local, err := isLocal(s.Address)
-	if err != nil {
-		return err
-	}
-	if local {
-		return unsupported("local real server (%s is an address of this director)", s.Address)
 	}
 	return nil
 }

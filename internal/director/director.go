@@ -31,6 +31,12 @@ type plane interface {
 	Timeouts() lvs.Timeouts
 	SetTimeouts(lvs.Timeouts) error
 	SetNextHop(netip.Addr, lvs.NextHop) error
+	Peers() (map[netip.Addr]lvs.MAC, error)
+	SetPeer(netip.Addr, lvs.MAC) error
+	DeletePeer(netip.Addr) error
+	PeerMACs() ([]lvs.MAC, error)
+	AddPeerMAC(lvs.MAC) error
+	DeletePeerMAC(lvs.MAC) error
 	Sweep() (dataplane.SweepResult, error)
 	Connections() iter.Seq[lvs.Connection]
 	TableSize() int
@@ -74,6 +80,9 @@ func newDirector(p plane, w watcher, log *slog.Logger, isLocal func(netip.Addr) 
 		isLocal:  isLocal,
 		started:  time.Now(),
 		services: map[lvs.ServiceKey]map[lvs.RealServerKey]struct{}{},
+	}
+	if err := d.hops.inherit(); err != nil {
+		return nil, fmt.Errorf("read the peers of the data plane: %w", err)
 	}
 	for _, service := range services {
 		servers := map[lvs.RealServerKey]struct{}{}
@@ -264,7 +273,7 @@ func (d *Director) checkServer(key lvs.ServiceKey, server lvs.RealServer, there 
 	case there && !is:
 		return lvs.ErrNoServer
 	}
-	return checkServer(key, server, d.isLocal)
+	return checkServer(key, server)
 }
 
 // DeleteServer implements [api.Director].

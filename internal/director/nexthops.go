@@ -25,9 +25,9 @@ type watcher interface {
 	Forget(addr netip.Addr)
 }
 
-// A hopTable watches the next hop of each address that real servers have, as
-// long as there is such a server, and writes what it learns to the plane. It is
-// safe for concurrent use.
+// A hopTable watches the next hop of each address that real servers and peers
+// have, as long as there is one, and writes what it learns to the plane. It is safe
+// for concurrent use.
 type hopTable struct {
 	watcher watcher
 	plane   plane
@@ -36,14 +36,17 @@ type hopTable struct {
 	mu          sync.Mutex
 	addresses   map[netip.Addr]*hopEntry
 	noWaitUntil time.Time
+	guard       guard
 }
 
 // A hopEntry is one watched address.
 type hopEntry struct {
-	servers int
-	hop     lvs.NextHop
+	servers    int
+	configured bool // as a peer
+	hop        lvs.NextHop
 	// known is closed when hop was learnt.
 	known chan struct{}
+	sender
 }
 
 func (e *hopEntry) isKnown() bool {
@@ -56,35 +59,45 @@ func (e *hopEntry) isKnown() bool {
 }
 
 func newHopTable(w watcher, p plane, log *slog.Logger) *hopTable {
-	return &hopTable{watcher: w, plane: p, log: log, addresses: map[netip.Addr]*hopEntry{}}
+	return &hopTable{
+		watcher: w, plane: p, log: log, addresses: map[netip.Addr]*hopEntry{},
+		guard: guard{plane: p, log: log, uses: map[lvs.MAC]int{}},
+	}
 }
 
 // hold watches addr on behalf of one real server more.
 func (t *hopTable) hold(addr netip.Addr) {
-	t.mu.Lock()
-	entry, ok := t.addresses[addr]
-	if !ok {
-		entry = &hopEntry{known: make(chan struct{})}
-		t.addresses[addr] = entry
-	}
-	entry.servers++
-	t.mu.Unlock()
-	if !ok {
-		t.watcher.Watch(addr)
-	}
+	t.change(addr, func(e *hopEntry) { e.servers++ })
 }
 
 // release is what undoes one hold.
 func (t *hopTable) release(addr netip.Addr) {
+	t.change(addr, func(e *hopEntry) { e.servers-- })
+}
+
+// change changes who needs addr, and watches it as long as someone does.
+func (t *hopTable) change(addr netip.Addr, do func(*hopEntry)) {
 	t.mu.Lock()
-	entry := t.addresses[addr]
-	entry.servers--
-	last := entry.servers == 0
-	if last {
-		delete(t.addresses, addr)
+	entry, watched := t.addresses[addr]
+	if !watched {
+		entry = &hopEntry{known: make(chan struct{})}
+		t.addresses[addr] = entry
+		t.guard.unknown++
 	}
+	do(entry)
+	needed := entry.servers > 0 || entry.configured
+	if !needed {
+		delete(t.addresses, addr)
+		if !entry.isKnown() {
+			t.guard.unknown--
+		}
+	}
+	t.protect(entry)
 	t.mu.Unlock()
-	if last {
+	switch {
+	case needed && !watched:
+		t.watcher.Watch(addr)
+	case !needed:
 		t.watcher.Forget(addr)
 	}
 }
@@ -133,16 +146,28 @@ func (t *hopTable) learn(addr netip.Addr, hop lvs.NextHop) {
 	entry.hop = hop
 	if !entry.isKnown() {
 		close(entry.known)
+		t.guard.unknown--
 	}
-	if err := t.plane.SetNextHop(addr, hop); err != nil {
-		t.log.Error("next hop not written", "realserver", addr, "cause", err)
-		return
+	t.recognize(addr, entry)
+	t.protect(entry)
+	if entry.servers > 0 {
+		if err := t.plane.SetNextHop(addr, hop); err != nil {
+			t.log.Error("next hop not written", "realserver", addr, "cause", err)
+			return
+		}
 	}
-	if !hop.Usable() {
-		t.log.Warn("no next hop", "realserver", addr, "cause", hop.Problem)
-		return
+	who := "realserver"
+	if entry.servers == 0 {
+		who = "peer"
 	}
-	t.log.Info("next hop", "realserver", addr, "interface", hop.InterfaceName, "mac", hop.Destination, "vlan", hop.VLAN)
+	switch {
+	case hop.Local:
+		t.log.Info("served by this host", who, addr)
+	case hop.Usable():
+		t.log.Info("next hop", who, addr, "interface", hop.InterfaceName, "mac", hop.Destination, "vlan", hop.VLAN)
+	default:
+		t.log.Warn("no next hop", who, addr, "cause", hop.Problem)
+	}
 }
 
 // fill sets the next hops of services that are known: the plane does not keep

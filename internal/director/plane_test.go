@@ -3,6 +3,7 @@ package director
 import (
 	"errors"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,10 +20,16 @@ type memoryPlane struct {
 	timeouts    lvs.Timeouts
 	hopWrites   map[netip.Addr]int
 	connections []lvs.Connection
+	peers       map[netip.Addr]lvs.MAC
+	peerMACs    map[lvs.MAC]bool
 	fail        error // the answer to every change
 }
 
-func newMemoryPlane() *memoryPlane { return &memoryPlane{hopWrites: map[netip.Addr]int{}} }
+func newMemoryPlane() *memoryPlane {
+	return &memoryPlane{
+		hopWrites: map[netip.Addr]int{}, peers: map[netip.Addr]lvs.MAC{}, peerMACs: map[lvs.MAC]bool{},
+	}
+}
 
 func (p *memoryPlane) service(key lvs.ServiceKey) *lvs.ServiceStatus {
 	i := slices.IndexFunc(p.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
@@ -114,6 +121,28 @@ func (p *memoryPlane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 			}
 		}
 	})
+}
+
+func (p *memoryPlane) Peers() (map[netip.Addr]lvs.MAC, error) { return maps.Clone(p.peers), nil }
+
+func (p *memoryPlane) SetPeer(addr netip.Addr, mac lvs.MAC) error {
+	return p.change(func() { p.peers[addr] = mac })
+}
+
+func (p *memoryPlane) DeletePeer(addr netip.Addr) error {
+	return p.change(func() { delete(p.peers, addr) })
+}
+
+func (p *memoryPlane) PeerMACs() ([]lvs.MAC, error) {
+	return slices.Collect(maps.Keys(p.peerMACs)), nil
+}
+
+func (p *memoryPlane) AddPeerMAC(mac lvs.MAC) error {
+	return p.change(func() { p.peerMACs[mac] = true })
+}
+
+func (p *memoryPlane) DeletePeerMAC(mac lvs.MAC) error {
+	return p.change(func() { delete(p.peerMACs, mac) })
 }
 
 func (p *memoryPlane) Sweep() (dataplane.SweepResult, error) {

@@ -99,7 +99,7 @@ func (e *examination) open(attached []api.Interface, services []lvs.ServiceStatu
 	}
 	for _, service := range services {
 		for _, r := range service.Servers {
-			if r.Method != lvs.DirectRouting || slices.ContainsFunc(e.servers, func(s server) bool { return s.address == r.Address }) {
+			if r.Method != lvs.DirectRouting || r.NextHop.Local || slices.ContainsFunc(e.servers, func(s server) bool { return s.address == r.Address }) {
 				continue
 			}
 			s := server{address: r.Address}

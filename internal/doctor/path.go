@@ -24,7 +24,7 @@ func (e *examination) examineServers(ctx context.Context, p patient) error {
 	asked := map[netip.Addr]bool{}
 	for _, service := range p.services {
 		for _, r := range service.Servers {
-			if r.Method != lvs.DirectRouting || told[r.Address] {
+			if r.Method != lvs.DirectRouting || r.NextHop.Local || told[r.Address] {
 				continue
 			}
 			s, _ := e.server(r.Address)

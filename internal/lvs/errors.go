@@ -9,6 +9,8 @@ var (
 	ErrNoService         = errors.New("no such service")
 	ErrServerExists      = errors.New("real server already exists")
 	ErrNoServer          = errors.New("no such real server")
+	ErrPeerExists        = errors.New("peer already exists")
+	ErrNoPeer            = errors.New("no such peer")
 	ErrSchedulerNotFound = errors.New("scheduler or persistence engine not found")
 	ErrInvalid           = errors.New("invalid")
 	ErrRange             = errors.New("out of range")

@@ -251,21 +251,25 @@ const (
 	Reason_REASON_OUT_OF_RANGE        Reason = 7
 	Reason_REASON_TABLE_FULL          Reason = 8
 	Reason_REASON_UNSUPPORTED         Reason = 9
+	Reason_REASON_PEER_EXISTS         Reason = 10
+	Reason_REASON_NO_PEER             Reason = 11
 )
 
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_SERVICE_EXISTS",
-		2: "REASON_NO_SERVICE",
-		3: "REASON_SERVER_EXISTS",
-		4: "REASON_NO_SERVER",
-		5: "REASON_SCHEDULER_NOT_FOUND",
-		6: "REASON_INVALID",
-		7: "REASON_OUT_OF_RANGE",
-		8: "REASON_TABLE_FULL",
-		9: "REASON_UNSUPPORTED",
+		0:  "REASON_UNSPECIFIED",
+		1:  "REASON_SERVICE_EXISTS",
+		2:  "REASON_NO_SERVICE",
+		3:  "REASON_SERVER_EXISTS",
+		4:  "REASON_NO_SERVER",
+		5:  "REASON_SCHEDULER_NOT_FOUND",
+		6:  "REASON_INVALID",
+		7:  "REASON_OUT_OF_RANGE",
+		8:  "REASON_TABLE_FULL",
+		9:  "REASON_UNSUPPORTED",
+		10: "REASON_PEER_EXISTS",
+		11: "REASON_NO_PEER",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -278,6 +282,8 @@ var (
 		"REASON_OUT_OF_RANGE":        7,
 		"REASON_TABLE_FULL":          8,
 		"REASON_UNSUPPORTED":         9,
+		"REASON_PEER_EXISTS":         10,
+		"REASON_NO_PEER":             11,
 	}
 )
 
@@ -705,8 +711,12 @@ type NextHop struct {
 	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
 	// Of the interface, in the director's network namespace; 0: there is none.
 	InterfaceIndex uint32 `protobuf:"varint,7,opt,name=interface_index,json=interfaceIndex,proto3" json:"interface_index,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The router that destination_mac belongs to; "": that is the real server itself.
+	Gateway string `protobuf:"bytes,8,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The real server is the director's own host; all above is empty.
+	Local         bool `protobuf:"varint,9,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NextHop) Reset() {
@@ -786,6 +796,20 @@ func (x *NextHop) GetInterfaceIndex() uint32 {
 		return x.InterfaceIndex
 	}
 	return 0
+}
+
+func (x *NextHop) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *NextHop) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 type RealServerStatus struct {
@@ -2208,6 +2232,325 @@ func (*SetTimeoutsResponse) Descriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
 }
 
+type ListPeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeersRequest) Reset() {
+	*x = ListPeersRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeersRequest) ProtoMessage() {}
+
+func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
+func (*ListPeersRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+}
+
+type ListPeersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*Peer                `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeersResponse) Reset() {
+	*x = ListPeersResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeersResponse) ProtoMessage() {}
+
+func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
+func (*ListPeersResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListPeersResponse) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type Peer struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// It was added; else it is one of the real servers beside one that is this host.
+	Configured bool `protobuf:"varint,2,opt,name=configured,proto3" json:"configured,omitempty"`
+	// What its frames are known by; "": they are not.
+	Mac       string `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	Interface string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	// Why there is no MAC address; or empty.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetConfigured() bool {
+	if x != nil {
+		return x.Configured
+	}
+	return false
+}
+
+func (x *Peer) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Peer) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Peer) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type AddPeerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerRequest) Reset() {
+	*x = AddPeerRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerRequest) ProtoMessage() {}
+
+func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
+func (*AddPeerRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *AddPeerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type AddPeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerResponse) Reset() {
+	*x = AddPeerResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerResponse) ProtoMessage() {}
+
+func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
+func (*AddPeerResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+}
+
+type DeletePeerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePeerRequest) Reset() {
+	*x = DeletePeerRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePeerRequest) ProtoMessage() {}
+
+func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePeerRequest.ProtoReflect.Descriptor instead.
+func (*DeletePeerRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DeletePeerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type DeletePeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePeerResponse) Reset() {
+	*x = DeletePeerResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePeerResponse) ProtoMessage() {}
+
+func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePeerResponse.ProtoReflect.Descriptor instead.
+func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+}
+
 type ListConnectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2216,7 +2559,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2571,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2584,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
 }
 
 type ListConnectionsResponse struct {
@@ -2253,7 +2596,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2608,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2621,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2306,7 +2649,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2661,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2674,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -2407,7 +2750,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2762,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2775,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -2503,7 +2846,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2858,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2871,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -2614,7 +2957,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2969,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2982,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Frame) GetInterface() string {
@@ -2723,7 +3066,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3078,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3091,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Candidate) GetServer() string {
@@ -2822,7 +3165,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3177,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3190,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Choice) GetBy() string {
@@ -2881,7 +3224,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3236,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3249,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -2955,7 +3298,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\vout_packets\x18\x03 \x01(\x04R\n" +
 	"outPackets\x12\x19\n" +
 	"\bin_bytes\x18\x04 \x01(\x04R\ainBytes\x12\x1b\n" +
-	"\tout_bytes\x18\x05 \x01(\x04R\boutBytes\"\xd8\x01\n" +
+	"\tout_bytes\x18\x05 \x01(\x04R\boutBytes\"\x88\x02\n" +
 	"\aNextHop\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x1d\n" +
 	"\n" +
@@ -2964,7 +3307,9 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x04vlan\x18\x04 \x01(\rR\x04vlan\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\rR\x03mtu\x12\x18\n" +
 	"\aproblem\x18\x06 \x01(\tR\aproblem\x12'\n" +
-	"\x0finterface_index\x18\a \x01(\rR\x0einterfaceIndex\"\xed\x02\n" +
+	"\x0finterface_index\x18\a \x01(\rR\x0einterfaceIndex\x12\x18\n" +
+	"\agateway\x18\b \x01(\tR\agateway\x12\x14\n" +
+	"\x05local\x18\t \x01(\bR\x05local\"\xed\x02\n" +
 	"\x10RealServerStatus\x12/\n" +
 	"\x06server\x18\x01 \x01(\v2\x17.fairlead.v1.RealServerR\x06server\x12-\n" +
 	"\x12active_connections\x18\x02 \x01(\rR\x11activeConnections\x121\n" +
@@ -3039,7 +3384,24 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\btimeouts\x18\x01 \x01(\v2\x15.fairlead.v1.TimeoutsR\btimeouts\"G\n" +
 	"\x12SetTimeoutsRequest\x121\n" +
 	"\btimeouts\x18\x01 \x01(\v2\x15.fairlead.v1.TimeoutsR\btimeouts\"\x15\n" +
-	"\x13SetTimeoutsResponse\"\x18\n" +
+	"\x13SetTimeoutsResponse\"\x12\n" +
+	"\x10ListPeersRequest\"<\n" +
+	"\x11ListPeersResponse\x12'\n" +
+	"\x05peers\x18\x01 \x03(\v2\x11.fairlead.v1.PeerR\x05peers\"\x8a\x01\n" +
+	"\x04Peer\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1e\n" +
+	"\n" +
+	"configured\x18\x02 \x01(\bR\n" +
+	"configured\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\tR\x03mac\x12\x1c\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"*\n" +
+	"\x0eAddPeerRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x11\n" +
+	"\x0fAddPeerResponse\"-\n" +
+	"\x11DeletePeerRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x14\n" +
+	"\x12DeletePeerResponse\"\x18\n" +
 	"\x16ListConnectionsRequest\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
 	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xf8\x01\n" +
@@ -3122,7 +3484,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x1bTUNNEL_CHECKSUM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_NONE\x10\x01\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_FULL\x10\x02\x12\x1a\n" +
-	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*\xfe\x01\n" +
+	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*\xaa\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_SERVICE_EXISTS\x10\x01\x12\x15\n" +
@@ -3133,7 +3495,11 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_INVALID\x10\x06\x12\x17\n" +
 	"\x13REASON_OUT_OF_RANGE\x10\a\x12\x15\n" +
 	"\x11REASON_TABLE_FULL\x10\b\x12\x16\n" +
-	"\x12REASON_UNSUPPORTED\x10\t2\xe2\b\n" +
+	"\x12REASON_UNSUPPORTED\x10\t\x12\x16\n" +
+	"\x12REASON_PEER_EXISTS\x10\n" +
+	"\x12\x12\n" +
+	"\x0eREASON_NO_PEER\x10\v2\xc3\n" +
+	"\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -3149,7 +3515,11 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x04Zero\x12\x18.fairlead.v1.ZeroRequest\x1a\x19.fairlead.v1.ZeroResponse\x12P\n" +
 	"\vGetTimeouts\x12\x1f.fairlead.v1.GetTimeoutsRequest\x1a .fairlead.v1.GetTimeoutsResponse\x12P\n" +
 	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12^\n" +
-	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12D\n" +
+	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12J\n" +
+	"\tListPeers\x12\x1d.fairlead.v1.ListPeersRequest\x1a\x1e.fairlead.v1.ListPeersResponse\x12D\n" +
+	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
+	"\n" +
+	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12D\n" +
 	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponseB<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
 var (
@@ -3165,7 +3535,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -3208,15 +3578,22 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*GetTimeoutsResponse)(nil),     // 38: fairlead.v1.GetTimeoutsResponse
 	(*SetTimeoutsRequest)(nil),      // 39: fairlead.v1.SetTimeoutsRequest
 	(*SetTimeoutsResponse)(nil),     // 40: fairlead.v1.SetTimeoutsResponse
-	(*ListConnectionsRequest)(nil),  // 41: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 42: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 43: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 44: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 45: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 46: fairlead.v1.Frame
-	(*Candidate)(nil),               // 47: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 48: fairlead.v1.Choice
-	(*Refusal)(nil),                 // 49: fairlead.v1.Refusal
+	(*ListPeersRequest)(nil),        // 41: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),       // 42: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                    // 43: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),          // 44: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),         // 45: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),       // 46: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),      // 47: fairlead.v1.DeletePeerResponse
+	(*ListConnectionsRequest)(nil),  // 48: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 49: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 50: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 51: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 52: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 53: fairlead.v1.Frame
+	(*Candidate)(nil),               // 54: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 55: fairlead.v1.Choice
+	(*Refusal)(nil),                 // 56: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -3249,51 +3626,58 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	5,  // 27: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
 	36, // 28: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
 	36, // 29: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
-	43, // 30: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 31: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 32: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 33: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	46, // 34: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	46, // 35: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 36: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	47, // 37: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	48, // 38: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	43, // 39: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	43, // 40: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	4,  // 41: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 42: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 43: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 44: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 45: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 46: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 47: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 48: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 49: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 50: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 51: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 52: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 53: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	41, // 54: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	44, // 55: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	14, // 56: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 57: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 58: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 59: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 60: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 61: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 62: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 63: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 64: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 65: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 66: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 67: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	42, // 68: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	45, // 69: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	56, // [56:70] is the sub-list for method output_type
-	42, // [42:56] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 30: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
+	50, // 31: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,  // 32: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,  // 33: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 34: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	53, // 35: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	53, // 36: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 37: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	54, // 38: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	55, // 39: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	50, // 40: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	50, // 41: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	4,  // 42: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 43: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 44: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 45: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 46: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 47: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 48: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 49: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 50: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 51: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 52: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 53: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 54: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	48, // 55: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	41, // 56: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	44, // 57: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	46, // 58: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	51, // 59: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	14, // 60: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 61: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 62: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 63: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 64: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 65: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 66: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 67: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 68: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 69: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 70: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 71: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	49, // 72: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	42, // 73: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	45, // 74: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	47, // 75: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	52, // 76: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	60, // [60:77] is the sub-list for method output_type
+	43, // [43:60] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -3307,7 +3691,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   45,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

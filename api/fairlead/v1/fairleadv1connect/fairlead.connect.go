@@ -76,6 +76,14 @@ const (
 	// DirectorServiceListConnectionsProcedure is the fully-qualified name of the DirectorService's
 	// ListConnections RPC.
 	DirectorServiceListConnectionsProcedure = "/fairlead.v1.DirectorService/ListConnections"
+	// DirectorServiceListPeersProcedure is the fully-qualified name of the DirectorService's ListPeers
+	// RPC.
+	DirectorServiceListPeersProcedure = "/fairlead.v1.DirectorService/ListPeers"
+	// DirectorServiceAddPeerProcedure is the fully-qualified name of the DirectorService's AddPeer RPC.
+	DirectorServiceAddPeerProcedure = "/fairlead.v1.DirectorService/AddPeer"
+	// DirectorServiceDeletePeerProcedure is the fully-qualified name of the DirectorService's
+	// DeletePeer RPC.
+	DirectorServiceDeletePeerProcedure = "/fairlead.v1.DirectorService/DeletePeer"
 	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
 	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
 )
@@ -102,6 +110,11 @@ type DirectorServiceClient interface {
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error)
+	// The other directors whose frames for a virtual service are for this host: those
+	// that were added, and the real servers beside one that is this host.
+	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
+	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
+	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -196,6 +209,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 			connect.WithClientOptions(opts...),
 		),
+		listPeers: connect.NewClient[v1.ListPeersRequest, v1.ListPeersResponse](
+			httpClient,
+			baseURL+DirectorServiceListPeersProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListPeers")),
+			connect.WithClientOptions(opts...),
+		),
+		addPeer: connect.NewClient[v1.AddPeerRequest, v1.AddPeerResponse](
+			httpClient,
+			baseURL+DirectorServiceAddPeerProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("AddPeer")),
+			connect.WithClientOptions(opts...),
+		),
+		deletePeer: connect.NewClient[v1.DeletePeerRequest, v1.DeletePeerResponse](
+			httpClient,
+			baseURL+DirectorServiceDeletePeerProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+DirectorServiceExplainProcedure,
@@ -220,6 +251,9 @@ type directorServiceClient struct {
 	getTimeouts     *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
 	setTimeouts     *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
 	listConnections *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
+	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
+	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
+	deletePeer      *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
 	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 }
 
@@ -288,6 +322,21 @@ func (c *directorServiceClient) ListConnections(ctx context.Context, req *connec
 	return c.listConnections.CallServerStream(ctx, req)
 }
 
+// ListPeers calls fairlead.v1.DirectorService.ListPeers.
+func (c *directorServiceClient) ListPeers(ctx context.Context, req *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error) {
+	return c.listPeers.CallUnary(ctx, req)
+}
+
+// AddPeer calls fairlead.v1.DirectorService.AddPeer.
+func (c *directorServiceClient) AddPeer(ctx context.Context, req *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error) {
+	return c.addPeer.CallUnary(ctx, req)
+}
+
+// DeletePeer calls fairlead.v1.DirectorService.DeletePeer.
+func (c *directorServiceClient) DeletePeer(ctx context.Context, req *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error) {
+	return c.deletePeer.CallUnary(ctx, req)
+}
+
 // Explain calls fairlead.v1.DirectorService.Explain.
 func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return c.explain.CallUnary(ctx, req)
@@ -315,6 +364,11 @@ type DirectorServiceHandler interface {
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error
+	// The other directors whose frames for a virtual service are for this host: those
+	// that were added, and the real servers beside one that is this host.
+	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
+	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
+	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -405,6 +459,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceListPeersHandler := connect.NewUnaryHandler(
+		DirectorServiceListPeersProcedure,
+		svc.ListPeers,
+		connect.WithSchema(directorServiceMethods.ByName("ListPeers")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceAddPeerHandler := connect.NewUnaryHandler(
+		DirectorServiceAddPeerProcedure,
+		svc.AddPeer,
+		connect.WithSchema(directorServiceMethods.ByName("AddPeer")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceDeletePeerHandler := connect.NewUnaryHandler(
+		DirectorServiceDeletePeerProcedure,
+		svc.DeletePeer,
+		connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceExplainHandler := connect.NewUnaryHandler(
 		DirectorServiceExplainProcedure,
 		svc.Explain,
@@ -439,6 +511,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceSetTimeoutsHandler.ServeHTTP(w, r)
 		case DirectorServiceListConnectionsProcedure:
 			directorServiceListConnectionsHandler.ServeHTTP(w, r)
+		case DirectorServiceListPeersProcedure:
+			directorServiceListPeersHandler.ServeHTTP(w, r)
+		case DirectorServiceAddPeerProcedure:
+			directorServiceAddPeerHandler.ServeHTTP(w, r)
+		case DirectorServiceDeletePeerProcedure:
+			directorServiceDeletePeerHandler.ServeHTTP(w, r)
 		case DirectorServiceExplainProcedure:
 			directorServiceExplainHandler.ServeHTTP(w, r)
 		default:
@@ -500,6 +578,18 @@ func (UnimplementedDirectorServiceHandler) SetTimeouts(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListConnections is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListPeers is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.AddPeer is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeletePeer is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
