@@ -11,10 +11,9 @@ import (
 )
 
 var (
-	vip       = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80}
-	vip6      = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("2001:db8::100"), Port: 80}
-	ownIP     = netip.MustParseAddr("192.0.2.10")
-	errLookup = errors.New("no addresses")
+	vip   = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80}
+	vip6  = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("2001:db8::100"), Port: 80}
+	ownIP = netip.MustParseAddr("192.0.2.10")
 )
 
 func isOwn(addr netip.Addr) (bool, error) { return addr == ownIP, nil }
