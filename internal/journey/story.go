@@ -22,11 +22,13 @@ type Host struct {
 	Addresses []netip.Addr // its own; a VIP is nobody's
 }
 
-// A Cast says who is who. Client and Director are names of Hosts; every other
-// host is a real server.
+// A Cast says who is who. Client, Director and Router are names of Hosts; every
+// other host is a real server. A host with several interfaces is there once for
+// each.
 type Cast struct {
 	Client   string
 	Director string
+	Router   string // between the client and the director; "" if there is none
 	Hosts    []Host
 	Service  netip.AddrPort
 }
@@ -71,7 +73,8 @@ type seen struct {
 
 // Tell tells the journey of the first TCP connection from the client to the
 // service: its frames at the client, the director and its real server, and the
-// ARP or neighbour discovery between these three that came before its end.
+// ARP or neighbour discovery between these three that came before its end. A
+// router between them takes part as they do.
 // It returns ErrNoConnection if there is none.
 func Tell(frames []Frame, cast Cast) (Story, error) {
 	all := make([]seen, 0, len(frames))
@@ -87,10 +90,8 @@ func Tell(frames []Frame, cast Cast) (Story, error) {
 	all = story.cutAtReuse(all, first)
 	story.Server = story.server(all, cast)
 
-	path := map[string]bool{cast.Client: true, cast.Director: true}
-	if story.Server != "" {
-		path[story.Server] = true
-	}
+	path := map[string]bool{cast.Client: true, cast.Director: true, cast.Router: true, story.Server: true}
+	delete(path, "")
 	addresses := cast.addressesOf(path)
 	end := story.end(all)
 	arrived := map[arrival]Packet{}
@@ -152,10 +153,10 @@ func (st Story) has(p Packet) bool {
 }
 
 // server returns the host that received the connection's SYN and is neither
-// client nor director.
+// client, director nor router.
 func (st Story) server(all []seen, cast Cast) string {
 	for _, s := range all {
-		if s.Direction == In && s.Host != cast.Client && s.Host != cast.Director &&
+		if s.Direction == In && s.Host != cast.Client && s.Host != cast.Director && s.Host != cast.Router &&
 			opens(s.packet) && st.has(s.packet) && s.packet.DestinationMAC == cast.macOf(s.Host) {
 			return s.Host
 		}
