@@ -44,15 +44,19 @@ With --break it makes a mistake that people make with LVS-DR, and shows what
 becomes of real traffic, what the doctor finds, and that its commands mend it.
 The exit status is 0 only if all of that is so.
 
+With --topology routed the client is behind a router, which then is the one that
+learns where the VIP is, and to which the real servers answer.
+
 "lab up" keeps a network to play with. Its VIP is 192.0.2.100 and 2001:db8::100,
-the director is 192.0.2.10, the real servers are 192.0.2.11 and up. Real servers
-answer HTTP on port 80, and UDP on port 7, with their names.
+the director is 192.0.2.10, the real servers are 192.0.2.11 and up; the client is
+192.0.2.1, or 198.51.100.1 behind the router 192.0.2.2. Real servers answer HTTP
+on port 80, and UDP on port 7, with their names.
 
 Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable + ` says.`,
 		Example: `  fairlead lab
   fairlead lab --family 6 --scheduler wrr --weights 3,2,1 --pcap lab.pcapng
   fairlead lab -o json | jq .checks
-  fairlead lab --break arp-announce`,
+  fairlead lab --break arp-announce --topology routed`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			return run.complete(cmd.Flags().Changed("servers"))
@@ -66,7 +70,7 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
 	flags.StringVar((*string)(&run.options.Scheduler), "scheduler", string(lvs.DefaultScheduler), "scheduler of the service")
 	flags.IntSliceVar(&run.options.Weights, "weights", nil, "weights of the real servers (default 4,2,4,2,...)")
 	flags.IntVar((*int)(&run.options.Family), "family", 4, "IP version of the service, 4 or 6")
-	flags.IntVar(&c.config.Servers, "servers", 2, "number of real servers")
+	c.addNetworkFlags(cmd)
 	flags.StringVar(&run.pcap, "pcap", "", "write the frames of all hosts to this file (pcapng, one interface a host)")
 	flags.StringVar(&run.fault, "break", "", "show this `fault`, the doctor's finding and the mended network: "+faultNames())
 	c.addOutputFlag(cmd)
@@ -76,6 +80,12 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
 
 func (c *labCommand) addOutputFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&c.output, "output", "o", "text", "text or json")
+}
+
+func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&c.config.Servers, "servers", 2, "number of real servers")
+	cmd.Flags().StringVar((*string)(&c.config.Topology), "topology", string(lab.Flat),
+		"flat: the client is on the segment of the real servers; routed: it is behind a router")
 }
 
 func (c *labCommand) checkOutput() error {
@@ -139,7 +149,7 @@ func (c *labCommand) upCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().IntVar(&c.config.Servers, "servers", 2, "number of real servers")
+	c.addNetworkFlags(cmd)
 	return cmd
 }
 
@@ -148,7 +158,7 @@ func (c *labCommand) execCommand() *cobra.Command {
 		Use:   "exec HOST COMMAND [ARGUMENT...]",
 		Short: "Run a command on a host of the lab",
 		Long: `Runs a command in the network namespace of a host: client, director, rs1, rs2
-and so on, or switch. ipvsadm and fairlead are this program there, and act on the
+and so on, router or switch. ipvsadm and fairlead are this program there, and act on the
 lab's director. The exit status is the command's.`,
 		Example: `  fairlead lab exec director ipvsadm -Ln
   fairlead lab exec client ab -n 10000 -c 50 http://192.0.2.100/
@@ -287,26 +297,24 @@ func (r *labRun) complete(serversGiven bool) error {
 	if err := r.checkOutput(); err != nil {
 		return err
 	}
-	if err := r.checkFault(); err != nil {
-		return err
-	}
 	o := &r.options
 	switch {
 	case o.Requests < 1:
 		return fmt.Errorf("--requests %d: at least 1", o.Requests)
 	case o.Family != lab.IPv4 && o.Family != lab.IPv6:
 		return fmt.Errorf("--family %d: 4 or 6", o.Family)
-	case r.config.Servers < 1 || r.config.Servers > lab.MaxServers:
-		return fmt.Errorf("--servers %d: 1 to %d", r.config.Servers, lab.MaxServers)
 	case serversGiven && o.Weights != nil && len(o.Weights) != r.config.Servers:
 		return fmt.Errorf("--weights: %d weights for %d real servers", len(o.Weights), r.config.Servers)
 	case o.Weights != nil:
 		r.config.Servers = len(o.Weights)
 	}
+	if err := r.config.Check(); err != nil {
+		return err
+	}
 	for i := len(o.Weights); i < r.config.Servers; i++ {
 		o.Weights = append(o.Weights, 4-i%2*2)
 	}
-	return nil
+	return r.checkFault()
 }
 
 func (r *labRun) demonstrate(ctx context.Context) (err error) {

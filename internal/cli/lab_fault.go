@@ -18,18 +18,20 @@ func faultNames() string {
 	return strings.Join(names, ", ")
 }
 
-// checkFault refuses what does not go with --break.
+// checkFault refuses what does not go with --break, and asks for the network that
+// the fault needs.
 func (r *labRun) checkFault() error {
 	if r.fault == "" {
 		return nil
 	}
-	if r.options.Family != lab.IPv4 {
-		return fmt.Errorf("--break %s: the faults are those of ARP: want --family 4", r.fault)
-	}
 	if r.pcap != "" {
 		return fmt.Errorf("--break %s: --pcap is for a network without a fault", r.fault)
 	}
-	_, err := lab.FaultByName(r.fault)
+	fault, err := lab.FaultByName(r.fault)
+	if err != nil {
+		return err
+	}
+	r.config, err = fault.With(r.config, r.options.Family)
 	return err
 }
 
@@ -39,7 +41,7 @@ func (r *labRun) breakNetwork(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
-	report, err := l.Break(ctx, fault, r.progress)
+	report, err := l.Break(ctx, fault, r.options.Family, r.progress)
 	if err != nil {
 		return err
 	}

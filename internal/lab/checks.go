@@ -128,11 +128,15 @@ func greatestCommonDivisor(a, b int) int {
 
 func (e *evidence) repliesBypassDirector() Check {
 	t := e.tally
+	arrival := "of them"
+	if t.edge == Router {
+		arrival = "came to its router"
+	}
 	return Check{
 		Name: "replies-bypass-director",
 		OK:   t.repliesAtDirector == 0 && t.repliesAtClient > 0 && t.repliesFromServer == t.repliesAtClient,
-		Detail: fmt.Sprintf("%d reply packets reached the client, %d of them from a real server's MAC address; %d crossed the director",
-			t.repliesAtClient, t.repliesFromServer, t.repliesAtDirector),
+		Detail: fmt.Sprintf("%d reply packets reached the client, %d %s from a real server's MAC address; %d crossed the director",
+			t.repliesAtClient, t.repliesFromServer, arrival, t.repliesAtDirector),
 	}
 }
 

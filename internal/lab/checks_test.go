@@ -15,8 +15,8 @@ import (
 // good is evidence of a lab where everything is as LVS-DR promises.
 func good() *evidence {
 	service := netip.AddrPortFrom(IPv4.VIP(), HTTPPort)
-	hosts := hostsOf(2)
-	tally := newTally(service, hosts)
+	hosts := hostsOf(Config{Servers: 2})
+	tally := newTally(service, portsOf(hosts, Flat))
 	tally.requests, tally.forwarded, tally.repliesAtClient, tally.repliesFromServer = 3000, 3000, 2400, 2400
 	tally.claims[Director] = 1
 	tally.ttls["64 -> 63"] = 3000
@@ -93,7 +93,7 @@ func TestSharesByWeight(t *testing.T) {
 		t.Run(fmt.Sprint(test.scheduler, test.weights, test.got), func(t *testing.T) {
 			e := good()
 			e.options.Scheduler, e.options.Weights = test.scheduler, test.weights
-			e.servers = hostsOf(len(test.weights))[2:]
+			e.servers = hostsOf(Config{Servers: len(test.weights)})[2:]
 			e.traffic.sent = 0
 			e.traffic.byServer = map[string]int{}
 			for i, got := range test.got {
@@ -108,7 +108,7 @@ func TestSharesByWeight(t *testing.T) {
 }
 
 func TestHosts(t *testing.T) {
-	hosts := hostsOf(MaxServers)
+	hosts := hostsOf(Config{Servers: MaxServers})
 	seen := map[string]bool{IPv4.VIP().String(): true, IPv6.VIP().String(): true}
 	for _, host := range hosts {
 		for _, name := range []string{host.Name, host.MAC.String(), host.IPv4.Addr().String(), host.IPv6.Addr().String()} {

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
-
-	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 const (
@@ -30,10 +28,11 @@ const (
 	Switch   = "switch"
 	Client   = "client"
 	Director = "director"
+	// Router is there in a routed lab only, and Bystander in one that was built
+	// for a fault of a host that has no part in the service.
+	Router    = "router"
+	Bystander = "bystander"
 )
-
-// hostInterface is the one interface that every host but the switch has.
-const hostInterface = "eth0"
 
 // The refusals of a lab.
 var (
@@ -60,12 +59,36 @@ func (f Family) VIP() netip.Addr {
 	return netip.AddrFrom4([4]byte{192, 0, 2, 100})
 }
 
+// A Topology is where clients are.
+type Topology string
+
+// The topologies.
+const (
+	Flat   Topology = "flat"   // the client is on the segment of director and real servers
+	Routed Topology = "routed" // it is on a segment of its own, behind a router
+)
+
 // A Config says which lab.
 type Config struct {
-	Name      string // DefaultName if ""
-	Directory string // that holds all labs; DefaultDirectory if ""
-	Binary    string // fairlead, an absolute path
-	Servers   int    // real servers, 1 to MaxServers
+	Name      string   // DefaultName if ""
+	Directory string   // that holds all labs; DefaultDirectory if ""
+	Binary    string   // fairlead, an absolute path
+	Servers   int      // real servers, 1 to MaxServers
+	Topology  Topology // Flat if ""
+	// Bystander adds a host on the segment of the real servers that has no part in
+	// the service.
+	Bystander bool
+}
+
+// Check returns what is wrong with the number of servers or the topology.
+func (c Config) Check() error {
+	switch {
+	case c.Servers < 1 || c.Servers > MaxServers:
+		return fmt.Errorf("a lab of %d real servers: 1 to %d fit", c.Servers, MaxServers)
+	case c.Topology != "" && c.Topology != Flat && c.Topology != Routed:
+		return fmt.Errorf("topology %q: %s or %s", c.Topology, Flat, Routed)
+	}
+	return nil
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -86,41 +109,4 @@ func (c Config) path() (string, error) {
 		return "", fmt.Errorf("directory of labs %q: not an absolute path", directory)
 	}
 	return filepath.Join(directory, name), nil
-}
-
-// A Host is one network namespace with one interface on the switch.
-type Host struct {
-	Name string       `json:"name"`
-	MAC  lvs.MAC      `json:"-"`
-	IPv4 netip.Prefix `json:"ipv4"`
-	IPv6 netip.Prefix `json:"ipv6"`
-}
-
-// Address returns the host's own address.
-func (h Host) Address(f Family) netip.Addr {
-	if f == IPv6 {
-		return h.IPv6.Addr()
-	}
-	return h.IPv4.Addr()
-}
-
-// newHost returns the host whose IPv4 address ends in the given number below
-// 100. MAC and IPv6 address end in the same digits, for people to see.
-func newHost(name string, number byte) Host {
-	digits := number/10<<4 | number%10
-	return Host{
-		Name: name,
-		MAC:  lvs.MAC{0x02, 0, 0, 0, 0, digits},
-		IPv4: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, number}), 24),
-		IPv6: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: digits}), 64),
-	}
-}
-
-// hostsOf returns client, director and real servers, all on one segment.
-func hostsOf(servers int) []Host {
-	hosts := []Host{newHost(Client, 1), newHost(Director, 10)}
-	for i := range servers {
-		hosts = append(hosts, newHost(fmt.Sprintf("rs%d", i+1), byte(11+i)))
-	}
-	return hosts
 }

@@ -62,7 +62,7 @@ type Demonstration struct {
 // not be tried. progress is told each step.
 func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(string)) (Demonstration, error) {
 	service := netip.AddrPortFrom(options.Family.VIP(), HTTPPort)
-	tally := newTally(service, l.hosts)
+	tally := newTally(service, l.ports)
 	capture, err := l.Capture(keptFrames, tally.observe)
 	if err != nil {
 		return Demonstration{}, err
@@ -109,8 +109,8 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 // Capture starts a capture on the wires of all hosts; see [journey.Start].
 func (l *Lab) Capture(limit int, observe func(journey.Frame)) (*journey.Capture, error) {
 	var wires []journey.Wire
-	for _, host := range l.hosts {
-		wires = append(wires, journey.Wire{Host: host.Name, Interface: host.Name})
+	for _, p := range l.ports {
+		wires = append(wires, journey.Wire{Host: p.Name, Interface: p.name})
 	}
 	var capture *journey.Capture
 	err := l.within(Switch, func() (err error) {
@@ -195,16 +195,4 @@ func (l *Lab) readCounters(ctx context.Context, service netip.AddrPort, d *Demon
 	defer client.Close()
 	status, err := client.Service(ctx, lvs.ServiceKey{Protocol: lvs.TCP, Address: service.Addr(), Port: service.Port()})
 	return status.Counters.Connections, err
-}
-
-func (l *Lab) cast(service netip.AddrPort) journey.Cast {
-	cast := journey.Cast{Client: Client, Director: Director, Service: service}
-	for _, host := range l.hosts {
-		cast.Hosts = append(cast.Hosts, journey.Host{
-			Name:      host.Name,
-			MAC:       host.MAC,
-			Addresses: []netip.Addr{host.Address(IPv4), host.Address(IPv6)},
-		})
-	}
-	return cast
 }

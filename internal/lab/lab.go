@@ -17,6 +17,7 @@ import (
 type Lab struct {
 	directory  string
 	hosts      []Host // without the switch
+	ports      []port
 	namespaces map[string]namespace
 
 	mutex sync.Mutex // one change at a time
@@ -40,13 +41,25 @@ func Up(ctx context.Context, config Config, progress func(string)) (*Lab, error)
 	return l, nil
 }
 
+// describe returns a lab that has no namespaces yet.
+func describe(directory string, s state) *Lab {
+	hosts := hostsOf(s.config())
+	return &Lab{
+		directory:  directory,
+		hosts:      hosts,
+		ports:      portsOf(hosts, s.Topology),
+		namespaces: map[string]namespace{},
+		state:      s,
+	}
+}
+
 // newLab takes the lock and an empty directory with a state file.
 func newLab(ctx context.Context, config Config) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab makes network namespaces: run this as root")
 	}
-	if config.Servers < 1 || config.Servers > MaxServers {
-		return nil, fmt.Errorf("a lab of %d real servers: 1 to %d fit", config.Servers, MaxServers)
+	if err := config.Check(); err != nil {
+		return nil, err
 	}
 	directory, err := config.path()
 	if err != nil {
@@ -56,13 +69,10 @@ func newLab(ctx context.Context, config Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{
-		directory:  directory,
-		hosts:      hostsOf(config.Servers),
-		namespaces: map[string]namespace{},
-		state:      state{Servers: config.Servers, Binary: config.Binary},
-		lock:       lock,
-	}
+	l := describe(directory, state{
+		Servers: config.Servers, Topology: config.Topology, Bystander: config.Bystander, Binary: config.Binary,
+	})
+	l.lock = lock
 	if err := l.prepareDirectory(ctx); err != nil {
 		return nil, errors.Join(err, lock.release())
 	}
@@ -123,7 +133,7 @@ func (l *Lab) bringUp(ctx context.Context, progress func(string)) error {
 	if err := l.prepareFiles(); err != nil {
 		return err
 	}
-	progress(fmt.Sprintf("building the network: a switch, a client, a director, %d real servers", l.state.Servers))
+	progress("building the network: " + l.inventory())
 	if err := l.build(ctx); err != nil {
 		return err
 	}
@@ -136,6 +146,19 @@ func (l *Lab) bringUp(ctx context.Context, progress func(string)) error {
 		}
 	}
 	return l.Start(ctx, Director)
+}
+
+// inventory names what is built.
+func (l *Lab) inventory() string {
+	text := "a switch, a client, "
+	if edge(l.hosts).Name == Router {
+		text += "a router, "
+	}
+	text += fmt.Sprintf("a director, %d real servers", l.state.Servers)
+	if l.state.Bystander {
+		text += ", another host"
+	}
+	return text
 }
 
 // Open returns the lab of that name, which another process built. It is
@@ -152,7 +175,7 @@ func Open(config Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{directory: directory, hosts: hostsOf(s.Servers), namespaces: map[string]namespace{}, state: s}
+	l := describe(directory, s)
 	for _, name := range l.allHosts() {
 		ns, err := openNamespace(l.namespacePath(name))
 		if err != nil {
@@ -247,11 +270,14 @@ func (l *Lab) change(f func() error) (err error) {
 	return f()
 }
 
-// Hosts returns client, director and real servers, in this order.
+// Hosts returns client, director and real servers, in this order, and after them
+// the router, if there is one.
 func (l *Lab) Hosts() []Host { return slices.Clone(l.hosts) }
 
 // Servers returns the real servers in the order of their numbers.
-func (l *Lab) Servers() []Host { return l.Hosts()[2:] }
+func (l *Lab) Servers() []Host {
+	return slices.DeleteFunc(l.Hosts(), func(h Host) bool { return !isServer(h.Name) })
+}
 
 func (l *Lab) allHosts() []string {
 	names := []string{Switch}

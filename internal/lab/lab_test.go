@@ -145,7 +145,7 @@ func TestVIPIsTheDirectors(t *testing.T) {
 	l := buildNetwork(t, testConfig(t))
 	for _, family := range []Family{IPv4, IPv6} {
 		service := netip.AddrPortFrom(family.VIP(), HTTPPort)
-		tally := newTally(service, l.Hosts())
+		tally := newTally(service, l.ports)
 		capture, err := l.Capture(1000, tally.observe)
 		if err != nil {
 			t.Fatal(err)

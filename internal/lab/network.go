@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -18,28 +19,50 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/realserver"
 )
 
-const bridge = "br0"
-
 // build makes the namespaces, the switch and every host on it.
 func (l *Lab) build(ctx context.Context) error {
 	if err := l.createHost(Switch); err != nil {
 		return err
 	}
-	if err := l.within(Switch, buildSwitch); err != nil {
+	if err := l.within(Switch, func() error { return buildSwitch(l.segments()) }); err != nil {
 		return fmt.Errorf("build switch: %w", err)
 	}
 	for _, host := range l.hosts {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := l.createHost(host.Name); err != nil {
-			return err
-		}
-		if err := l.plug(host); err != nil {
+		if err := l.buildHost(host); err != nil {
 			return fmt.Errorf("build host %s: %w", host.Name, err)
 		}
 	}
 	return nil
+}
+
+func (l *Lab) buildHost(host Host) error {
+	if err := l.createHost(host.Name); err != nil {
+		return err
+	}
+	err := l.within(host.Name, func() error { return prepareHost(host.Name == Router) })
+	if err != nil {
+		return err
+	}
+	for _, p := range l.ports {
+		if p.Name != host.Name {
+			continue
+		}
+		if err := l.plug(p); err != nil {
+			return err
+		}
+	}
+	return l.within(host.Name, func() error {
+		switch {
+		case host.Name == Director:
+			return addVIPs()
+		case isServer(host.Name):
+			return setUpServer(l.runDirectory(host.Name))
+		}
+		return nil
+	})
 }
 
 func (l *Lab) createHost(name string) error {
@@ -51,31 +74,30 @@ func (l *Lab) createHost(name string) error {
 	return nil
 }
 
-// plug gives the host its interface, with the other end on the switch, and its
-// addresses.
-func (l *Lab) plug(host Host) error {
-	err := l.within(host.Name, prepareHost)
-	if err != nil {
+// plug gives a host an interface, with the other end on the switch, its addresses
+// and routes.
+func (l *Lab) plug(p port) error {
+	peer := netlink.NsFd(l.namespaces[p.Name].handle)
+	if err := l.within(Switch, func() error { return addPort(p, peer) }); err != nil {
 		return err
 	}
-	peer := netlink.NsFd(l.namespaces[host.Name].handle)
-	if err := l.within(Switch, func() error { return addPort(host, peer) }); err != nil {
-		return err
+	return l.within(p.Name, func() error { return addressPort(p, l.gateways(p)) })
+}
+
+// segments returns the bridges of the lab.
+func (l *Lab) segments() []string {
+	var all []string
+	for _, p := range l.ports {
+		if !slices.Contains(all, p.segment) {
+			all = append(all, p.segment)
+		}
 	}
-	return l.within(host.Name, func() error {
-		if err := addressHost(host); err != nil {
-			return err
-		}
-		if isServer(host.Name) {
-			return setUpServer(l.runDirectory(host.Name))
-		}
-		return nil
-	})
+	return all
 }
 
 // buildSwitch works in the switch's namespace. The switch has no address, and
 // says nothing of its own.
-func buildSwitch() error {
+func buildSwitch(segments []string) error {
 	err := setSysctls(map[string]string{
 		"net/ipv6/conf/all/disable_ipv6":     "1",
 		"net/ipv6/conf/default/disable_ipv6": "1",
@@ -91,13 +113,24 @@ func buildSwitch() error {
 		}
 	}
 	flood := false
-	return addLink(&netlink.Bridge{LinkAttrs: namedLink(bridge), MulticastSnooping: &flood})
+	for _, segment := range segments {
+		if err := addLink(&netlink.Bridge{LinkAttrs: namedLink(segment), MulticastSnooping: &flood}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// prepareHost works in the host's namespace, before it has its interface.
-func prepareHost() error {
+// prepareHost works in the host's namespace, before it has its interfaces.
+func prepareHost(forward bool) error {
+	forwarding := "0"
+	if forward {
+		forwarding = "1"
+	}
 	settings := map[string]string{
-		"net/ipv4/ip_forward": "0",
+		"net/ipv4/ip_forward":              forwarding,
+		"net/ipv6/conf/all/forwarding":     forwarding,
+		"net/ipv6/conf/default/forwarding": forwarding,
 		// Addresses are usable at once.
 		"net/ipv6/conf/all/accept_dad":               "0",
 		"net/ipv6/conf/default/accept_dad":           "0",
@@ -114,46 +147,53 @@ func prepareHost() error {
 }
 
 // addPort works in the switch's namespace.
-func addPort(host Host, peer netlink.NsFd) error {
-	veth := netlink.NewVeth(namedLink(host.Name))
-	veth.PeerName = hostInterface
-	veth.PeerHardwareAddr = net.HardwareAddr(host.MAC[:])
+func addPort(p port, peer netlink.NsFd) error {
+	veth := netlink.NewVeth(namedLink(p.name))
+	veth.PeerName = p.device
+	veth.PeerHardwareAddr = net.HardwareAddr(p.MAC[:])
 	veth.PeerNamespace = peer
-	veth.HardwareAddr = net.HardwareAddr{0x02, 0, 0, 0, 0x01, host.MAC[5]}
+	veth.HardwareAddr = net.HardwareAddr{0x02, 0, 0, 0, 0x01 + p.MAC[4], p.MAC[5]}
 	if err := addLink(veth); err != nil {
 		return err
 	}
-	master, err := netlink.LinkByName(bridge)
+	master, err := netlink.LinkByName(p.segment)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", bridge, err)
+		return fmt.Errorf("find %s: %w", p.segment, err)
 	}
 	if err := netlink.LinkSetMaster(veth, master); err != nil {
-		return fmt.Errorf("plug %s into %s: %w", host.Name, bridge, err)
+		return fmt.Errorf("plug %s into %s: %w", p.name, p.segment, err)
 	}
-	if host.Name == Director {
-		return receiveFromXDP(host.Name)
+	if p.Name == Director {
+		return receiveFromXDP(p.name)
 	}
 	return nil
 }
 
-// addressHost works in the host's namespace.
-func addressHost(host Host) error {
-	if err := finishFramesInSoftware(hostInterface); err != nil {
+// addressPort works in the host's namespace.
+func addressPort(p port, gateways []netip.Addr) error {
+	if err := finishFramesInSoftware(p.device); err != nil {
 		return err
 	}
-	for _, device := range []string{"lo", hostInterface} {
+	for _, device := range []string{"lo", p.device} {
 		if err := setUp(device); err != nil {
 			return err
 		}
 	}
-	for _, prefix := range []netip.Prefix{host.IPv4, host.IPv6} {
-		if err := addAddress(hostInterface, prefix, math.MaxUint32); err != nil {
+	for _, prefix := range []netip.Prefix{p.IPv4, p.IPv6} {
+		if err := addAddress(p.device, prefix, math.MaxUint32); err != nil {
 			return err
 		}
 	}
-	if host.Name != Director {
-		return nil
+	for _, gateway := range gateways {
+		if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+			return fmt.Errorf("add default route via %s: %w", gateway, err)
+		}
 	}
+	return nil
+}
+
+// addVIPs works in the director's namespace.
+func addVIPs() error {
 	if err := addAddress(hostInterface, hostPrefix(IPv4.VIP()), math.MaxUint32); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,9 @@ const (
 	clientHeader  = "Client-Address"
 	virtualHeader = "Virtual-Address"
 )
+
+// largestRequest bounds what a client may send at once.
+const largestRequest = 64 << 20
 
 // Serve is the real server's own program: HTTP on [HTTPPort] of every address,
 // and UDP on [EchoPort] of the VIPs, both answered with the name. Once everything
@@ -64,6 +68,11 @@ func tellReady() error {
 
 func answer(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// An answer says that all of the request has come.
+		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, largestRequest)); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
 		w.Header().Set("Content-Type", "text/plain")
 		w.Header().Set(clientHeader, r.RemoteAddr)
 		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {

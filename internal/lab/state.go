@@ -17,11 +17,18 @@ const stateFile = "lab.json"
 
 // A state is what another process must know of a lab.
 type state struct {
-	Servers int    `json:"servers"`
-	Binary  string `json:"binary"`
+	Servers   int      `json:"servers"`
+	Topology  Topology `json:"topology,omitempty"`
+	Bystander bool     `json:"bystander,omitempty"`
+	Binary    string   `json:"binary"`
 	// Kept says that the lab was built whole and outlives its builder.
 	Kept      bool      `json:"kept"`
 	Processes []Process `json:"processes"` // one of a host at most: the latest
+}
+
+// config returns what the network was built from.
+func (s *state) config() Config {
+	return Config{Servers: s.Servers, Topology: s.Topology, Bystander: s.Bystander}
 }
 
 // process returns the latest process of the host.
@@ -55,8 +62,8 @@ func readState(directory string) (state, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return s, fmt.Errorf("read %s: %w", path, err)
 	}
-	if s.Servers < 1 || s.Servers > MaxServers {
-		return s, fmt.Errorf("read %s: %d servers", path, s.Servers)
+	if err := s.config().Check(); err != nil {
+		return s, fmt.Errorf("read %s: %w", path, err)
 	}
 	return s, nil
 }
@@ -81,11 +88,14 @@ type lock struct{ file *os.File }
 // the PID of who has it. The lock ends with the process.
 func acquire(directory string) (*lock, error) {
 	path := directory + ".lock"
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
 	for {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the last lab has just gone, and taken the directory along
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +133,18 @@ func writeOwner(file *os.File) error {
 	return err
 }
 
-// release gives the lock back and leaves no file.
+// release gives the lock back and leaves no file, nor the directory of all labs if
+// it is the default one and this was the last.
 func (l *lock) release() error {
-	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
+	err := errors.Join(os.Remove(l.file.Name()), l.file.Close())
+	if filepath.Dir(l.file.Name()) == DefaultDirectory {
+		removeEmpty(DefaultDirectory)
+	}
+	return err
+}
+
+// removeEmpty removes the directory if there is nothing in it.
+func removeEmpty(directory string) {
+	// What is in use is refused, which is as it should be.
+	_ = os.Remove(directory)
 }

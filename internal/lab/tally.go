@@ -16,12 +16,13 @@ import (
 type tally struct {
 	service netip.AddrPort
 	names   map[lvs.MAC]string
+	edge    string // who brings the client's packets to the director's segment
 
 	requests          int // packets to the service that reached the director
 	forwarded         int // and that left it
 	repliesAtClient   int
 	repliesAtDirector int
-	repliesFromServer int // of those at the client, with a real server's MAC address
+	repliesFromServer int // replies that came to the edge with a real server's MAC address
 	// waiting counts, by content, the packets that came into the director and have
 	// not left it; less than 0 if more left it.
 	waiting     map[string]int
@@ -31,17 +32,20 @@ type tally struct {
 	claims      map[string]int   // who said to have the VIP, by host
 }
 
-func newTally(service netip.AddrPort, hosts []Host) *tally {
+func newTally(service netip.AddrPort, ports []port) *tally {
 	t := &tally{
 		service: service,
-		names:   map[lvs.MAC]string{},
+		names:   namesOf(ports),
+		edge:    Client,
 		waiting: map[string]int{},
 		ttls:    map[string]int{},
 		arrived: map[string]uint8{},
 		claims:  map[string]int{},
 	}
-	for _, host := range hosts {
-		t.names[host.MAC] = host.Name
+	for _, p := range ports {
+		if p.Name == Router {
+			t.edge = Router
+		}
 	}
 	return t
 }
@@ -61,14 +65,17 @@ func (t *tally) observe(frame journey.Frame) {
 }
 
 func (t *tally) observeReply(frame journey.Frame, p journey.Packet) {
-	switch {
-	case frame.Host == Director:
+	if frame.Host == Director {
 		t.repliesAtDirector++
-	case frame.Host == Client && frame.Direction == journey.In:
+	}
+	if frame.Direction != journey.In {
+		return
+	}
+	if frame.Host == Client {
 		t.repliesAtClient++
-		if isServer(t.name(p.SourceMAC)) {
-			t.repliesFromServer++
-		}
+	}
+	if frame.Host == t.edge && isServer(t.name(p.SourceMAC)) {
+		t.repliesFromServer++
 	}
 }
 

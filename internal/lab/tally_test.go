@@ -115,7 +115,7 @@ func TestTally(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := good()
-			e.tally = newTally(netip.AddrPortFrom(IPv4.VIP(), HTTPPort), hostsOf(2))
+			e.tally = newTally(netip.AddrPortFrom(IPv4.VIP(), HTTPPort), portsOf(hostsOf(Config{Servers: 2}), Flat))
 			for _, frame := range test.spoil(recorded(t)) {
 				e.tally.observe(frame)
 			}

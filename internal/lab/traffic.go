@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,15 @@ func (l *Lab) Get(ctx context.Context, service netip.AddrPort) (Answer, error) {
 }
 
 func (l *Lab) get(ctx context.Context, service netip.AddrPort, dialer net.Dialer) (Answer, error) {
+	return l.exchange(ctx, service, dialer, http.MethodGet, nil)
+}
+
+// post sends a request of uploadSize.
+func (l *Lab) post(ctx context.Context, service netip.AddrPort, dialer net.Dialer) (Answer, error) {
+	return l.exchange(ctx, service, dialer, http.MethodPost, make([]byte, uploadSize))
+}
+
+func (l *Lab) exchange(ctx context.Context, service netip.AddrPort, dialer net.Dialer, method string, body []byte) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	conn, err := l.dial(ctx, Client, "tcp", service, dialer)
@@ -58,11 +68,11 @@ func (l *Lab) get(ctx context.Context, service netip.AddrPort, dialer net.Dialer
 	if err := conn.SetDeadline(deadline); err != nil {
 		return Answer{}, err
 	}
-	return request(ctx, conn, service)
+	return request(ctx, conn, service, method, body)
 }
 
-func request(ctx context.Context, conn net.Conn, service netip.AddrPort) (Answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+service.String()+"/", nil)
+func request(ctx context.Context, conn net.Conn, service netip.AddrPort, method string, body []byte) (Answer, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+service.String()+"/", bytes.NewReader(body))
 	if err != nil {
 		return Answer{}, err
 	}
@@ -76,16 +86,16 @@ func request(ctx context.Context, conn net.Conn, service netip.AddrPort) (Answer
 		return Answer{}, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 256))
+	text, err := io.ReadAll(io.LimitReader(response.Body, 256))
 	if err != nil {
 		return Answer{}, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return Answer{}, fmt.Errorf("get %s: %s", r.URL, response.Status)
+		return Answer{}, fmt.Errorf("%s %s: %s", strings.ToLower(method), r.URL, response.Status)
 	}
 	var errs [3]error
 	var answer Answer
-	answer.Server = strings.TrimSpace(string(body))
+	answer.Server = strings.TrimSpace(string(text))
 	answer.Client, errs[0] = netip.ParseAddrPort(conn.LocalAddr().String())
 	answer.ClientAtServer, errs[1] = netip.ParseAddrPort(response.Header.Get(clientHeader))
 	answer.VirtualAtServer, errs[2] = netip.ParseAddrPort(response.Header.Get(virtualHeader))

@@ -101,6 +101,35 @@ func TestDemonstration(t *testing.T) {
 	}
 }
 
+// Behind a router, the router learns where the VIP is; the real server answers the
+// router and not the director.
+func TestDemonstrationBehindRouter(t *testing.T) {
+	for _, test := range []struct{ family, client, vip, question string }{
+		{"4", "198.51.100.1", "192.0.2.100", "ARP request"},
+		{"6", "2001:db8:1::1", "2001:db8::100", "neighbor solicitation"},
+	} {
+		r := mustReport(t, "--topology", "routed", "--family", test.family, "--scheduler", "wrr", "--requests", "60")
+		for _, check := range r.Checks {
+			if !check.OK {
+				t.Errorf("IPv%s: %s: %s", test.family, check.Name, check.Detail)
+			}
+		}
+		if r.RepliesThroughDirector == nil || *r.RepliesThroughDirector != 0 || r.Requests.ByServer["rs1"] != 40 || r.Requests.ByServer["rs2"] != 20 {
+			t.Errorf("IPv%s: %+v", test.family, r.Requests)
+		}
+		const inside, outside, director = "02:00:00:00:00:02", "02:00:00:00:02:02", "02:00:00:00:00:10"
+		checkOrder(t, r.Journey, []step{
+			{At: "client", Direction: "out", What: "SYN", DstMAC: outside, DstHost: "router", SrcIP: test.client, DstIP: test.vip},
+			{At: "router", Direction: "out", What: test.question, SrcMAC: inside, SrcHost: "router"},
+			{At: "router", Direction: "in", SrcMAC: director, SrcHost: "director", SrcIP: test.vip},
+			{At: "router", Direction: "out", What: "SYN", SrcMAC: inside, DstMAC: director, SrcIP: test.client, DstIP: test.vip},
+			{At: "director", Direction: "out", What: "SYN", SrcMAC: director, SrcIP: test.client, DstIP: test.vip},
+			{At: "router", Direction: "in", What: "SYN+ACK", DstMAC: inside, SrcIP: test.vip, DstIP: test.client},
+			{At: "client", Direction: "in", What: "SYN+ACK", SrcMAC: outside, SrcHost: "router", SrcIP: test.vip, DstIP: test.client},
+		})
+	}
+}
+
 // checkJourney wants the story of LVS-DR: the client asks for the VIP's MAC
 // address and gets the director's; the director changes the MAC addresses of the
 // SYN, and only these; the server asks for the client's in its own name, and
@@ -125,8 +154,7 @@ func checkJourney(t *testing.T, journey []step) {
 	if server == "" {
 		t.Fatalf("no server got the SYN: %+v", journey)
 	}
-	at := 0
-	for _, want := range []step{
+	checkOrder(t, journey, []step{
 		{At: "client", Direction: "out", What: question, SrcMAC: clientMAC, SrcHost: "client", SrcIP: client},
 		{At: "director", Direction: "out", What: answer, SrcMAC: directorMAC, SrcHost: "director", DstMAC: clientMAC, DstHost: "client", SrcIP: vip, DstIP: client},
 		{At: "client", Direction: "out", What: "SYN", SrcMAC: clientMAC, SrcHost: "client", DstMAC: directorMAC, DstHost: "director", SrcIP: client, DstIP: vip},
@@ -137,7 +165,14 @@ func checkJourney(t *testing.T, journey []step) {
 		{At: server, Direction: "out", What: "SYN+ACK", SrcMAC: serverMAC, SrcHost: server, DstMAC: clientMAC, DstHost: "client", SrcIP: vip, DstIP: client},
 		{At: "client", Direction: "in", What: "SYN+ACK", SrcMAC: serverMAC, SrcHost: server, DstMAC: clientMAC, DstHost: "client", SrcIP: vip, DstIP: client},
 		{At: "client", Direction: "out", What: "ACK", SrcMAC: clientMAC, SrcHost: "client", DstMAC: directorMAC, DstHost: "director", SrcIP: client, DstIP: vip},
-	} {
+	})
+}
+
+// checkOrder wants the steps in the journey, in this order, among others.
+func checkOrder(t *testing.T, journey, steps []step) {
+	t.Helper()
+	at := 0
+	for _, want := range steps {
 		found := false
 		for !found && at < len(journey) {
 			found = matches(journey[at], want)

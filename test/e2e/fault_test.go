@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -9,43 +10,68 @@ import (
 )
 
 // Each fault is a failure of real traffic; the doctor names it, its host and
-// nothing else; and its commands mend it.
+// nothing else; and its commands mend it: over both families, and with the client
+// on the segment as well as behind a router.
 func TestFaultsAreShownFoundMended(t *testing.T) {
 	for _, fault := range lab.Faults() {
-		t.Run(fault.Name, func(t *testing.T) {
-			c := newCommand(t, labDirectory(t), "lab", "--break", fault.Name, "-o", "json")
-			if status := exitStatus(t, c.Run()); status != 0 {
-				t.Errorf("status %d\n%s", status, &c.stderr)
+		for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
+			if _, err := fault.With(lab.Config{}, family); err != nil {
+				continue // TestBreakRefuses has the reason
 			}
-			var report struct {
-				Fault lab.FaultReport `json:"fault"`
-				OK    bool            `json:"ok"`
+			for _, topology := range []lab.Topology{lab.Flat, lab.Routed} {
+				t.Run(fmt.Sprintf("%s/IPv%d/%s", fault.Name, family, topology), func(t *testing.T) {
+					checkFault(t, fault, family, topology)
+				})
 			}
-			if err := json.Unmarshal(c.stdout.Bytes(), &report); err != nil {
-				t.Fatalf("%v\n%s", err, &c.stdout)
-			}
-			got := report.Fault
-			if got.Name != fault.Name || !got.Shown || len(got.Found) != 1 || got.FalseFindings != 0 || !got.Mended || !report.OK {
-				t.Errorf("%s", &c.stdout)
-			}
-			// A SYN that came before the director's next hop is sent again.
-			after := got.After
-			if after.Sent == 0 || after.Answered != after.Sent || len(after.SentTo) != 1 || after.SentTo[lab.Director] < after.Sent {
-				t.Errorf("after mending: %s", after)
-			}
-		})
+		}
 	}
 }
 
+func checkFault(t *testing.T, fault lab.Fault, family lab.Family, topology lab.Topology) {
+	t.Helper()
+	c := newCommand(t, labDirectory(t), "lab", "--break", fault.Name, "--family", fmt.Sprint(int(family)), "--topology", string(topology), "-o", "json")
+	if status := exitStatus(t, c.Run()); status != 0 {
+		t.Errorf("status %d\n%s", status, &c.stderr)
+	}
+	var report struct {
+		Fault lab.FaultReport `json:"fault"`
+		OK    bool            `json:"ok"`
+	}
+	if err := json.Unmarshal(c.stdout.Bytes(), &report); err != nil {
+		t.Fatalf("%v\n%s", err, &c.stdout)
+	}
+	got := report.Fault
+	if got.Name != fault.Name || !got.Shown || len(got.Found) != 1 || got.FalseFindings != 0 || !got.Mended || !report.OK {
+		t.Errorf("%s", &c.stdout)
+	}
+	// A SYN that came before the director's next hop is sent again.
+	after := got.After
+	if after.Sent == 0 || after.Answered != after.Sent || len(after.SentTo) != 1 || after.SentTo[lab.Director] < after.Sent {
+		t.Errorf("after mending: %s", after)
+	}
+	edge := lab.Client
+	if topology == lab.Routed {
+		edge = lab.Router
+	}
+	if after.LearntBy != edge || after.Learnt != lab.Director || after.Switch[lab.Director] != lab.Director || after.Switch[edge] != edge {
+		t.Errorf("what was learnt after mending: %s", after)
+	}
+}
+
+// What can't be, or can't be shown, is refused with the reason, in one line.
 func TestBreakRefuses(t *testing.T) {
-	for _, args := range []string{
-		"lab --break no-such-fault",
-		"lab --break no-vip --family 6",
-		"lab --break no-vip --pcap lab.pcapng",
+	for _, test := range []struct{ args, want string }{
+		{"--break no-such-fault", "there are arp-ignore, "},
+		{"--break arp-ignore --family 6", "neighbour solicitations only for addresses of the interface"},
+		{"--break arp-announce --family 6", "source of a neighbour solicitation"},
+		{"--break vip-before-sysctl --family 6", "no settings"},
+		{"--break no-vip --pcap lab.pcapng", "--pcap"},
+		{"--break no-vip --topology ring", "flat or routed"},
 	} {
-		c := newCommand(t, t.TempDir(), strings.Fields(args)...)
-		if status := exitStatus(t, c.Run()); status != 1 || strings.Count(c.stderr.String(), "\n") != 1 {
-			t.Errorf("%s: status %d, want 1 and one line: %s", args, status, &c.stderr)
+		c := newCommand(t, t.TempDir(), append([]string{"lab"}, strings.Fields(test.args)...)...)
+		status := exitStatus(t, c.Run())
+		if said := c.stderr.String(); status != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, test.want) {
+			t.Errorf("%s: status %d, want 1 and one line with %q: %s", test.args, status, test.want, said)
 		}
 	}
 }
