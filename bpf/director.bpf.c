@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 #include "maps.h"
+#include "hooks.h"
 #include "packet.h"
 #include "conn.h"
 #include "state.h"
@@ -37,6 +38,7 @@ static __always_inline enum verdict admit_by_hash(struct service *svc, struct ed
 {
 	int server = choose_by_hash(edition, hash);
 
+	on_hashed(edition);
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;
 	svc->overflow_until = (now + set->timeouts[STATE_ESTABLISHED]) | 1;
@@ -78,7 +80,9 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	if (svc->key.vport != flow_vport(&pkt->flow))
 		return svc->key.vport ? PASS_FTP : ANSWER_NO_SERVER;
 
+	on_schedule(edition);
 	server = schedule(edition);
+	on_scheduled(edition);
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;
 	admission->server = server;

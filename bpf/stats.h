@@ -3,6 +3,7 @@
 #ifndef FAIRLEAD_STATS_H
 #define FAIRLEAD_STATS_H
 
+#include "hooks.h"
 #include "maps.h"
 
 static __always_inline void count_packet(__u32 server, __u32 bytes)
@@ -13,6 +14,7 @@ static __always_inline void count_packet(__u32 server, __u32 bytes)
 		return;
 	c->in_packets++;
 	c->in_bytes += bytes;
+	on_packet(server);
 }
 
 static __always_inline void count_connection(__u32 server)
@@ -30,6 +32,7 @@ static __always_inline void count_verdict(enum verdict v)
 
 	if (count)
 		(*count)++;
+	on_verdict(v);
 }
 
 #endif

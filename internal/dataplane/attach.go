@@ -115,7 +115,7 @@ func (p *Plane) attach(name string) error {
 		if err := p.writeInterface(in, a.Mode); err != nil {
 			return err
 		}
-		return a.link.Update(p.progs.Director)
+		return a.link.Update(p.program())
 	}
 	if a != nil {
 		if err := p.detach(a); err != nil {
@@ -148,7 +148,7 @@ func (p *Plane) attachNew(in *net.Interface) error {
 		if mode == ModeGeneric {
 			flags = link.XDPGenericMode
 		}
-		l, err := link.AttachXDP(link.XDPOptions{Program: p.progs.Director, Interface: in.Index, Flags: flags})
+		l, err := link.AttachXDP(link.XDPOptions{Program: p.program(), Interface: in.Index, Flags: flags})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s mode: %w", mode, err))
 			continue

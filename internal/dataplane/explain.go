@@ -119,7 +119,7 @@ func (p *Plane) tellChoice(e *lvs.Explanation, s *stage, o *outcome, before *dir
 		p.tellKnown(e, o.server, "it is of a connection, which stays with its real server")
 	case o.verdict == directorVerdictDROP_SERVER_REMOVED && before != nil:
 		p.tellKnown(e, before.Server, "it is of a connection whose real server was removed and may return")
-	case o.verdict == directorVerdictANSWER_NO_SERVER && s.service != nil:
+	case (o.verdict == directorVerdictANSWER_NO_SERVER || o.nobody) && s.service != nil:
 		e.Candidates = p.candidates(s, before)
 		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Why: whyNobody(e.Candidates)}
 	}
@@ -159,7 +159,7 @@ func (p *Plane) candidates(s *stage, ended *directorConnection) []lvs.Candidate 
 	candidates := make([]lvs.Candidate, 0, len(s.service.servers))
 	for _, slot := range s.service.servers {
 		rs := s.servers[slot]
-		if ended != nil && ended.Server == slot {
+		if ended != nil && ended.Server == slot && !s.released {
 			uncount(&rs, ended)
 		}
 		c := lvs.Candidate{
@@ -209,20 +209,36 @@ func readFrame(frame []byte) lvs.Frame {
 		return f
 	}
 	f.Destination, f.Source = lvs.MAC(frame[:6]), lvs.MAC(frame[6:12])
-	ethertype, packet := be16(frame[12:]), frame[ethernetHeader:]
-	for (ethertype == 0x8100 || ethertype == 0x88a8) && len(packet) >= 4 {
-		f.VLAN = be16(packet) & 0xfff
-		ethertype, packet = be16(packet[2:]), packet[4:]
-	}
+	vlan, ethertype, packet := network(frame)
+	f.VLAN = vlan
 	switch {
-	case ethertype == 0x0800 && len(packet) >= 20:
+	case ethertype == ethertypeIPv4 && len(packet) >= 20:
 		f.TTL = packet[8]
 		f.SourceIP, f.DestinationIP = netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20]))
-	case ethertype == 0x86dd && len(packet) >= 40:
+	case ethertype == ethertypeIPv6 && len(packet) >= 40:
 		f.TTL = packet[7]
 		f.SourceIP, f.DestinationIP = netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40]))
 	}
 	return f
+}
+
+const (
+	ethertypeIPv4 = 0x0800
+	ethertypeIPv6 = 0x86dd
+)
+
+// network returns the innermost VLAN tag of a frame that has an Ethernet header,
+// 0 for none, and what lies behind the tags.
+func network(frame []byte) (vlan, ethertype uint16, packet []byte) {
+	if len(frame) < ethernetHeader {
+		return 0, 0, nil
+	}
+	ethertype, packet = be16(frame[12:]), frame[ethernetHeader:]
+	for (ethertype == 0x8100 || ethertype == 0x88a8) && len(packet) >= 4 {
+		vlan = be16(packet) & 0xfff
+		ethertype, packet = be16(packet[2:]), packet[4:]
+	}
+	return vlan, ethertype, packet
 }
 
 func be16(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }

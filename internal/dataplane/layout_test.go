@@ -53,6 +53,27 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// So do those of the tracing program, which Go reads as the director's.
+func TestTraceLayout(t *testing.T) {
+	spec, err := loadTrace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]any{
+		"trace_event": traceTraceEvent{}, "trace_candidate": traceTraceCandidate{}, "trace_account": traceTraceAccount{},
+		"trace_filter": traceTraceFilter{}, "trace_filter_table": traceTraceFilterTable{},
+		"connection": directorConnection{}, "edition": directorEdition{}, "real_server": directorRealServer{}, "service_key": directorServiceKey{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var want *btf.Struct
+			if err := spec.Types.TypeByName(name, &want); err != nil {
+				t.Fatal(err)
+			}
+			compareLayout(t, want, reflect.TypeOf(value))
+		})
+	}
+}
+
 func compareLayout(t *testing.T, want *btf.Struct, got reflect.Type) {
 	t.Helper()
 	if got.Size() != uintptr(want.Size) {

@@ -47,6 +47,9 @@ type Plane struct {
 	links    map[string]*attachment
 	// rehearsal is nil until Explain needs it.
 	rehearsal *rehearsal
+	// tracer is nil unless somebody traces.
+	tracer *tracer
+	closed bool
 }
 
 // views are the maps in memory.
@@ -101,12 +104,16 @@ func (p *Plane) TableSize() int {
 	return len(p.view.connections.elements) * int(directorLimitGROUP_SLOTS)
 }
 
-// Close lets go of maps and programs. What is pinned stays, and forwarding goes
-// on. A Plane can't be used afterwards.
+// Close ends traces, and lets go of maps and programs. What is pinned stays, and
+// forwarding goes on. A Plane can't be used afterwards.
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	var errs []error
+	if p.tracer != nil {
+		errs = append(errs, p.stopTracer())
+	}
 	for _, a := range p.links {
 		errs = append(errs, a.link.Close())
 	}

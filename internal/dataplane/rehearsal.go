@@ -157,6 +157,8 @@ type stage struct {
 	servers map[uint32]directorRealServer
 	service *service // nil: none
 	edition directorEdition
+	// released: what the packet ends is no longer in the servers' counts.
+	released bool
 }
 
 // copyIn copies what a packet on that interface can meet.
@@ -250,8 +252,10 @@ type outcome struct {
 	server uint32
 	// scheduled: server was chosen for a new connection.
 	scheduled bool
-	groups    map[uint32]directorConnectionGroup
-	cursor    uint64 // of the service's edition
+	// nobody: the scheduler or the hash was asked, and found no server.
+	nobody bool
+	groups map[uint32]directorConnectionGroup
+	cursor uint64 // of the service's edition
 }
 
 const noServer = ^uint32(0)

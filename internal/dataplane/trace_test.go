@@ -1,0 +1,533 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A testTrace is a trace that goes on while a test runs packets.
+type testTrace struct {
+	t       testing.TB
+	plane   *Plane
+	packets chan *lvs.TracedPacket
+	lost    chan uint64
+	ended   chan error
+	cancel  context.CancelFunc
+}
+
+// mustTrace begins a trace, without a limit to what is told.
+func mustTrace(t testing.TB, p *Plane, filter lvs.TraceFilter) *testTrace {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := &testTrace{
+		t: t, plane: p, cancel: cancel,
+		packets: make(chan *lvs.TracedPacket, 4*traceBacklog), lost: make(chan uint64, 100), ended: make(chan error, 1),
+	}
+	begun := make(chan struct{})
+	go func() {
+		first := true
+		tr.ended <- p.Trace(ctx, filter, func(r lvs.TraceReport) error {
+			switch {
+			case r.Packet != nil:
+				tr.packets <- r.Packet
+			case first:
+				close(begun)
+			default:
+				tr.lost <- r.Lost
+			}
+			first = false
+			return nil
+		})
+	}()
+	t.Cleanup(cancel)
+	select {
+	case <-begun:
+	case err := <-tr.ended:
+		t.Fatalf("trace: %+v", err)
+	}
+	p.tracer.limit(0, 0)
+	return tr
+}
+
+// run runs a frame through the program that is on the interfaces now, and returns
+// what the trace tells of it.
+func (tr *testTrace) run(frame []byte) (action uint32, out []byte, told *lvs.TracedPacket) {
+	tr.t.Helper()
+	action, out, err := runProgram(tr.plane.program(), frame, testIfindex)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	return action, out, tr.next()
+}
+
+// next waits for the next packet.
+func (tr *testTrace) next() *lvs.TracedPacket {
+	tr.t.Helper()
+	select {
+	case told := <-tr.packets:
+		return told
+	case err := <-tr.ended:
+		tr.t.Fatalf("the trace ended: %v", err)
+	case <-time.After(10 * time.Second):
+		tr.t.Fatal("nothing was told in 10 s")
+	}
+	return nil
+}
+
+// stop ends the trace as one does who goes away.
+func (tr *testTrace) stop() {
+	tr.t.Helper()
+	tr.cancel()
+	if err := <-tr.ended; !errors.Is(err, context.Canceled) {
+		tr.t.Errorf("the trace ended with %v", err)
+	}
+}
+
+// What a trace tells is what happened, in the words of Explain: in a thousand
+// random situations.
+func TestTraceAgreesWithTheProgram(t *testing.T) {
+	r := &explainRun{
+		t: t, random: random(t), plane: openPlane(t, mountBPF(t), 1),
+		verdicts: map[string]int{}, chosen: map[string]int{},
+	}
+	for _, key := range modelServices {
+		r.configure(key)
+	}
+	tr := mustTrace(t, r.plane, lvs.TraceFilter{})
+	for range explainedCases {
+		for range r.random.IntN(4) {
+			r.disturb()
+		}
+		r.oneTraced(tr)
+		if t.Failed() {
+			return
+		}
+	}
+	tr.stop()
+	t.Logf("verdicts %v, chosen by %v", r.verdicts, r.chosen)
+	for _, by := range []lvs.ChosenBy{lvs.ChosenByNobody, lvs.ChosenByConnection, lvs.ChosenByScheduler, lvs.ChosenByHash} {
+		if r.chosen[string(by)] == 0 {
+			t.Errorf("no case was chosen by %q", by)
+		}
+	}
+}
+
+// oneTraced sends a packet through the tracing program, and compares what it
+// tells with what was foreseen and what happened.
+func (r *explainRun) oneTraced(tr *testTrace) {
+	r.t.Helper()
+	frame, flow := r.frame()
+	before := r.snapshot()
+	foreseen, err := r.plane.Explain(frame, testIfindex)
+	r.check(err)
+	var action uint32
+	var out []byte
+	var told *lvs.TracedPacket
+	counted := verdictDelta(r.t, r.plane, func() { action, out, told = tr.run(frame) })
+	e := told.Explanation
+	if len(counted) != 1 || counted[e.Verdict] != 1 || xdpActions[action] != e.Action {
+		r.t.Errorf("told %s by %s, the packet did %v by %s", e.Verdict, e.Action, counted, xdpActions[action])
+	}
+	if diff := cmp.Diff(foreseen, e, compareTold...); diff != "" {
+		r.t.Errorf("-foreseen +told:\n%s", diff)
+	}
+	r.compareFrame(e, out)
+	r.compareServer(e, before)
+	r.compareConnection(e, flow)
+	if !bytes.Equal(told.InData, frame) || e.Out != nil && !bytes.Equal(told.OutData, out) || e.Out == nil && told.OutData != nil {
+		r.t.Errorf("told frames %x and %x, they are %x and %x", told.InData, told.OutData, frame, out)
+	}
+	if told.Protocol != 0 && (modelFlow{told.Protocol, told.Client, told.Virtual}) != flow {
+		r.t.Errorf("told a packet of %s %s %s, it is %v", told.Protocol, told.Client, told.Virtual, flow)
+	}
+	r.verdicts[e.Verdict]++
+	r.chosen[string(e.Choice.By)]++
+	if r.t.Failed() {
+		r.t.Logf("told %+v", told)
+	}
+}
+
+// compareTold takes a connection's end as equal within a second.
+var compareTold = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b time.Duration) bool { return (a - b).Abs() <= time.Second }),
+	cmpopts.EquateEmpty(),
+}
+
+func TestTraceTellsEveryWayOut(t *testing.T) {
+	const (
+		vip, server, client    = "192.0.2.10:80", "198.51.100.11:80", "203.0.113.5:1024"
+		vip6, server6, client6 = "[2001:db8:2::10]:80", "[2001:db8:1::b]:80", "[2001:db8:3::5]:1024"
+		tagged                 = "198.51.100.12:80"
+	)
+	p := newTestPlane(t)
+	for _, at := range []struct{ vip, server string }{{vip, server}, {vip6, server6}} {
+		svc := tcpService(at.vip, lvs.RoundRobin)
+		mustAddService(t, p, svc)
+		mustAddServer(t, p, svc, at.server, 1)
+	}
+	vlan := tcpService("192.0.2.11:80", lvs.RoundRobin)
+	mustAddService(t, p, vlan)
+	mustAddServer(t, p, vlan, tagged, 1)
+	setHop(t, p, tagged, lvs.NextHop{VLAN: 7, MTU: 1500})
+	lost := tcpService("192.0.2.12:80", lvs.RoundRobin)
+	mustAddService(t, p, lost)
+	mustAddServer(t, p, lost, "198.51.100.13:80", 1)
+	setHop(t, p, "198.51.100.13:80", lvs.NextHop{Problem: "nobody answers"})
+	mustAddService(t, p, tcpService("192.0.2.13:80", lvs.RoundRobin)) // without servers
+
+	other := tcpFrame(client, vip, "S")
+	other[5] = 9
+	arp := ethernet(etherARP, make([]byte, 28))
+	fragment := tcpFrame(client, vip, "A")
+	fragment[20] = 0x20 // more to come
+	tr := mustTrace(t, p, lvs.TraceFilter{})
+	for _, test := range []struct {
+		name, verdict string
+		frame         []byte
+		by            lvs.ChosenBy
+		server        string
+		flags         lvs.TCPFlags
+		state         lvs.ConnectionState // after; StateNone: no connection
+		service       bool
+		vlan          uint16 // of the frame that left
+	}{
+		{"first packet", "forward", tcpFrame(client, vip, "S"), lvs.ChosenByScheduler, server, lvs.TCPSyn, lvs.StateSynRecv, true, 0},
+		{"second packet", "forward", tcpFrame(client, vip, "AP"), lvs.ChosenByConnection, server, lvs.TCPAck | lvs.TCPPsh, lvs.StateEstablished, true, 0},
+		{"last packet", "forward", tcpFrame(client, vip, "FA"), lvs.ChosenByConnection, server, lvs.TCPAck | lvs.TCPFin, lvs.StateFinWait, true, 0},
+		{"first packet of IPv6", "forward", tcpFrame(client6, vip6, "S"), lvs.ChosenByScheduler, server6, lvs.TCPSyn, lvs.StateSynRecv, true, 0},
+		{"into a VLAN", "forward", tcpFrame(client, "192.0.2.11:80", "S"), lvs.ChosenByScheduler, tagged, lvs.TCPSyn, lvs.StateSynRecv, true, 7},
+		{"out of a VLAN", "forward", segment{client: client, vip: vip, flags: "A", tags: []uint16{9}}.frame(t),
+			lvs.ChosenByConnection, server, lvs.TCPAck, lvs.StateFinWait, true, 0},
+		{"time exceeded", "answer-ttl", segment{client: client, vip: vip, flags: "A", ttl: 1}.frame(t),
+			lvs.ChosenByConnection, server, lvs.TCPAck, lvs.StateFinWait, true, 0},
+		{"hop limit exceeded", "answer-ttl", segment{client: client6, vip: vip6, flags: "A", ttl: 1}.frame(t),
+			lvs.ChosenByConnection, server6, lvs.TCPAck, lvs.StateEstablished, true, 0},
+		{"too big", "answer-too-big", segment{client: client, vip: vip, flags: "A", dontFrag: true, payload: make([]byte, 1800)}.frame(t),
+			lvs.ChosenByConnection, server, lvs.TCPAck, lvs.StateFinWait, true, 0},
+		{"no server", "answer-no-server", tcpFrame(client, "192.0.2.13:80", "S"), lvs.ChosenByScheduler, "", lvs.TCPSyn, 0, true, 0},
+		{"no next hop", "drop-no-next-hop", tcpFrame(client, "192.0.2.12:80", "S"), lvs.ChosenByScheduler, "198.51.100.13:80", lvs.TCPSyn, lvs.StateSynRecv, true, 0},
+		{"unknown connection", "pass-no-connection", tcpFrame("203.0.113.6:1", vip, "A"), lvs.ChosenByNobody, "", lvs.TCPAck, 0, true, 0},
+		{"no service", "pass-no-service", udpFrame(client, vip), lvs.ChosenByNobody, "", 0, 0, false, 0},
+		{"another host's", "pass-other-host", other, lvs.ChosenByNobody, "", 0, 0, false, 0},
+		{"ARP", "pass-not-ip", arp, lvs.ChosenByNobody, "", 0, 0, false, 0},
+		{"fragment", "pass-fragment", fragment, lvs.ChosenByNobody, "", 0, 0, false, 0},
+	} {
+		_, out, told := tr.run(test.frame)
+		if told.Verdict != test.verdict || told.Flags != test.flags || (told.Service != nil) != test.service {
+			t.Errorf("%s: %s, flags %s, service %v", test.name, told.Verdict, told.Flags, told.Service)
+		}
+		want := lvs.RealServerKey{}
+		if test.server != "" {
+			want = lvs.RealServerKey{Address: addrOf(test.server), Port: 80}
+		}
+		if told.Choice.By != test.by || told.Choice.Server != want {
+			t.Errorf("%s: chosen %+v, want %s by %q", test.name, told.Choice, test.server, test.by)
+		}
+		if (told.After != nil) != (test.state != 0) || told.After != nil && told.After.State != test.state {
+			t.Errorf("%s: connection %+v, want state %s", test.name, told.After, test.state)
+		}
+		if told.Out != nil && (told.Out.VLAN != test.vlan || !bytes.Equal(told.OutData, out)) {
+			t.Errorf("%s: left as %+v, %x, want %x", test.name, told.Out, told.OutData, out)
+		}
+		if sent := told.Action == "XDP_TX" || told.Action == "XDP_REDIRECT"; (told.Out != nil) != sent {
+			t.Errorf("%s: %s, left as %+v", test.name, told.Action, told.Out)
+		}
+		if !bytes.Equal(told.InData, test.frame) || told.In.Length != len(test.frame) {
+			t.Errorf("%s: came in as %x, %d bytes, want %x", test.name, told.InData, told.In.Length, test.frame)
+		}
+	}
+
+	// Of a long frame, the first bytes are told.
+	long := segment{client: client, vip: vip, flags: "A", payload: make([]byte, 3000)}.frame(t)
+	if _, _, told := tr.run(long); !bytes.Equal(told.InData, long[:MaxTracedFrame]) || told.In.Length != len(long) {
+		t.Errorf("of a frame of %d bytes, %d were told, as one of %d", len(long), len(told.InData), told.In.Length)
+	}
+	tr.stop()
+}
+
+func TestTraceFilter(t *testing.T) {
+	p := newTestPlane(t)
+	mustAddService(t, p, tcpService("192.0.2.10:80", lvs.RoundRobin))
+	frames := map[string][]byte{
+		"tcp":    tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S"),
+		"tcp 2":  tcpFrame("203.0.113.6:1025", "192.0.2.10:81", "S"),
+		"udp":    udpFrame("203.0.113.5:1024", "192.0.2.10:80"),
+		"tcp6":   tcpFrame("[2001:db8:3::5]:1024", "[2001:db8:2::10]:80", "S"),
+		"tcp6 2": tcpFrame("[2001:db8:3:1::5]:1024", "[2001:db8:2::11]:80", "S"),
+		"icmp":   ip("203.0.113.5:1", "192.0.2.10:1", protoICMP, make([]byte, 8)),
+		"arp":    ethernet(etherARP, make([]byte, 28)),
+		"last":   tcpFrame("198.51.100.99:9", "192.0.2.99:9", "S"),
+	}
+	endpoint := func(text string) lvs.Endpoint {
+		e, err := lvs.ParseEndpoint(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	last := mustTrace(t, p, lvs.TraceFilter{Client: endpoint("198.51.100.99")})
+	for _, test := range []struct {
+		filter lvs.TraceFilter
+		want   []string
+	}{
+		{lvs.TraceFilter{}, []string{"tcp", "tcp 2", "udp", "tcp6", "tcp6 2", "icmp", "arp", "last"}},
+		{lvs.TraceFilter{Protocol: lvs.UDP}, []string{"udp"}},
+		{lvs.TraceFilter{Client: endpoint("203.0.113.5")}, []string{"tcp", "udp", "icmp"}},
+		{lvs.TraceFilter{Client: endpoint("203.0.113.4/30:1025")}, []string{"tcp 2"}},
+		{lvs.TraceFilter{Client: endpoint("0.0.0.0/0")}, []string{"tcp", "tcp 2", "udp", "icmp", "last"}},
+		{lvs.TraceFilter{Client: endpoint("::/0")}, []string{"tcp6", "tcp6 2"}},
+		{lvs.TraceFilter{Client: endpoint("2001:db8:3::/64")}, []string{"tcp6"}},
+		{lvs.TraceFilter{Virtual: endpoint("[2001:db8:2::11]:80")}, []string{"tcp6 2"}},
+		{lvs.TraceFilter{Virtual: endpoint("192.0.2.10:80")}, []string{"tcp", "udp"}},
+		{lvs.TraceFilter{Virtual: endpoint("192.0.2.10:80"), Protocol: lvs.TCP}, []string{"tcp"}},
+	} {
+		tr := mustTrace(t, p, test.filter)
+		got := map[string]bool{}
+		for name, frame := range frames {
+			if name == "last" {
+				continue
+			}
+			if _, _, err := runProgram(p.program(), frame, testIfindex); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last.run(frames["last"]) // what was picked before it has been handed out
+		for len(got) < len(test.want) {
+			told := tr.next()
+			for name, frame := range frames {
+				if bytes.Equal(frame, told.InData) {
+					got[name] = true
+				}
+			}
+		}
+		for _, name := range test.want {
+			if !got[name] {
+				t.Errorf("%+v did not pick %s", test.filter, name)
+			}
+		}
+		tr.stop()
+		if more := len(tr.packets); more > 0 {
+			t.Errorf("%+v picked %d more than %v", test.filter, more, test.want)
+		}
+	}
+}
+
+func TestTraceRefusals(t *testing.T) {
+	p := newTestPlane(t)
+	both := lvs.TraceFilter{
+		Client:  lvs.Endpoint{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
+		Virtual: lvs.Endpoint{Prefix: netip.MustParsePrefix("2001:db8::/32")},
+	}
+	none := func(lvs.TraceReport) error { return nil }
+	if err := p.Trace(t.Context(), both, none); !errors.Is(err, lvs.ErrInvalid) {
+		t.Errorf("of two families: %v, want one that wraps ErrInvalid", err)
+	}
+	traces := make([]*testTrace, MaxTraces)
+	for i := range traces {
+		traces[i] = mustTrace(t, p, lvs.TraceFilter{})
+	}
+	if err := p.Trace(t.Context(), lvs.TraceFilter{}, none); !errors.Is(err, lvs.ErrTableFull) {
+		t.Errorf("one more than can: %v, want one that wraps ErrTableFull", err)
+	}
+	frame := tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S")
+	traces[0].run(frame)
+	for _, tr := range traces[1:] {
+		if told := tr.next(); !bytes.Equal(told.InData, frame) {
+			t.Errorf("told %x, want %x", told.InData, frame)
+		}
+	}
+	traces[3].stop()
+	mustTrace(t, p, lvs.TraceFilter{}).stop() // in the slot that came free
+	for i, tr := range traces {
+		if i != 3 {
+			tr.stop()
+		}
+	}
+	if p.tracer != nil {
+		t.Error("the tracing program is still there")
+	}
+	broken := errors.New("broken")
+	if err := p.Trace(t.Context(), lvs.TraceFilter{}, func(lvs.TraceReport) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("the visitor's error: got %v", err)
+	}
+}
+
+func TestTraceEnds(t *testing.T) {
+	p := newTestPlane(t)
+	frame := tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S")
+	ended := func(tr *testTrace) {
+		t.Helper()
+		if err := <-tr.ended; err != nil {
+			t.Error(err)
+		}
+		if lost := <-tr.lost; lost != 0 {
+			t.Errorf("%d packets lost", lost)
+		}
+		if p.tracer != nil {
+			t.Error("the tracing program is still there")
+		}
+	}
+	tr := mustTrace(t, p, lvs.TraceFilter{Count: 2})
+	tr.run(frame)
+	tr.run(frame)
+	ended(tr)
+	ended(mustTrace(t, p, lvs.TraceFilter{For: time.Millisecond}))
+
+	tr = mustTrace(t, p, lvs.TraceFilter{})
+	mustClose(t, p)
+	if err := <-tr.ended; !errors.Is(err, errClosed) {
+		t.Errorf("of a plane that is closed: %v", err)
+	}
+	if err := p.Trace(t.Context(), lvs.TraceFilter{}, func(lvs.TraceReport) error { return nil }); !errors.Is(err, errClosed) {
+		t.Errorf("of a plane that was closed: %v", err)
+	}
+}
+
+// Packets that come too fast go their way without being told, and are counted.
+func TestTraceLosesItsWordsNotPackets(t *testing.T) {
+	p := newTestPlane(t)
+	mustAddService(t, p, tcpService("192.0.2.10:80", lvs.RoundRobin))
+	frame := segment{client: "203.0.113.5:1024", vip: "192.0.2.10:80", flags: "A", payload: make([]byte, 1400)}.frame(t)
+	const packets = 4000
+	send := func() {
+		t.Helper()
+		counted := verdictDelta(t, p, func() {
+			for range packets {
+				if _, _, err := runProgram(p.program(), frame, testIfindex); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		if counted["pass-no-connection"] != packets {
+			t.Errorf("counted %v, want %d packets", counted, packets)
+		}
+	}
+	check := func(tr *testTrace) uint64 {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		told, lost := uint64(0), uint64(0)
+		for told+lost < packets {
+			select {
+			case <-tr.packets:
+				told++
+			case lost = <-tr.lost:
+			case <-deadline:
+				t.Fatalf("%d packets told, %d lost, of %d", told, lost, packets)
+			}
+		}
+		if told+lost != packets || told == 0 {
+			t.Errorf("%d packets told, %d lost, of %d", told, lost, packets)
+		}
+		tr.stop()
+		return lost
+	}
+
+	tr := mustTrace(t, p, lvs.TraceFilter{})
+	p.tracer.limit(time.Hour/1000, 10)
+	send()
+	if lost := check(tr); lost < packets/2 {
+		t.Errorf("the limit held back %d packets of %d", lost, packets)
+	}
+
+	tr = mustTrace(t, p, lvs.TraceFilter{})
+	tracer := p.tracer
+	tracer.mu.Lock() // nobody reads
+	send()
+	tracer.mu.Unlock()
+	if lost := check(tr); lost == 0 {
+		t.Error("the ring buffer took everything")
+	}
+}
+
+// The tracing program of a director that was killed picks nothing any more.
+func TestTraceLease(t *testing.T) {
+	p := newTestPlane(t)
+	tr := mustTrace(t, p, lvs.TraceFilter{})
+	frame := tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S")
+	tr.run(frame)
+	reading, _, err := p.readClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.tracer.mu.Lock() // or the lease would be renewed
+	p.tracer.filters.elements[0].Filters[0].Until = reading.Jiffies
+	for range 3 {
+		if _, _, err := runProgram(p.tracer.objects.Program, frame, testIfindex); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := p.tracer.reader.AvailableBytes(); left != 0 {
+		t.Errorf("%d bytes were told after the lease", left)
+	}
+	p.tracer.mu.Unlock()
+	tr.stop()
+}
+
+// While somebody traces, another program is on the interfaces; then the plain one
+// again.
+func TestTraceReplacesTheProgram(t *testing.T) {
+	dir := mountBPF(t)
+	enterNamespace(t)
+	p := openMode(t, dir, ModeNative)
+	mustAttach(t, p, "a0")
+	plain, _ := attachedTo(t, "a0")
+	first, second := mustTrace(t, p, lvs.TraceFilter{}), mustTrace(t, p, lvs.TraceFilter{})
+	tracing, _ := attachedTo(t, "a0")
+	if tracing == plain || tracing == 0 {
+		t.Errorf("program %d is attached while a trace goes on, %d before", tracing, plain)
+	}
+	mustAttach(t, p, "a0", "b0")
+	for _, name := range []string{"a0", "b0"} {
+		if now, _ := attachedTo(t, name); now != tracing {
+			t.Errorf("program %d is on %s, want the tracing one, %d", now, name, tracing)
+		}
+	}
+	first.stop()
+	if now, _ := attachedTo(t, "a0"); now != tracing {
+		t.Errorf("program %d is attached while a trace goes on, want %d", now, tracing)
+	}
+	second.stop()
+	for _, name := range []string{"a0", "b0"} {
+		if now, _ := attachedTo(t, name); now != plain {
+			t.Errorf("program %d is on %s after the traces, want the plain one, %d", now, name, plain)
+		}
+	}
+
+	// One who takes over from a director that was killed puts its plain one there.
+	last := mustTrace(t, p, lvs.TraceFilter{})
+	left, _ := attachedTo(t, "a0")
+	heir := openMode(t, dir, ModeNative)
+	mustAttach(t, heir, "a0", "b0")
+	for _, name := range []string{"a0", "b0"} {
+		now, _ := attachedTo(t, name)
+		if id := programID(t, heir.progs.Director); now != id || now == left {
+			t.Errorf("program %d is on %s, want the plain one, %d", now, name, id)
+		}
+	}
+	last.stop()
+}
+
+func programID(t *testing.T, program *ebpf.Program) uint32 {
+	t.Helper()
+	info, err := program.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		t.Fatal("the kernel does not tell a program's number")
+	}
+	return uint32(id)
+}
