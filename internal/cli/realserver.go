@@ -56,6 +56,8 @@ func (c *realserverCommand) requestFlags(cmd *cobra.Command) {
 	c.vipFlag(cmd)
 	cmd.Flags().StringVarP(&c.request.Interface, "interface", "i", "",
 		"`name` of the interface that the director's frames come in on (default: that of the route to the VIP)")
+	cmd.Flags().BoolVar(&c.request.Director, "director", false,
+		"this host is a director of the VIPs too: it may have them on another interface besides lo")
 }
 
 // open returns the host, once the VIPs are understood. The caller closes it.
@@ -95,6 +97,7 @@ takes it for the source of what it begins itself.
 is a real server after a reboot too.`,
 		Example: `  fairlead realserver up --vip 192.0.2.100
   fairlead realserver up --vip 192.0.2.100,2001:db8::100 --interface eth0 --persist
+  fairlead realserver up --vip 192.0.2.100 --director
   fairlead realserver up --vip 192.0.2.100 --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -203,13 +203,13 @@ func examineFamily(v VIP, s snapshot) []Point {
 func examineStrays(v VIP, s snapshot) []Point {
 	var points []Point
 	for _, a := range s.addresses {
-		if a.prefix.Addr() != v.Address || a == (address{v.host(), loopback}) {
+		if a.prefix.Addr() != v.Address || a == (address{v.host(), loopback}) || v.Director && a.name != loopback {
 			continue
 		}
 		p := Point{Name: fmt.Sprintf("%s on %s", a.prefix, a.name), Found: present, Want: absent,
 			Mend: fmt.Sprintf("ip address del %s dev %s", a.prefix, a.name)}
 		p.Why = fmt.Sprintf("the host tells its neighbours that the VIP is here, which only the director may: "+
-			"on a real server the VIP belongs on lo, as %s", v.host())
+			"on a real server the VIP belongs on lo, as %s, unless it is a director too (--director)", v.host())
 		if a.name == loopback {
 			p.Why = fmt.Sprintf("the host takes all of %s for its own: the VIP belongs on lo as %s", a.prefix.Masked(), v.host())
 		}

@@ -15,6 +15,9 @@ type VIP struct {
 	Address netip.Addr `json:"address"`
 	// Interface is the one that the director's frames come in on.
 	Interface string `json:"interface"`
+	// Director: the host is a director of the VIP too, and while it is the active
+	// one, has the VIP on another interface as well.
+	Director bool `json:"director,omitempty"`
 }
 
 // host returns the VIP as lo has it: /32 or /128.
@@ -73,6 +76,9 @@ type Request struct {
 	// Interface is the one that the director's frames come in on; "" is the one
 	// that the host was set up with, or else that of the route to the VIP.
 	Interface string
+	// Director: the host is a director of these VIPs too. One that it was set up as
+	// it stays, until it is undone.
+	Director bool
 }
 
 // check refuses what can be no VIP.
@@ -109,9 +115,12 @@ type route struct {
 func (r Request) resolve(known Spec, routes []route) (Spec, error) {
 	var s Spec
 	for _, vip := range r.VIPs {
-		name := r.Interface
-		if i := known.index(vip); name == "" && i >= 0 {
-			name = known[i].Interface
+		name, director := r.Interface, r.Director
+		if i := known.index(vip); i >= 0 {
+			director = director || known[i].Director
+			if name == "" {
+				name = known[i].Interface
+			}
 		}
 		if name == "" {
 			name = interfaceOf(vip, routes)
@@ -119,7 +128,7 @@ func (r Request) resolve(known Spec, routes []route) (Spec, error) {
 		if name == "" {
 			return nil, fmt.Errorf("VIP %s: no route tells which interface the director's frames come in on: name it with --interface", vip)
 		}
-		s = s.with(Spec{{Address: vip, Interface: name}})
+		s = s.with(Spec{{Address: vip, Interface: name, Director: director}})
 	}
 	return s, nil
 }

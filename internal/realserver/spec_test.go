@@ -64,15 +64,15 @@ func TestRequestCheck(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	routes := []route{{netip.MustParsePrefix("192.0.2.0/24"), "eth0", 0}}
-	known := Spec{{vip4b, "eth1"}}
+	known := Spec{{Address: vip4b, Interface: "eth1"}}
 	request := Request{VIPs: []netip.Addr{vip4, vip4b, vip4}}
 	got, err := request.resolve(known, routes)
-	if want := (Spec{{vip4, "eth0"}, {vip4b, "eth1"}}); err != nil || !slices.Equal(got, want) {
+	if want := (Spec{{Address: vip4, Interface: "eth0"}, {Address: vip4b, Interface: "eth1"}}); err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	request.Interface = "eth2"
 	got, err = request.resolve(known, routes)
-	if want := (Spec{{vip4, "eth2"}, {vip4b, "eth2"}}); err != nil || !slices.Equal(got, want) {
+	if want := (Spec{{Address: vip4, Interface: "eth2"}, {Address: vip4b, Interface: "eth2"}}); err != nil || !slices.Equal(got, want) {
 		t.Errorf("with an interface: got %v, %v, want %v", got, err, want)
 	}
 }
@@ -80,7 +80,7 @@ func TestResolve(t *testing.T) {
 // The reverse path filter is the greater of the interface's value and that of all,
 // and 1 is the strict one.
 func TestFilter(t *testing.T) {
-	spec := Spec{{vip4, "eth0"}}
+	spec := Spec{{Address: vip4, Interface: "eth0"}}
 	for _, test := range []struct {
 		all, own string
 		defaults []string
@@ -108,7 +108,7 @@ func TestFilter(t *testing.T) {
 }
 
 func TestExposed(t *testing.T) {
-	spec := Spec{{vip4, "eth0"}, {vip6, "eth0"}}
+	spec := Spec{{Address: vip4, Interface: "eth0"}, {Address: vip6, Interface: "eth0"}}
 	on := []address{{spec[0].host(), "lo"}, {spec[1].host(), "lo"}}
 	for _, test := range []struct {
 		ignore, announce string // of all; those of eth0 are 0

@@ -279,6 +279,37 @@ func TestObstacles(t *testing.T) {
 	})
 }
 
+// A host that is a director too has the VIP on its interface while it is the active
+// one: nothing is wrong with that, and it comes and goes without a trace.
+func TestDirectorToo(t *testing.T) {
+	h, _ := newServer(t)
+	before := h.everything()
+	director := both
+	director.Director = true
+	h.shell("ip address add 192.0.2.100/32 dev eth0 && ip address add 2001:db8::100/128 dev eth0 nodad")
+	if wrong := wrongOf(h.mustCheck(both)); !slices.Contains(wrong, "192.0.2.100/32 on eth0") || !slices.Contains(wrong, "2001:db8::100/128 on eth0") {
+		t.Errorf("not a director: wrong are %q", wrong)
+	}
+	h.mustUp(director)
+	// It remembers that it is one.
+	for _, request := range []Request{{}, both} {
+		if wrong := wrongOf(h.mustCheck(request)); len(wrong) != 0 {
+			t.Errorf("active: wrong are %q", wrong)
+		}
+	}
+	h.shell("ip address del 192.0.2.100/32 dev eth0 && ip address del 2001:db8::100/128 dev eth0")
+	if wrong := wrongOf(h.mustCheck(Request{})); len(wrong) != 0 {
+		t.Errorf("no longer active: wrong are %q", wrong)
+	}
+	h.shell("ip address add 192.0.2.100/24 dev lo")
+	if wrong := wrongOf(h.mustCheck(Request{})); !slices.Equal(wrong, []string{"192.0.2.100/24 on lo"}) {
+		t.Errorf("a network on lo: wrong are %q", wrong)
+	}
+	h.shell("ip address del 192.0.2.100/24 dev lo")
+	h.mustDown()
+	same(t, "down", before, h.everything())
+}
+
 // Every command that check prints mends its point, and then nothing is wrong.
 func TestMendingByHand(t *testing.T) {
 	h, _ := newServer(t)
