@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -100,15 +101,18 @@ func noDiagnosis(env Env, err error) error {
 }
 
 func writeFindings(w io.Writer, findings []doctor.Finding) error {
-	if len(findings) == 0 {
-		_, err := fmt.Fprintln(w, "all is well")
-		return err
+	well := doctor.Worst(findings) == doctor.Healthy
+	if well {
+		if _, err := fmt.Fprintln(w, "all is well"); err != nil {
+			return err
+		}
 	}
 	for i, f := range findings {
-		if i > 0 {
+		if i > 0 || well {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s  %s  %s\n  %s\n  %s\n", f.Level, f.Check, f.Service, f.What, f.Why)
+		title := strings.TrimRight(fmt.Sprintf("%s  %s  %s", f.Level, f.Check, f.Service), " ")
+		fmt.Fprintf(w, "%s\n  %s\n  %s\n", title, f.What, f.Why)
 		for _, remedy := range f.Mend {
 			if _, err := fmt.Fprintf(w, "  on %s:\n    %s\n", remedy.Host, remedy.Command); err != nil {
 				return err

@@ -55,7 +55,9 @@ func (e *examination) findImpostors(ctx context.Context, p patient) error {
 			return err
 		}
 		for _, mac := range macs {
-			e.foundImpostor(s, p.vip, e.identify(s, p.vip, mac))
+			if !e.standsBy(s, p.vip, mac) {
+				e.foundImpostor(s, p.vip, e.identify(s, p.vip, mac))
+			}
 		}
 	}
 	return nil

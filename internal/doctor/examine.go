@@ -18,6 +18,7 @@ import (
 type Subject interface {
 	Status(ctx context.Context) (api.Status, error)
 	Services(ctx context.Context) ([]lvs.ServiceStatus, error)
+	Peers(ctx context.Context) ([]lvs.Peer, error)
 }
 
 // An examination is one visit. It has one frame under way at a time.
@@ -25,6 +26,7 @@ type examination struct {
 	segments map[int]*segment // by interface index
 	vips     []netip.Addr
 	servers  []server // each address once
+	peers    []lvs.Peer
 	findings []Finding
 }
 
@@ -48,13 +50,18 @@ func Examine(ctx context.Context, subject Subject) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	peers, err := subject.Peers(ctx)
+	if err != nil {
+		return nil, err
+	}
 	patients := patientsOf(services)
-	e := &examination{segments: map[int]*segment{}}
+	e := &examination{segments: map[int]*segment{}, peers: peers}
 	for _, p := range patients {
 		e.vips = append(e.vips, p.vip)
 	}
 	err = e.open(status.Interfaces, services)
 	if err == nil {
+		e.tellPeerFrames(status)
 		for _, p := range patients {
 			if err = e.examine(ctx, p); err != nil {
 				err = fmt.Errorf("examine %s: %w", p.vip, err)

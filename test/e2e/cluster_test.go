@@ -242,9 +242,14 @@ func TestTwoNodeCluster(t *testing.T) {
 		}
 		t.Logf("round %d: %s forwarded %d and served %d packets; %s was sent %d", round, active.Name, forwarded, served, passive.Name, taken)
 	}
-	// The active node's doctor finds nothing wrong.
-	if out := mustOutput(t, l, nodes[0].Name, "fairlead", "doctor"); strings.Contains(out, "error") || strings.Contains(out, "warning") {
-		t.Errorf("doctor:\n%s", out)
+	// Both doctors find nothing wrong, and tell what is special.
+	for _, n := range nodes {
+		out := mustOutput(t, l, n.Name, "fairlead", "doctor")
+		if !strings.HasPrefix(out, "all is well\n") || !strings.Contains(out, "peer-frames") ||
+			strings.Contains(out, "standing-by") != (n == nodes[1]) {
+			t.Errorf("%s: doctor:\n%s", n.Name, out)
+		}
+		t.Logf("%s: doctor:\n%s", n.Name, out)
 	}
 }
 
