@@ -50,6 +50,11 @@ enum limit {
 	/* Groups that one run of the sweeper looks at: about a millisecond. The
 	 * entries of one run fit in sixteen bits. */
 	SWEEP_GROUPS = 4096,
+	/* In a second, the defence looks at one group of so many. */
+	DEFENCE_SHARE = 32,
+	/* Entries with fewer packets than this may be given up in defence. */
+	DEFENCE_PACKETS = 9,
+	DEFENCE_IDLE_SECONDS = 60,
 	/* One tick of a connection's clock is four jiffies: a 32-bit count of
 	 * them reaches over the longest timeout, 31 days, on both sides of now
 	 * with any HZ. */
@@ -65,11 +70,11 @@ enum verdict {
 	PASS_NO_SERVICES,	/* no virtual service is configured */
 	PASS_OTHER_HOST,	/* MAC address is not this interface's */
 	PASS_NOT_IP,
-	PASS_PROTOCOL,		/* neither TCP nor UDP */
+	PASS_PROTOCOL,		/* neither TCP, UDP nor SCTP */
 	PASS_FRAGMENT,
 	PASS_MALFORMED,
 	PASS_NO_SERVICE,
-	PASS_NO_CONNECTION,	/* TCP without SYN, nothing known of it */
+	PASS_NO_CONNECTION,	/* TCP without SYN, SCTP without INIT, nothing known of it */
 	PASS_FTP,		/* IPVS leaves it to the host */
 	PASS_PEER,		/* another director forwarded it to this host */
 	PASS_LOCAL,		/* its real server is this host */
@@ -88,6 +93,7 @@ enum verdict {
 	DROP_TOO_BIG,		/* IPv4 that may be fragmented */
 	DROP_SERVER_REMOVED,	/* as IPVS: until the server is back */
 	DROP_NO_NEXT_HOP,
+	DROP_DEFENCE,		/* drop_packet: would have been a new connection */
 
 	BUG_MAP,		/* a look-up that cannot miss missed */
 	BUG_ADJUST,		/* the kernel refused to move the frame's ends */
@@ -104,7 +110,8 @@ enum scheduler {
 	SCHEDULER_NQ,
 };
 
-/* The TCP states are the kernel's (include/net/ip_vs.h). */
+/* The TCP states are the kernel's (include/net/ip_vs.h), and so is the order of
+ * SCTP's; NONE is common to all protocols. */
 enum connection_state {
 	STATE_NONE,
 	STATE_ESTABLISHED,
@@ -118,8 +125,56 @@ enum connection_state {
 	STATE_LISTEN,
 	STATE_SYN_ACK,
 	STATE_UDP,
-	STATES = 16,		/* room to index by four bits */
+	STATE_SCTP_INIT1 = 16,
+	STATE_SCTP_INIT,
+	STATE_SCTP_COOKIE_SENT,
+	STATE_SCTP_COOKIE_REPLIED,
+	STATE_SCTP_COOKIE_WAIT,
+	STATE_SCTP_COOKIE,
+	STATE_SCTP_COOKIE_ECHOED,
+	STATE_SCTP_ESTABLISHED,
+	STATE_SCTP_SHUTDOWN_SENT,
+	STATE_SCTP_SHUTDOWN_RECEIVED,
+	STATE_SCTP_SHUTDOWN_ACK_SENT,
+	STATE_SCTP_REJECTED,
+	STATE_SCTP_CLOSED,
+	STATES = 32,		/* room to index by five bits */
 };
+
+/* Values under net.ipv4.vs; nothing else has these names. */
+enum sysctl {
+	SYSCTL_CONN_REUSE_MODE,
+	SYSCTL_EXPIRE_NODEST_CONN,
+	SYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
+	SYSCTL_SLOPPY_TCP,
+	SYSCTL_SLOPPY_SCTP,
+	SYSCTL_DROP_ENTRY,
+	SYSCTL_DROP_PACKET,
+	SYSCTL_AM_DROPRATE,
+	SYSCTL_SECURE_TCP,
+	SYSCTL_AMEMTHRESH,
+	SYSCTLS = 16,		/* room for more in the same layout */
+};
+
+/*
+ * How connections behave: those of the whole director (in `settings`), or of one
+ * service that has values of its own (in `policies`, with the director's in place
+ * of those that it has not).
+ */
+struct policy {
+	__u32 timeouts[STATES];	/* ticks, by enum connection_state; Go */
+	__s32 sysctls[SYSCTLS];	/* by enum sysctl, as they were set; Go */
+	/* What the modes of defence come to at the moment; Go. */
+	__u32 secure;		/* secure_tcp */
+	__u32 drop_entries;	/* drop_entry */
+	__s32 drop_rate;	/* drop_packet: one of so many; 0: none */
+	__s32 drop_counter;	/* until the next one is dropped; plane */
+	/* Which values are the service's own, one bit each; Go. */
+	__u32 own_timeouts;
+	__u32 own_sysctls;
+	__u32 reserved[10];
+};
+_Static_assert(sizeof(struct policy) == 256, "four cache lines");
 
 /* An IPv6 address as in the header; IPv4 is mapped (::ffff:a.b.c.d). */
 struct address {
@@ -212,7 +267,8 @@ struct service {
 	__u32 overflow_until;	/* tick; plane: until then, a packet without an
 				 * entry may be of a connection that found no
 				 * room, and is forwarded by hash */
-	__u32 padding[5];
+	__u32 policy;		/* index into policies; 0: the director's; Go */
+	__u32 padding[4];
 };
 _Static_assert(sizeof(struct service) == 64, "one cache line");
 
@@ -235,8 +291,9 @@ enum server_state {
 /* Bits of real_server.hop. */
 enum server_hop {
 	HOP_SECOND = 1,		/* which of the two holds */
-	/* The server is listed, and has a next hop without a tag: what the short
-	 * way asks for (steady.h), in one bit. */
+	/* The server is listed, has a next hop without a tag, and its service's
+	 * timeouts are the director's: what the short way asks for (steady.h), in
+	 * one bit. */
 	HOP_STEADY = 2,
 };
 
@@ -246,7 +303,7 @@ struct real_server {
 	enum server_hop hop;	/* Go */
 	enum server_state state; /* Go */
 	__u32 method;		/* lvs.ForwardingMethod; Go */
-	__u32 padding;
+	__u32 policy;		/* its service's; Go */
 	/* second line: what scheduling reads */
 	__u32 weight;		/* Go */
 	__u32 active;		/* connections; plane */
@@ -297,7 +354,9 @@ _Static_assert(sizeof(struct interface) == 64 && __builtin_offsetof(struct inter
 /* What the sweeper is given. */
 struct sweep_range {
 	__u32 first;		/* group */
-	__u32 padding;
+	/* How many of DEFENCE_SHARE groups are looked through for entries to
+	 * give up (drop_entry). */
+	__u32 defended;
 };
 
 /* What the clock program tells. */
@@ -320,14 +379,17 @@ struct settings {
 	__u32 icmp_interval;	/* ns between answers in the long run; 0: no limit; Go */
 	__u32 icmp_burst;	/* answers at once; Go */
 	__u32 first_unprivileged_port; /* IPVS looks for FTP from here on; Go */
-	__u32 timeouts[STATES];	/* ticks; Go */
 	__u64 icmp_debt;	/* ns of the coarse clock until which answers are
 				 * spent; plane */
 	__u32 peer_filter;	/* bit n: the MAC address of a peer has n in the
 				 * lower bits of its last byte; 0: no peers; Go */
-	__u32 padding;
-	__u64 reserved[3];
+	__u8 defence_turns[DEFENCE_PACKETS]; /* drop_entry: by the packets of an entry, how
+				 * many such ones stay until one goes; plane */
+	__u8 defence_padding[3];
+	__u32 reserved[4];
+	struct policy policy;	/* of the whole director */
 };
-_Static_assert(sizeof(struct settings) == 192, "no hidden padding");
+_Static_assert(sizeof(struct settings) == 384 && __builtin_offsetof(struct settings, policy) == 128,
+	       "no hidden padding, timeouts begin a cache line");
 
 #endif

@@ -178,8 +178,8 @@ int director_with_hash_map(struct xdp_md *ctx)
 	server = get_server(entry->server);
 	if (!server || server->state != SERVER_LISTED)
 		return XDP_ABORTED;
-	entry->state = next_state(&pkt, entry->state) & (STATES - 1);
-	entry->expires = now + set->timeouts[entry->state];
+	entry->state = next_state(pkt.event, entry->state) & (STATES - 1);
+	entry->expires = now + set->policy.timeouts[entry->state & (STATES - 1)];
 	entry->packets++;
 	entry->bytes += pkt.length;
 	count_packet(entry->server, pkt.length);

@@ -329,11 +329,14 @@ static __always_inline bool take_slot(struct connection *conn, __u32 now)
 
 static __always_inline bool is_half_open(const struct connection *conn, __u32 control)
 {
-	return control_status(control) == CONTROL_LIVE && conn->state == STATE_SYN_RECV;
+	__u8 state = conn->state;
+
+	return control_status(control) == CONTROL_LIVE &&
+	       (state == STATE_SYN_RECV || state == STATE_SYN_ACK || state == STATE_SCTP_INIT1);
 }
 
-/* The place of the oldest half-open entry on a way, or NO_PLACE. All of them have
- * the same timeout, so that the oldest is the one that runs out first. */
+/* The place of the half-open entry on a way that runs out first, or NO_PLACE: the
+ * oldest one, where all have the same timeout. */
 static __noinline int find_half_open(const struct way *way, const struct settings *set, __u32 now)
 {
 	__s32 least = 0x7fffffff;
@@ -416,7 +419,7 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 		(__u64)CONNECTION_INACTIVE << 48 | (__u64)distance << 56;
 	conn->packets = 0;
 	conn->bytes = 0;
-	conn->expires = now + set->timeouts[STATE_NONE];
+	conn->expires = now + set->policy.timeouts[STATE_NONE];
 	__sync_fetch_and_add(&rs->inactive, 1);
 	update_overload(rs);
 	settle(conn, CONTROL_LIVE);

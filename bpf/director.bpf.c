@@ -12,6 +12,7 @@
 #include "conn.h"
 #include "state.h"
 #include "service.h"
+#include "defence.h"
 #include "peer.h"
 #include "schedule.h"
 #include "xdp.h"
@@ -33,7 +34,7 @@ struct admission {
 /* The table has no room for a flow: its packets go by hash, this one and, for
  * as long as the longest timeout, those that come without an entry. */
 static __always_inline enum verdict admit_by_hash(struct service *svc, struct edition *edition,
-						  __u64 hash, const struct settings *set, __u32 now,
+						  __u64 hash, const struct policy *policy, __u32 now,
 						  struct admission *admission)
 {
 	int server = choose_by_hash(edition, hash);
@@ -41,7 +42,7 @@ static __always_inline enum verdict admit_by_hash(struct service *svc, struct ed
 	on_hashed(edition);
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;
-	svc->overflow_until = (now + set->timeouts[STATE_ESTABLISHED]) | 1;
+	svc->overflow_until = (now + policy->timeouts[STATE_ESTABLISHED]) | 1;
 	admission->server = server;
 	admission->distance = NO_PLACE;
 	return FORWARD_NO_ENTRY;
@@ -59,6 +60,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 {
 	struct settings *set = get_settings();
 	struct edition *edition;
+	struct policy *policy;
 	struct service *svc;
 	int server;
 
@@ -70,11 +72,14 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	edition = current_edition(svc);
 	if (!edition)
 		return BUG_MAP;
-	if (flow_protocol(&pkt->flow) == IPPROTO_TCP && pkt->event != EVENT_SYN) {
-		if (!pkt->syn && pkt->event != EVENT_RST && has_overflowed(svc, now))
-			return admit_by_hash(svc, edition, other_bits(way), set, now, admission);
+	policy = get_policy(svc->policy, set);
+	if (!may_begin(pkt, policy)) {
+		if (!pkt->syn && !is_abort(pkt) && has_overflowed(svc, now))
+			return admit_by_hash(svc, edition, other_bits(way), policy, now, admission);
 		return PASS_NO_CONNECTION;
 	}
+	if (drops_new(policy))
+		return DROP_DEFENCE;
 	if (flow_cport(&pkt->flow) == bpf_htons(FTP_DATA_PORT))
 		return PASS_FTP;
 	if (svc->key.vport != flow_vport(&pkt->flow))
@@ -88,15 +93,15 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	admission->server = server;
 	admission->distance = create_connection(way, &pkt->flow, server, now);
 	if (admission->distance == NO_PLACE)
-		return admit_by_hash(svc, edition, other_bits(way), set, now, admission);
+		return admit_by_hash(svc, edition, other_bits(way), policy, now, admission);
 	count_connection(server);
 	return FORWARD;
 }
 
-/* Takes the route of the flow's entry, unless there is none or the packet
- * begins a new connection in its place. */
+/* Takes the route of the flow's entry, unless there is none or it gives way to
+ * the packet. */
 static __always_inline bool follow_connection(const struct packet *pkt, const struct way *way,
-					      const struct settings *set, __u32 now,
+					      struct settings *set, __u32 now,
 					      struct route *route)
 {
 	__u32 control;
@@ -104,7 +109,7 @@ static __always_inline bool follow_connection(const struct packet *pkt, const st
 
 	if (!conn)
 		return false;
-	if (is_reused(conn, pkt)) {
+	if (gives_way(conn, pkt, set)) {
 		expire_connection(conn);
 		return false;
 	}
@@ -114,7 +119,7 @@ static __always_inline bool follow_connection(const struct packet *pkt, const st
 }
 
 /* The real server of a packet, by its connection or by a new one. */
-static __always_inline enum verdict find_route(const struct packet *pkt, const struct settings *set,
+static __always_inline enum verdict find_route(const struct packet *pkt, struct settings *set,
 					       __u32 now, struct route *route)
 {
 	struct way way = find_way(hash_flow(&pkt->flow, set), set);
@@ -132,7 +137,7 @@ static __always_inline enum verdict find_route(const struct packet *pkt, const s
 
 /* Takes a packet that has a route to its real server. */
 static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *pkt,
-					    const struct settings *set, __u32 now,
+					    struct settings *set, __u32 now,
 					    const struct route *route, enum verdict how, __u32 *out)
 {
 	struct real_server *server = get_server(route->server);
@@ -144,7 +149,7 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	if (unlikely(server->state != SERVER_LISTED))
 		return DROP_SERVER_REMOVED;
 	if (likely(route->conn))
-		update_connection(route->conn, pkt, set, now);
+		update_connection(route->conn, pkt, get_policy(server->policy, set), now);
 	count_packet(route->server, pkt->length);
 	hop = find_hop(server);
 	*out = hop->ifindex;
@@ -200,6 +205,7 @@ int director(struct xdp_md *ctx)
 struct sweep {
 	__u32 first;
 	__u32 now;
+	__u32 defended;
 	__u32 expired;
 	__u32 used;
 };
@@ -209,15 +215,19 @@ static int sweep_group(__u32 i, void *ctx)
 	struct sweep *sweep = ctx;
 	__u32 index = sweep->first + i;
 	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
+	struct settings *set = get_settings();
+	bool defended;
 
-	if (!group)
+	if (!group || !set)
 		return 1;
+	defended = sweep->defended && bpf_get_prandom_u32() % DEFENCE_SHARE < sweep->defended;
 	for (int slot = 0; slot < GROUP_SLOTS; slot++) {
 		struct connection *conn = &group->slots[slot];
 
 		if (control_status(read_control(conn)) != CONTROL_LIVE)
 			continue;
-		if (is_over(conn->expires, sweep->now))
+		if (is_over(conn->expires, sweep->now) ||
+		    (defended && is_given_up(conn, set, sweep->now)))
 			sweep->expired += expire_connection(conn);
 		else
 			sweep->used++;
@@ -225,13 +235,14 @@ static int sweep_group(__u32 i, void *ctx)
 	return 0;
 }
 
-/* Ends the connections of SWEEP_GROUPS groups whose time is over. It runs to
+/* Ends the connections of SWEEP_GROUPS groups whose time is over, and those that
+ * the defence gives up. It runs to
  * its end even if the director is killed, so that no slot and no count is lost.
  * Returns entries expired in the upper half and in use in the lower. */
 SEC("syscall")
 int sweep(struct sweep_range *range)
 {
-	struct sweep sweep = { .first = range->first };
+	struct sweep sweep = { .first = range->first, .defended = range->defended };
 	struct settings *set = get_settings();
 
 	if (!set)

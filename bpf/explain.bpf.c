@@ -75,7 +75,8 @@ int look_ahead(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Puts the enum, which no type above has, into the BTF that Go's is made from. */
+/* Puts the enums, which no type above has, into the BTF that Go's is made from. */
 const enum connection_flag *connection_flags __attribute__((unused));
+const enum sysctl *sysctls __attribute__((unused));
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -63,6 +63,16 @@ struct {
 	__type(value, struct list_slot);
 } lists SEC(".maps");
 
+/* How the connections of services with values of their own behave: at one more
+ * than the index of the service. The first is not used. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_SERVICES + 1);
+	__type(key, __u32);
+	__type(value, struct policy);
+} policies SEC(".maps");
+
 /* By the index of the real server. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -142,6 +152,18 @@ static __always_inline struct settings *get_settings(void)
 static __always_inline struct real_server *get_server(__u32 index)
 {
 	return bpf_map_lookup_elem(&real_servers, &index);
+}
+
+/* How the connections of a service or a real server behave, by the policy that
+ * is written there. */
+static __always_inline struct policy *get_policy(__u32 index, struct settings *set)
+{
+	struct policy *own;
+
+	if (!index)
+		return &set->policy;
+	own = bpf_map_lookup_elem(&policies, &index);
+	return own ? own : &set->policy;
 }
 
 #endif

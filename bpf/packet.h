@@ -4,7 +4,7 @@
  * here; later stages touch only what this one vouched for.
  *
  * Understood: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with
- * extension headers, TCP and UDP. The rest goes to the host.
+ * extension headers, TCP, UDP and SCTP. The rest goes to the host.
  */
 #ifndef FAIRLEAD_PACKET_H
 #define FAIRLEAD_PACKET_H
@@ -29,6 +29,8 @@ enum {
 	/* Where the upper layer may begin, from the IP header: 8 extension
 	 * headers of at most 2048 bytes. A bound for the verifier. */
 	MAX_L4_OFFSET = sizeof(struct ipv6hdr) + MAX_EXTENSION_HEADERS * 2048,
+	/* Behind a longer chunk nothing is looked for. The same. */
+	MAX_SCTP_CHUNK = 0x3ffc,
 };
 
 /* What a packet means to the state of its connection. Of several TCP flags one
@@ -40,7 +42,18 @@ enum event {
 	EVENT_RST,
 	EVENT_NONE,		/* TCP with none of these flags */
 	EVENT_UDP,
-	EVENTS,
+	EVENT_SYN_SECURE,	/* in the table of secure_tcp */
+	EVENT_SCTP_DATA,	/* and all chunks that have no event of their own */
+	EVENT_SCTP_INIT,
+	EVENT_SCTP_INIT_ACK,
+	EVENT_SCTP_COOKIE_ECHO,
+	EVENT_SCTP_COOKIE_ACK,
+	EVENT_SCTP_SHUTDOWN,
+	EVENT_SCTP_SHUTDOWN_ACK,
+	EVENT_SCTP_SHUTDOWN_COMPLETE,
+	EVENT_SCTP_ERROR,
+	EVENT_SCTP_ABORT,
+	EVENTS = 32,		/* room to index by five bits */
 };
 
 enum tcp_flag {
@@ -64,6 +77,56 @@ static const __u8 tcp_events[32] = {
 	ACK_OR(TCP_RST | TCP_SYN, EVENT_RST),
 	ACK_OR(TCP_RST | TCP_SYN | TCP_FIN, EVENT_RST),
 #undef ACK_OR
+};
+
+/* Types of SCTP chunks (RFC 9260, 3.2). */
+enum sctp_chunk_type {
+	CHUNK_DATA,
+	CHUNK_INIT,
+	CHUNK_INIT_ACK,
+	CHUNK_SACK,
+	CHUNK_HEARTBEAT,
+	CHUNK_HEARTBEAT_ACK,
+	CHUNK_ABORT,
+	CHUNK_SHUTDOWN,
+	CHUNK_SHUTDOWN_ACK,
+	CHUNK_ERROR,
+	CHUNK_COOKIE_ECHO,
+	CHUNK_COOKIE_ACK,
+	CHUNK_ECNE,
+	CHUNK_CWR,
+	CHUNK_SHUTDOWN_COMPLETE,
+	CHUNK_TYPES,
+};
+
+static const __u8 sctp_events[CHUNK_TYPES] = {
+	[CHUNK_DATA] = EVENT_SCTP_DATA,
+	[CHUNK_SACK ... CHUNK_HEARTBEAT_ACK] = EVENT_SCTP_DATA,
+	[CHUNK_ECNE ... CHUNK_CWR] = EVENT_SCTP_DATA,
+	[CHUNK_INIT] = EVENT_SCTP_INIT,
+	[CHUNK_INIT_ACK] = EVENT_SCTP_INIT_ACK,
+	[CHUNK_ABORT] = EVENT_SCTP_ABORT,
+	[CHUNK_SHUTDOWN] = EVENT_SCTP_SHUTDOWN,
+	[CHUNK_SHUTDOWN_ACK] = EVENT_SCTP_SHUTDOWN_ACK,
+	[CHUNK_ERROR] = EVENT_SCTP_ERROR,
+	[CHUNK_COOKIE_ECHO] = EVENT_SCTP_COOKIE_ECHO,
+	[CHUNK_COOKIE_ACK] = EVENT_SCTP_COOKIE_ACK,
+	[CHUNK_SHUTDOWN_COMPLETE] = EVENT_SCTP_SHUTDOWN_COMPLETE,
+};
+
+struct sctp_chunk {
+	__u8 type;
+	__u8 flags;
+	__be16 length;		/* of the chunk with this header, without padding */
+};
+
+/* An SCTP packet up to its first chunk, without which it is none. */
+struct sctp_header {
+	__be16 source;
+	__be16 dest;
+	__be32 tag;
+	__le32 checksum;
+	struct sctp_chunk first;
 };
 
 struct vlan_header {
@@ -94,7 +157,7 @@ struct packet {
 	__u16 vlan;		/* of the only tag, if that is 802.1Q; else 0 */
 	__u8 tags;		/* VLAN tags */
 	__u8 event;		/* enum event */
-	bool syn;		/* TCP with SYN, whatever else is set */
+	bool syn;		/* TCP with SYN, whatever else is set; SCTP with INIT */
 	__u8 padding;
 };
 
@@ -166,11 +229,33 @@ static __always_inline struct address map_ipv4(__be32 addr)
 	return (struct address){ .high = 0, .low = (__u64)addr << 32 | 0xffff0000 };
 }
 
+/* The chunk that counts is the first; but a cookie may be followed by ABORT
+ * (ip_vs_proto_sctp.c, set_sctp_state). */
+static __always_inline __u8 sctp_event(const struct sctp_header *sctp, const void *end, __u32 room)
+{
+	__u8 type = sctp->first.type;
+	const struct sctp_chunk *next;
+	__u32 length;
+
+	if (type == CHUNK_COOKIE_ECHO || type == CHUNK_COOKIE_ACK) {
+		length = forget(bpf_ntohs(sctp->first.length));
+		if (length < sizeof(*next) || length > MAX_SCTP_CHUNK)
+			return sctp_events[type];
+		length = (length + 3) & ~3;
+		next = (const void *)&sctp->first + length;
+		if ((const void *)(next + 1) <= end && sizeof(*sctp) + length <= room &&
+		    next->type == CHUNK_ABORT)
+			return EVENT_SCTP_ABORT;
+	}
+	return type < CHUNK_TYPES ? sctp_events[type] : EVENT_SCTP_DATA;
+}
+
 /* Ports and flags; room is what the IP packet has from l4 on. */
 static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, void *end,
 						__u32 room, __u8 protocol)
 {
 	struct tcphdr *tcp = l4;
+	struct sctp_header *sctp = l4;
 	struct udphdr *udp = l4;
 	__u8 flags;
 
@@ -189,10 +274,16 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 			return PASS_MALFORMED;
 		pkt->event = EVENT_UDP;
 		break;
+	case IPPROTO_SCTP:
+		if ((void *)(sctp + 1) > end || room < sizeof(*sctp))
+			return PASS_MALFORMED;
+		pkt->event = sctp_event(sctp, end, room);
+		pkt->syn = pkt->event == EVENT_SCTP_INIT;
+		break;
 	default:
 		return PASS_PROTOCOL;
 	}
-	/* Both begin with source and destination port. */
+	/* All begin with source and destination port. */
 	pkt->flow.word = (__u64)protocol << 32 | (__u64)udp->dest << 16 | udp->source;
 	return CONTINUE;
 }

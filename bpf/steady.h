@@ -63,14 +63,14 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 			return false;
 		pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_TCP << 32;
 		pkt->word = pkt->flow.word | word_beyond_flow(STATE_ESTABLISHED, 0);
-		pkt->timeout = set->timeouts[STATE_ESTABLISHED];
+		pkt->timeout = set->policy.timeouts[STATE_ESTABLISHED];
 		return true;
 	}
 	if (protocol != IPPROTO_UDP || (void *)(udp + 1) > end || length < header + sizeof(*udp))
 		return false;
 	pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_UDP << 32;
 	pkt->word = pkt->flow.word | word_beyond_flow(STATE_UDP, CONNECTION_INACTIVE);
-	pkt->timeout = set->timeouts[STATE_UDP];
+	pkt->timeout = set->policy.timeouts[STATE_UDP];
 	return true;
 }
 

@@ -66,18 +66,20 @@ func (e *connectionEncoder) reset() {
 // takes several times as long, and tables have millions of entries.
 type connectionDecoder struct {
 	known  map[string]netip.AddrPort
-	states map[string]lvs.ConnectionState
+	states map[stateName]lvs.ConnectionState
+}
+
+// A stateName is how a state is told: protocols share names.
+type stateName struct {
+	protocol lvs.Protocol
+	name     string
 }
 
 func newConnectionDecoder() *connectionDecoder {
-	d := &connectionDecoder{
+	return &connectionDecoder{
 		known:  map[string]netip.AddrPort{},
-		states: map[string]lvs.ConnectionState{},
+		states: map[stateName]lvs.ConnectionState{},
 	}
-	for s := lvs.StateNone; s <= lvs.StateUDP; s++ {
-		d.states[s.String()] = s
-	}
-	return d
 }
 
 // The field numbers of fairlead.proto.
@@ -132,6 +134,7 @@ func malformed(n int) error {
 
 func (d *connectionDecoder) connection(wire []byte) (lvs.Connection, error) {
 	var c lvs.Connection
+	var state []byte
 	for len(wire) > 0 {
 		number, kind, n := protowire.ConsumeTag(wire)
 		if n < 0 {
@@ -148,6 +151,9 @@ func (d *connectionDecoder) connection(wire []byte) (lvs.Connection, error) {
 		case protowire.BytesType:
 			var text []byte
 			if text, n = protowire.ConsumeBytes(wire); n >= 0 {
+				if number == stateField {
+					state = text
+				}
 				err = d.setText(&c, number, text)
 			}
 		default:
@@ -164,7 +170,21 @@ func (d *connectionDecoder) connection(wire []byte) (lvs.Connection, error) {
 	if c.Protocol == 0 || !c.Client.IsValid() || !c.Virtual.IsValid() || !c.Server.IsValid() {
 		return c, missing("protocol, client, virtual or server")
 	}
-	return c, nil
+	var err error
+	c.State, err = d.state(c.Protocol, state)
+	return c, err
+}
+
+// state returns the state of that name, which is one of the protocol's.
+func (d *connectionDecoder) state(protocol lvs.Protocol, name []byte) (lvs.ConnectionState, error) {
+	if state, ok := d.states[stateName{protocol, string(name)}]; ok {
+		return state, nil
+	}
+	state, err := lvs.ParseConnectionState(protocol, string(name))
+	if err == nil {
+		d.states[stateName{protocol, string(name)}] = state
+	}
+	return state, err
 }
 
 func setNumber(c *lvs.Connection, number protowire.Number, value uint64) (err error) {
@@ -189,12 +209,6 @@ func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, 
 		c.Virtual, err = d.address("virtual", text)
 	case serverField:
 		c.Server, err = d.address("server", text)
-	case stateField:
-		state, ok := d.states[string(text)]
-		if !ok {
-			return invalid("state", string(text), "one that ipvsadm -Lc names")
-		}
-		c.State = state
 	}
 	return err
 }

@@ -229,15 +229,8 @@ func connectionFromWire(field string, wire *fairleadv1.Connection) (*lvs.Connect
 			return nil, err
 		}
 	}
-	c.State, err = stateFromWire(field+".state", wire.State)
-	return &c, err
-}
-
-func stateFromWire(field, text string) (lvs.ConnectionState, error) {
-	for s := lvs.StateNone; s <= lvs.StateUDP; s++ {
-		if s.String() == text {
-			return s, nil
-		}
+	if c.State, err = lvs.ParseConnectionState(c.Protocol, wire.State); err != nil {
+		return nil, fmt.Errorf("%s.%w", field, err)
 	}
-	return 0, invalid(field, text, "one that ipvsadm -Lc names")
+	return &c, nil
 }

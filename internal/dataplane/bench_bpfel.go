@@ -110,6 +110,19 @@ type benchListSlot struct {
 	Padding uint32
 }
 
+type benchPolicy struct {
+	_           structs.HostLayout
+	Timeouts    [32]uint32
+	Sysctls     [16]int32
+	Secure      uint32
+	DropEntries uint32
+	DropRate    int32
+	DropCounter int32
+	OwnTimeouts uint32
+	OwnSysctls  uint32
+	Reserved    [10]uint32
+}
+
 type benchRealServer struct {
 	_    structs.HostLayout
 	Hops [2]struct {
@@ -123,7 +136,7 @@ type benchRealServer struct {
 	Hop               uint32
 	State             uint32
 	Method            uint32
-	Padding           uint32
+	Policy            uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -147,7 +160,8 @@ type benchService struct {
 	Sequence      uint64
 	Key           benchServiceKey
 	OverflowUntil uint32
-	Padding       [5]uint32
+	Policy        uint32
+	Padding       [4]uint32
 }
 
 type benchServiceKey struct {
@@ -173,11 +187,12 @@ type benchSettings struct {
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
-	Timeouts              [16]uint32
 	IcmpDebt              uint64
 	PeerFilter            uint32
-	Padding               uint32
-	Reserved              [3]uint64
+	DefenceTurns          [9]uint8
+	DefencePadding        [3]uint8
+	Reserved              [4]uint32
+	Policy                benchPolicy
 }
 
 // Names of all BPF objects in the ELF.
@@ -194,6 +209,7 @@ const (
 	benchMapLists                = "lists"
 	benchMapPeerMacs             = "peer_macs"
 	benchMapPeers                = "peers"
+	benchMapPolicies             = "policies"
 	benchMapRealServers          = "real_servers"
 	benchMapServerCarry          = "server_carry"
 	benchMapServerCounters       = "server_counters"
@@ -267,6 +283,7 @@ type benchMapSpecs struct {
 	Lists           *ebpf.MapSpec `ebpf:"lists"`
 	PeerMacs        *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Policies        *ebpf.MapSpec `ebpf:"policies"`
 	RealServers     *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry     *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters  *ebpf.MapSpec `ebpf:"server_counters"`
@@ -312,6 +329,7 @@ type benchMaps struct {
 	Lists           *ebpf.Map `ebpf:"lists"`
 	PeerMacs        *ebpf.Map `ebpf:"peer_macs"`
 	Peers           *ebpf.Map `ebpf:"peers"`
+	Policies        *ebpf.Map `ebpf:"policies"`
 	RealServers     *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry     *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters  *ebpf.Map `ebpf:"server_counters"`
@@ -333,6 +351,7 @@ func (m *benchMaps) Close() error {
 		m.Lists,
 		m.PeerMacs,
 		m.Peers,
+		m.Policies,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

@@ -15,15 +15,18 @@ type SweepResult struct {
 }
 
 // Sweep ends the connections whose time is over, gives their counts back, and
-// lets go of what waits for a grace period. It goes through the table in slices
+// lets go of what waits for a grace period. It also gives up what the modes of
+// defence ask for, and works out what they come to until the next one. It goes through the table in slices
 // of about a millisecond each; changes go on meanwhile.
 func (p *Plane) Sweep() (SweepResult, error) {
-	result, err := p.sweepTable()
+	result, err := p.sweepTable(p.defendedGroups())
 	if err != nil {
 		return result, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.used = result.Used
+	p.defend()
 	p.collectRemoved(removedPeriod)
 	if len(p.limbo) > 0 || len(p.flipped) > 0 {
 		return result, p.settle()
@@ -31,11 +34,22 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	return result, nil
 }
 
-func (p *Plane) sweepTable() (SweepResult, error) {
+// defendedGroups returns how many of directorLimitDEFENCE_SHARE groups the next
+// sweep defends.
+func (p *Plane) defendedGroups() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.defended {
+		return 1
+	}
+	return 0
+}
+
+func (p *Plane) sweepTable(defended uint32) (SweepResult, error) {
 	var result SweepResult
 	groups := uint32(len(p.view.connections.elements))
 	for first := uint32(0); first < groups; first += uint32(directorLimitSWEEP_GROUPS) {
-		found, err := p.sweepFrom(first)
+		found, err := p.sweepFrom(first, defended)
 		if err != nil {
 			return result, err
 		}

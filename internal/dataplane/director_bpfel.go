@@ -56,19 +56,32 @@ type directorConnectionGroup struct {
 type directorConnectionState uint32
 
 const (
-	directorConnectionStateSTATE_NONE        directorConnectionState = 0
-	directorConnectionStateSTATE_ESTABLISHED directorConnectionState = 1
-	directorConnectionStateSTATE_SYN_SENT    directorConnectionState = 2
-	directorConnectionStateSTATE_SYN_RECV    directorConnectionState = 3
-	directorConnectionStateSTATE_FIN_WAIT    directorConnectionState = 4
-	directorConnectionStateSTATE_TIME_WAIT   directorConnectionState = 5
-	directorConnectionStateSTATE_CLOSE       directorConnectionState = 6
-	directorConnectionStateSTATE_CLOSE_WAIT  directorConnectionState = 7
-	directorConnectionStateSTATE_LAST_ACK    directorConnectionState = 8
-	directorConnectionStateSTATE_LISTEN      directorConnectionState = 9
-	directorConnectionStateSTATE_SYN_ACK     directorConnectionState = 10
-	directorConnectionStateSTATE_UDP         directorConnectionState = 11
-	directorConnectionStateSTATES            directorConnectionState = 16
+	directorConnectionStateSTATE_NONE                   directorConnectionState = 0
+	directorConnectionStateSTATE_ESTABLISHED            directorConnectionState = 1
+	directorConnectionStateSTATE_SYN_SENT               directorConnectionState = 2
+	directorConnectionStateSTATE_SYN_RECV               directorConnectionState = 3
+	directorConnectionStateSTATE_FIN_WAIT               directorConnectionState = 4
+	directorConnectionStateSTATE_TIME_WAIT              directorConnectionState = 5
+	directorConnectionStateSTATE_CLOSE                  directorConnectionState = 6
+	directorConnectionStateSTATE_CLOSE_WAIT             directorConnectionState = 7
+	directorConnectionStateSTATE_LAST_ACK               directorConnectionState = 8
+	directorConnectionStateSTATE_LISTEN                 directorConnectionState = 9
+	directorConnectionStateSTATE_SYN_ACK                directorConnectionState = 10
+	directorConnectionStateSTATE_UDP                    directorConnectionState = 11
+	directorConnectionStateSTATE_SCTP_INIT1             directorConnectionState = 16
+	directorConnectionStateSTATE_SCTP_INIT              directorConnectionState = 17
+	directorConnectionStateSTATE_SCTP_COOKIE_SENT       directorConnectionState = 18
+	directorConnectionStateSTATE_SCTP_COOKIE_REPLIED    directorConnectionState = 19
+	directorConnectionStateSTATE_SCTP_COOKIE_WAIT       directorConnectionState = 20
+	directorConnectionStateSTATE_SCTP_COOKIE            directorConnectionState = 21
+	directorConnectionStateSTATE_SCTP_COOKIE_ECHOED     directorConnectionState = 22
+	directorConnectionStateSTATE_SCTP_ESTABLISHED       directorConnectionState = 23
+	directorConnectionStateSTATE_SCTP_SHUTDOWN_SENT     directorConnectionState = 24
+	directorConnectionStateSTATE_SCTP_SHUTDOWN_RECEIVED directorConnectionState = 25
+	directorConnectionStateSTATE_SCTP_SHUTDOWN_ACK_SENT directorConnectionState = 26
+	directorConnectionStateSTATE_SCTP_REJECTED          directorConnectionState = 27
+	directorConnectionStateSTATE_SCTP_CLOSED            directorConnectionState = 28
+	directorConnectionStateSTATES                       directorConnectionState = 32
 )
 
 type directorControl uint32
@@ -133,6 +146,9 @@ const (
 	directorLimitMAX_INTERFACES        directorLimit = 4096
 	directorLimitMAX_EXTENSION_HEADERS directorLimit = 8
 	directorLimitSWEEP_GROUPS          directorLimit = 4096
+	directorLimitDEFENCE_SHARE         directorLimit = 32
+	directorLimitDEFENCE_PACKETS       directorLimit = 9
+	directorLimitDEFENCE_IDLE_SECONDS  directorLimit = 60
 	directorLimitTICK_JIFFIES_SHIFT    directorLimit = 2
 )
 
@@ -151,13 +167,26 @@ type directorNextHop struct {
 	Local             uint32
 }
 
+type directorPolicy struct {
+	_           structs.HostLayout
+	Timeouts    [32]uint32
+	Sysctls     [16]int32
+	Secure      uint32
+	DropEntries uint32
+	DropRate    int32
+	DropCounter int32
+	OwnTimeouts uint32
+	OwnSysctls  uint32
+	Reserved    [10]uint32
+}
+
 type directorRealServer struct {
 	_                 structs.HostLayout
 	Hops              [2]directorNextHop
 	Hop               directorServerHop
 	State             directorServerState
 	Method            uint32
-	Padding           uint32
+	Policy            uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -208,7 +237,8 @@ type directorService struct {
 	Sequence      uint64
 	Key           directorServiceKey
 	OverflowUntil uint32
-	Padding       [5]uint32
+	Policy        uint32
+	Padding       [4]uint32
 }
 
 type directorServiceKey struct {
@@ -234,17 +264,18 @@ type directorSettings struct {
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
-	Timeouts              [16]uint32
 	IcmpDebt              uint64
 	PeerFilter            uint32
-	Padding               uint32
-	Reserved              [3]uint64
+	DefenceTurns          [9]uint8
+	DefencePadding        [3]uint8
+	Reserved              [4]uint32
+	Policy                directorPolicy
 }
 
 type directorSweepRange struct {
-	_       structs.HostLayout
-	First   uint32
-	Padding uint32
+	_        structs.HostLayout
+	First    uint32
+	Defended uint32
 }
 
 type directorVerdict uint32
@@ -271,9 +302,10 @@ const (
 	directorVerdictDROP_TOO_BIG        directorVerdict = 18
 	directorVerdictDROP_SERVER_REMOVED directorVerdict = 19
 	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 20
-	directorVerdictBUG_MAP             directorVerdict = 21
-	directorVerdictBUG_ADJUST          directorVerdict = 22
-	directorVerdictVERDICTS            directorVerdict = 23
+	directorVerdictDROP_DEFENCE        directorVerdict = 21
+	directorVerdictBUG_MAP             directorVerdict = 22
+	directorVerdictBUG_ADJUST          directorVerdict = 23
+	directorVerdictVERDICTS            directorVerdict = 24
 )
 
 type directorXdpMode uint32
@@ -294,6 +326,7 @@ const (
 	directorMapLists          = "lists"
 	directorMapPeerMacs       = "peer_macs"
 	directorMapPeers          = "peers"
+	directorMapPolicies       = "policies"
 	directorMapRealServers    = "real_servers"
 	directorMapServerCarry    = "server_carry"
 	directorMapServerCounters = "server_counters"
@@ -364,6 +397,7 @@ type directorMapSpecs struct {
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
@@ -406,6 +440,7 @@ type directorMaps struct {
 	Lists          *ebpf.Map `ebpf:"lists"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
+	Policies       *ebpf.Map `ebpf:"policies"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
@@ -424,6 +459,7 @@ func (m *directorMaps) Close() error {
 		m.Lists,
 		m.PeerMacs,
 		m.Peers,
+		m.Policies,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

@@ -84,6 +84,19 @@ type explainListSlot struct {
 	Padding uint32
 }
 
+type explainPolicy struct {
+	_           structs.HostLayout
+	Timeouts    [32]uint32
+	Sysctls     [16]int32
+	Secure      uint32
+	DropEntries uint32
+	DropRate    int32
+	DropCounter int32
+	OwnTimeouts uint32
+	OwnSysctls  uint32
+	Reserved    [10]uint32
+}
+
 type explainRealServer struct {
 	_    structs.HostLayout
 	Hops [2]struct {
@@ -97,7 +110,7 @@ type explainRealServer struct {
 	Hop               uint32
 	State             uint32
 	Method            uint32
-	Padding           uint32
+	Policy            uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -121,7 +134,8 @@ type explainService struct {
 	Sequence      uint64
 	Key           explainServiceKey
 	OverflowUntil uint32
-	Padding       [5]uint32
+	Policy        uint32
+	Padding       [4]uint32
 }
 
 type explainServiceKey struct {
@@ -147,11 +161,12 @@ type explainSettings struct {
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
-	Timeouts              [16]uint32
 	IcmpDebt              uint64
 	PeerFilter            uint32
-	Padding               uint32
-	Reserved              [3]uint64
+	DefenceTurns          [9]uint8
+	DefencePadding        [3]uint8
+	Reserved              [4]uint32
+	Policy                explainPolicy
 }
 
 type explainSight struct {
@@ -168,6 +183,22 @@ type explainSight struct {
 	Groups     [16]uint32
 }
 
+type explainSysctl uint32
+
+const (
+	explainSysctlSYSCTL_CONN_REUSE_MODE           explainSysctl = 0
+	explainSysctlSYSCTL_EXPIRE_NODEST_CONN        explainSysctl = 1
+	explainSysctlSYSCTL_EXPIRE_QUIESCENT_TEMPLATE explainSysctl = 2
+	explainSysctlSYSCTL_SLOPPY_TCP                explainSysctl = 3
+	explainSysctlSYSCTL_SLOPPY_SCTP               explainSysctl = 4
+	explainSysctlSYSCTL_DROP_ENTRY                explainSysctl = 5
+	explainSysctlSYSCTL_DROP_PACKET               explainSysctl = 6
+	explainSysctlSYSCTL_AM_DROPRATE               explainSysctl = 7
+	explainSysctlSYSCTL_SECURE_TCP                explainSysctl = 8
+	explainSysctlSYSCTL_AMEMTHRESH                explainSysctl = 9
+	explainSysctlSYSCTLS                          explainSysctl = 16
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -179,6 +210,7 @@ const (
 	explainMapLists           = "lists"
 	explainMapPeerMacs        = "peer_macs"
 	explainMapPeers           = "peers"
+	explainMapPolicies        = "policies"
 	explainMapRealServers     = "real_servers"
 	explainMapServerCarry     = "server_carry"
 	explainMapServerCounters  = "server_counters"
@@ -189,6 +221,7 @@ const (
 	explainMapVerdicts        = "verdicts"
 	explainProgLookAhead      = "look_ahead"
 	explainVarConnectionFlags = "connection_flags"
+	explainVarSysctls         = "sysctls"
 )
 
 // loadExplain returns the embedded CollectionSpec for explain.
@@ -247,6 +280,7 @@ type explainMapSpecs struct {
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
@@ -262,6 +296,7 @@ type explainMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type explainVariableSpecs struct {
 	ConnectionFlags *ebpf.VariableSpec `ebpf:"connection_flags"`
+	Sysctls         *ebpf.VariableSpec `ebpf:"sysctls"`
 }
 
 // explainObjects contains all objects after they have been loaded into the kernel.
@@ -291,6 +326,7 @@ type explainMaps struct {
 	Lists          *ebpf.Map `ebpf:"lists"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
+	Policies       *ebpf.Map `ebpf:"policies"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
@@ -310,6 +346,7 @@ func (m *explainMaps) Close() error {
 		m.Lists,
 		m.PeerMacs,
 		m.Peers,
+		m.Policies,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,
@@ -326,6 +363,7 @@ func (m *explainMaps) Close() error {
 // It can be passed to loadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type explainVariables struct {
 	ConnectionFlags *ebpf.Variable `ebpf:"connection_flags"`
+	Sysctls         *ebpf.Variable `ebpf:"sysctls"`
 }
 
 // explainPrograms contains all programs after they have been loaded into the kernel.

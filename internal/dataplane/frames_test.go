@@ -205,3 +205,37 @@ func random(t testing.TB) *rand.Rand {
 	t.Logf("repeat with FAIRLEAD_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
+
+// Types of SCTP chunks.
+const (
+	chunkData             = 0
+	chunkInit             = 1
+	chunkInitAck          = 2
+	chunkAbort            = 6
+	chunkShutdown         = 7
+	chunkShutdownAck      = 8
+	chunkError            = 9
+	chunkCookieEcho       = 10
+	chunkCookieAck        = 11
+	chunkShutdownComplete = 14
+)
+
+// sctp returns a packet with these chunks, each with six bytes in it.
+func sctp(client, vip string, chunks ...byte) []byte {
+	packet := make([]byte, 12, 12+12*len(chunks))
+	putPorts(packet, client, vip)
+	for _, chunk := range chunks {
+		packet = append(packet, chunk, 0, 0, 10, 1, 2, 3, 4, 5, 6, 0, 0)
+	}
+	return packet
+}
+
+func sctpFrame(client, vip string, chunks ...byte) []byte {
+	return ip(client, vip, protoSCTP, sctp(client, vip, chunks...))
+}
+
+func sctpService(addr string, scheduler lvs.Scheduler) lvs.Service {
+	svc := tcpService(addr, scheduler)
+	svc.Protocol = lvs.SCTP
+	return svc
+}

@@ -1,9 +1,9 @@
 package dataplane
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type connection -type connection_group -type connection_state -type control -type limit -type abi -type verdict -type scheduler -type list_slot -type service_key -type service -type edition -type real_server -type server_state -type server_hop -type next_hop -type counters -type interface -type xdp_mode -type sweep_range -type clock_reading director ../../bpf/director.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type connection -type connection_group -type connection_state -type control -type limit -type abi -type verdict -type scheduler -type list_slot -type service_key -type service -type policy -type edition -type real_server -type server_state -type server_hop -type next_hop -type counters -type interface -type xdp_mode -type sweep_range -type clock_reading director ../../bpf/director.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type bench_run bench ../../bpf/bench.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type sight -type connection_flag explain ../../bpf/explain.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type sight -type connection_flag -type sysctl explain ../../bpf/explain.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type trace_event -type trace_candidate -type trace_filter -type trace_filter_table -type trace_account -type trace_choice -type trace_limit trace ../../bpf/trace.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu

@@ -38,7 +38,7 @@ func enumValues(t *testing.T, name string) []string {
 func TestLayout(t *testing.T) {
 	for name, value := range map[string]any{
 		"address": directorAddress{}, "connection": directorConnection{}, "connection_group": directorConnectionGroup{},
-		"service_key": directorServiceKey{}, "service": directorService{}, "edition": directorEdition{},
+		"service_key": directorServiceKey{}, "service": directorService{}, "policy": directorPolicy{}, "edition": directorEdition{},
 		"list_slot": directorListSlot{}, "next_hop": directorNextHop{}, "real_server": directorRealServer{},
 		"counters": directorCounters{}, "interface": directorInterface{}, "settings": directorSettings{},
 		"sweep_range": directorSweepRange{}, "clock_reading": directorClockReading{},

@@ -1,10 +1,8 @@
 package dataplane
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -396,12 +394,14 @@ func (s *modelService) exhaust(step, top uint32) {
 	}
 }
 
-// ticksOf are the timeouts of tests: those of IPVS, shifted by half of a step of
-// the model's clock so that nothing ever ends at the moment of a packet.
-func ticksOf(timeouts map[directorConnectionState]time.Duration, p *Plane) map[lvs.ConnectionState]uint32 {
+// ticksOf are the timeouts of tests: those of the plane, shifted by half of a step
+// of the model's clock so that nothing ever ends at the moment of a packet.
+func ticksOf(p *Plane) map[lvs.ConnectionState]uint32 {
 	ticks := map[lvs.ConnectionState]uint32{}
-	for state := range maps.Keys(timeouts) {
-		ticks[lvs.ConnectionState(state)] = p.toTicks(timeouts[state])/modelStep*modelStep + modelStep/2
+	for state, timeout := range p.settings().Policy.Timeouts {
+		if timeout != 0 {
+			ticks[lvs.ConnectionState(state)] = timeout/modelStep*modelStep + modelStep/2
+		}
 	}
 	return ticks
 }

@@ -190,7 +190,9 @@ func (p *Plane) initialize(groups uint32) error {
 	set.IcmpInterval = uint32(icmpInterval)
 	set.IcmpBurst = icmpBurst
 	set.FirstUnprivilegedPort = firstUnprivilegedPort()
-	p.setDefaultTimeouts()
+	if err := p.setDefaultSysctls(); err != nil {
+		return err
+	}
 
 	for i := range uint32(directorLimitMAX_SERVICES) {
 		p.free.services = append(p.free.services, i)
@@ -226,6 +228,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapLists:          p.maps.Lists,
 		directorMapPeerMacs:       p.maps.PeerMacs,
 		directorMapPeers:          p.maps.Peers,
+		directorMapPolicies:       p.maps.Policies,
 		directorMapRealServers:    p.maps.RealServers,
 		directorMapServerCarry:    p.maps.ServerCarry,
 		directorMapServerCounters: p.maps.ServerCounters,

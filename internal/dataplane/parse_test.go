@@ -24,6 +24,7 @@ func servedPlane(t testing.TB) *Plane {
 	for _, svc := range []lvs.Service{
 		tcpService(vip4, lvs.RoundRobin), udpService(vip4, lvs.RoundRobin),
 		tcpService(vip6, lvs.RoundRobin), udpService(vip6, lvs.RoundRobin),
+		sctpService(vip4, lvs.RoundRobin), sctpService(vip6, lvs.RoundRobin),
 	} {
 		mustAddService(t, p, svc)
 		if svc.Address.Is4() {
@@ -70,7 +71,9 @@ func TestParse(t *testing.T) {
 		{"ipv6 tcp", whole6, "forward"},
 		{"ipv6 udp", udpFrame(client6, vip6), "forward"},
 		{"ipv4 icmp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoICMP, nil, syn4)), "pass-protocol"},
-		{"ipv4 sctp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoSCTP, nil, syn4)), "pass-protocol"},
+		{"ipv4 sctp", sctpFrame(client4, vip4, chunkInit), "forward"},
+		{"ipv6 sctp", sctpFrame(client6, vip6, chunkInit), "forward"},
+		{"ipv4 esp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoESP, nil, syn4)), "pass-protocol"},
 		{"ipv6 icmp", frame6(protoICMPv6, syn6), "pass-protocol"},
 		{"ipv6 no next header", frame6(protoNone, syn6), "pass-protocol"},
 		{"ipv6 esp", frame6(protoESP, syn6), "pass-protocol"},
@@ -111,6 +114,9 @@ func TestParse(t *testing.T) {
 		{"udp of 7 bytes", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoUDP, nil, udp(client4, vip4)[:7])), "pass-malformed"},
 		{"udp cut by the packet, not the frame", append(ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoUDP, nil, udp(client4, vip4)[:7])), 0), "pass-malformed"},
 		{"udp length field that lies", changed(udpFrame(client4, vip4), l4+4, 0xff), "forward"},
+		{"sctp without a chunk", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoSCTP, nil, sctp(client4, vip4))), "pass-malformed"},
+		{"sctp chunk cut", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoSCTP, nil, sctp(client4, vip4, chunkInit)[:15])), "pass-malformed"},
+		{"sctp unknown chunk", sctpFrame(client4, vip4, 0xc0), "forward"},
 
 		{"ipv6 version 4", changed(whole6, ip, 0x40), "pass-malformed"},
 		{"ipv6 jumbogram", changed(whole6, ip+4, 0, 0), "pass-malformed"},

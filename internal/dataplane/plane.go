@@ -38,6 +38,10 @@ type Plane struct {
 		services, editions, servers []uint32
 		lists                       *slotAllocator
 	}
+	// used is how many entries the last sweep found in use.
+	used int
+	// defended: the next sweep gives entries up where drop_entry asks for it.
+	defended bool
 	// limbo holds what goes back to free after the next grace period.
 	limbo []func()
 	// flipped are the servers whose next hop changed since the last one.
@@ -56,6 +60,7 @@ type Plane struct {
 type views struct {
 	connections array[directorConnectionGroup]
 	services    array[directorService]
+	policies    array[directorPolicy]
 	editions    array[directorEdition]
 	servers     array[directorRealServer]
 	lists       array[directorListSlot]
@@ -67,6 +72,9 @@ func newViews(maps *directorMaps) (v views, err error) {
 	v.connections, err = mapArray[directorConnectionGroup](maps.Connections)
 	if err == nil {
 		v.services, err = mapArray[directorService](maps.ServiceTable)
+	}
+	if err == nil {
+		v.policies, err = mapArray[directorPolicy](maps.Policies)
 	}
 	if err == nil {
 		v.editions, err = mapArray[directorEdition](maps.Editions)
@@ -90,7 +98,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 }
 
 func (v *views) unmap() error {
-	return errors.Join(v.connections.unmap(), v.services.unmap(), v.editions.unmap(),
+	return errors.Join(v.connections.unmap(), v.services.unmap(), v.policies.unmap(), v.editions.unmap(),
 		v.servers.unmap(), v.lists.unmap(), v.interfaces.unmap(), v.settings.unmap())
 }
 

@@ -39,12 +39,12 @@ func TestRandomSteps(t *testing.T) {
 	r := &randomRun{t: t, random: random(t), dir: mountBPF(t)}
 	r.plane = openPlane(t, r.dir, 1000)
 	r.model = &model{
-		timeouts:    ticksOf(defaultTimeouts, r.plane),
+		timeouts:    ticksOf(r.plane),
 		removedAge:  r.plane.toTicks(removedPeriod),
 		connections: map[modelFlow]*modelConnection{},
 	}
 	for state, ticks := range r.model.timeouts {
-		r.plane.settings().Timeouts[state] = ticks
+		r.plane.settings().Policy.Timeouts[state] = ticks
 	}
 	now, err := r.plane.now()
 	if err != nil {

@@ -20,8 +20,26 @@ func (p *Plane) readBack() error {
 	if err := p.readFree(listed); err != nil {
 		return err
 	}
+	p.readPolicies()
 	p.countServices()
 	return p.filterPeers()
+}
+
+// readPolicies turns all real servers to the policies that their services have.
+func (p *Plane) readPolicies() {
+	for _, svc := range p.services {
+		if p.hasPolicy(svc) {
+			p.followPolicy(svc, svc.policyIndex())
+		}
+	}
+	for i := range p.view.servers.elements {
+		rs := &p.view.servers.elements[i]
+		svc := p.services[fromServiceKey(rs.Service)]
+		if rs.Policy != noPolicy && (svc == nil || rs.Policy != svc.policyIndex() || !p.hasPolicy(svc)) {
+			p.setServerPolicy(uint32(i), noPolicy)
+		}
+	}
+	p.defend()
 }
 
 func (p *Plane) readServices() error {
@@ -60,6 +78,9 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 		return nil, fmt.Errorf("read service %s back: edition %d is out of range", key, slot.Edition)
 	}
 	edition := &p.view.editions.elements[slot.Edition]
+	if slot.Policy != noPolicy && slot.Policy != index+1 {
+		return nil, fmt.Errorf("read service %s back: policy %d is another's", key, slot.Policy)
+	}
 	name := fromScheduler(edition.Scheduler)
 	if name == "" {
 		return nil, fmt.Errorf("read service %s back: scheduler %d is unknown", key, edition.Scheduler)

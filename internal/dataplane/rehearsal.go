@@ -33,6 +33,7 @@ type rehearsalObjects struct {
 	Editions       *ebpf.Map     `ebpf:"editions"`
 	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
 	Lists          *ebpf.Map     `ebpf:"lists"`
+	Policies       *ebpf.Map     `ebpf:"policies"`
 	RealServers    *ebpf.Map     `ebpf:"real_servers"`
 	ServerCounters *ebpf.Map     `ebpf:"server_counters"`
 	ServiceTable   *ebpf.Map     `ebpf:"service_table"`
@@ -51,6 +52,8 @@ type heldKey struct {
 const (
 	rehearsedServers = uint32(directorLimitMAX_LIST) + uint32(directorLimitPROBE_SLOTS)
 	rehearsedGroups  = uint32(directorLimitPROBE_GROUPS)
+	// One of the service, those of the way's connections.
+	rehearsedPolicies = 1 + uint32(directorLimitPROBE_SLOTS)
 )
 
 func newRehearsal(p *Plane) (*rehearsal, error) {
@@ -75,6 +78,7 @@ func (r *rehearsal) loadDirector() error {
 		directorMapEditions:       1,
 		directorMapInterfaces:     1,
 		directorMapLists:          uint32(directorLimitMAX_LIST),
+		directorMapPolicies:       rehearsedPolicies,
 		directorMapRealServers:    rehearsedServers,
 		directorMapServerCounters: rehearsedServers,
 		directorMapServiceTable:   1,
@@ -110,7 +114,7 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 
 func (r *rehearsal) close() error {
 	o := &r.objects
-	maps := []*ebpf.Map{o.Connections, o.Editions, o.Interfaces, o.Lists, o.RealServers, o.ServerCounters,
+	maps := []*ebpf.Map{o.Connections, o.Editions, o.Interfaces, o.Lists, o.Policies, o.RealServers, o.ServerCounters,
 		o.ServiceTable, o.Services, o.Settings, o.Verdicts, r.ahead.Sights}
 	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
 	for _, m := range maps {
@@ -180,6 +184,9 @@ func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, 
 			return nil, err
 		}
 	}
+	if err := r.copyPolicies(p, s); err != nil {
+		return nil, err
+	}
 	return s, r.copyServers(p, s)
 }
 
@@ -227,6 +234,24 @@ func (r *rehearsal) copyService(p *Plane, sight *explainSight, s *stage) error {
 		s.servers[slot] = p.view.servers.elements[slot]
 	}
 	return err
+}
+
+// copyPolicies copies those of the service and of the servers.
+func (r *rehearsal) copyPolicies(p *Plane, s *stage) error {
+	needed := map[uint32]bool{}
+	if s.service != nil {
+		needed[p.view.services.elements[s.service.index].Policy] = true
+	}
+	for _, rs := range s.servers {
+		needed[rs.Policy] = true
+	}
+	delete(needed, noPolicy)
+	for index := range needed {
+		if err := r.put(r.objects.Policies, index, p.view.policies.elements[index]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *rehearsal) copyServers(p *Plane, s *stage) error {

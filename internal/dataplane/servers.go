@@ -72,6 +72,7 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 		return err
 	}
 	p.writeServer(slot, want)
+	p.view.servers.elements[slot].Policy = p.view.services.elements[svc.index].Policy
 	p.setServerState(slot, directorServerStateSERVER_LISTED)
 	delete(p.removed, identity)
 	servers := append([]uint32{slot}, svc.servers...)
@@ -123,7 +124,7 @@ func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
 func (p *Plane) setServerState(slot uint32, state directorServerState) {
 	rs := &p.view.servers.elements[slot]
 	atomic.StoreUint32((*uint32)(&rs.State), uint32(state))
-	rs.turnTo(rs.which())
+	p.turnHop(slot, rs.which())
 }
 
 // which tells which of its two next hops holds.
@@ -132,11 +133,13 @@ func (rs *directorRealServer) which() directorServerHop { return rs.Hop & direct
 // nextHop returns the one that holds.
 func (rs *directorRealServer) nextHop() directorNextHop { return rs.Hops[rs.which()] }
 
-// turnTo makes a next hop hold, and tells the data plane's short way whether it
+// turnHop makes a next hop hold, and tells the data plane's short way whether it
 // may use it.
-func (rs *directorRealServer) turnTo(which directorServerHop) {
+func (p *Plane) turnHop(slot uint32, which directorServerHop) {
+	rs := &p.view.servers.elements[slot]
 	hop := which
-	if rs.State == directorServerStateSERVER_LISTED && rs.Hops[which].Ifindex != 0 && rs.Hops[which].Vlan == 0 {
+	if rs.State == directorServerStateSERVER_LISTED && rs.Hops[which].Ifindex != 0 && rs.Hops[which].Vlan == 0 &&
+		!p.hasOwnTimeouts(rs) {
 		hop |= directorServerHopHOP_STEADY
 	}
 	atomic.StoreUint32((*uint32)(&rs.Hop), uint32(hop))
@@ -283,7 +286,7 @@ func (p *Plane) setHop(slot uint32, want directorNextHop) error {
 	}
 	next := rs.which() ^ 1
 	rs.Hops[next] = want
-	rs.turnTo(next)
+	p.turnHop(slot, next)
 	p.flipped[slot] = true
 	return nil
 }

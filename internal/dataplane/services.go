@@ -123,6 +123,7 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 			return fmt.Errorf("delete service %s: %w", key, err)
 		}
 	}
+	p.followPolicy(svc, noPolicy)
 	p.view.services.elements[svc.index].Used = 0
 	p.throwAway(func() { p.free.services = append(p.free.services, svc.index) })
 	p.throwAwayEdition(svc.edition)

@@ -77,6 +77,19 @@ type traceListSlot struct {
 	Padding uint32
 }
 
+type tracePolicy struct {
+	_           structs.HostLayout
+	Timeouts    [32]uint32
+	Sysctls     [16]int32
+	Secure      uint32
+	DropEntries uint32
+	DropRate    int32
+	DropCounter int32
+	OwnTimeouts uint32
+	OwnSysctls  uint32
+	Reserved    [10]uint32
+}
+
 type traceRealServer struct {
 	_    structs.HostLayout
 	Hops [2]struct {
@@ -90,7 +103,7 @@ type traceRealServer struct {
 	Hop               uint32
 	State             uint32
 	Method            uint32
-	Padding           uint32
+	Policy            uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -114,7 +127,8 @@ type traceService struct {
 	Sequence      uint64
 	Key           traceServiceKey
 	OverflowUntil uint32
-	Padding       [5]uint32
+	Policy        uint32
+	Padding       [4]uint32
 }
 
 type traceServiceKey struct {
@@ -140,11 +154,12 @@ type traceSettings struct {
 	IcmpInterval          uint32
 	IcmpBurst             uint32
 	FirstUnprivilegedPort uint32
-	Timeouts              [16]uint32
 	IcmpDebt              uint64
 	PeerFilter            uint32
-	Padding               uint32
-	Reserved              [3]uint64
+	DefenceTurns          [9]uint8
+	DefencePadding        [3]uint8
+	Reserved              [4]uint32
+	Policy                tracePolicy
 }
 
 type traceTrace struct {
@@ -280,6 +295,7 @@ const (
 	traceMapLists           = "lists"
 	traceMapPeerMacs        = "peer_macs"
 	traceMapPeers           = "peers"
+	traceMapPolicies        = "policies"
 	traceMapRealServers     = "real_servers"
 	traceMapServerCarry     = "server_carry"
 	traceMapServerCounters  = "server_counters"
@@ -358,6 +374,7 @@ type traceMapSpecs struct {
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
 	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
 	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
 	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
@@ -406,6 +423,7 @@ type traceMaps struct {
 	Lists          *ebpf.Map `ebpf:"lists"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
+	Policies       *ebpf.Map `ebpf:"policies"`
 	RealServers    *ebpf.Map `ebpf:"real_servers"`
 	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
 	ServerCounters *ebpf.Map `ebpf:"server_counters"`
@@ -428,6 +446,7 @@ func (m *traceMaps) Close() error {
 		m.Lists,
 		m.PeerMacs,
 		m.Peers,
+		m.Policies,
 		m.RealServers,
 		m.ServerCarry,
 		m.ServerCounters,

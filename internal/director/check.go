@@ -51,10 +51,8 @@ func checkServiceKey(s lvs.Service) error {
 	switch {
 	case s.Mark != 0:
 		return unsupported("firewall marks")
-	case s.Protocol == lvs.SCTP:
-		return unsupported("SCTP")
-	case s.Protocol != lvs.TCP && s.Protocol != lvs.UDP:
-		return fmt.Errorf("protocol %s: %w: want TCP or UDP", s.Protocol, lvs.ErrInvalid)
+	case s.Protocol != lvs.TCP && s.Protocol != lvs.UDP && s.Protocol != lvs.SCTP:
+		return fmt.Errorf("protocol %s: %w: want TCP, UDP or SCTP", s.Protocol, lvs.ErrInvalid)
 	case s.Port == 0 && s.PersistenceTimeout == 0:
 		return fmt.Errorf("port 0: %w: want 1 to 65535; all ports is for persistent services", lvs.ErrInvalid)
 	}

@@ -18,11 +18,11 @@ type Connection struct {
 	Bytes    uint64        // IP bytes from the client
 }
 
-// A ConnectionState is a connection's state: a TCP state, or the one of UDP.
-// The TCP values are those of the kernel (include/net/ip_vs.h).
+// A ConnectionState is a connection's state: of TCP, UDP or SCTP. The TCP values
+// are those of the kernel (include/net/ip_vs.h); SCTP's have the kernel's order.
 type ConnectionState uint8
 
-// The states.
+// The states. StateNone is common to all protocols.
 const (
 	StateNone ConnectionState = iota
 	StateEstablished
@@ -38,15 +38,51 @@ const (
 	StateUDP
 )
 
+// The states of SCTP.
+const (
+	StateSCTPInit1 ConnectionState = iota + 16
+	StateSCTPInit
+	StateSCTPCookieSent
+	StateSCTPCookieReplied
+	StateSCTPCookieWait
+	StateSCTPCookie
+	StateSCTPCookieEchoed
+	StateSCTPEstablished
+	StateSCTPShutdownSent
+	StateSCTPShutdownReceived
+	StateSCTPShutdownAckSent
+	StateSCTPRejected
+	StateSCTPClosed
+)
+
 var stateNames = [...]string{
-	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT",
-	"CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP",
+	StateNone: "NONE", StateEstablished: "ESTABLISHED", StateSynSent: "SYN_SENT", StateSynRecv: "SYN_RECV",
+	StateFinWait: "FIN_WAIT", StateTimeWait: "TIME_WAIT", StateClose: "CLOSE", StateCloseWait: "CLOSE_WAIT",
+	StateLastAck: "LAST_ACK", StateListen: "LISTEN", StateSynAck: "SYNACK", StateUDP: "UDP",
+
+	StateSCTPInit1: "INIT1", StateSCTPInit: "INIT", StateSCTPCookieSent: "C-SENT",
+	StateSCTPCookieReplied: "C-REPLIED", StateSCTPCookieWait: "C-WAIT", StateSCTPCookie: "COOKIE",
+	StateSCTPCookieEchoed: "C-ECHOED", StateSCTPEstablished: "ESTABLISHED", StateSCTPShutdownSent: "S-SENT",
+	StateSCTPShutdownReceived: "S-RECEIVED", StateSCTPShutdownAckSent: "S-ACK-SENT",
+	StateSCTPRejected: "REJECTED", StateSCTPClosed: "CLOSED",
 }
 
 // String returns the name that ipvsadm -Lc prints.
 func (s ConnectionState) String() string {
-	if int(s) < len(stateNames) {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
 	}
 	return fmt.Sprintf("ConnectionState(%d)", uint8(s))
+}
+
+// ParseConnectionState returns the state of a protocol's connections that has
+// that name, or an error that wraps ErrInvalid.
+func ParseConnectionState(protocol Protocol, name string) (ConnectionState, error) {
+	for s, known := range stateNames {
+		state := ConnectionState(s)
+		if known == name && (state == StateNone || (state >= StateSCTPInit1) == (protocol == SCTP)) {
+			return state, nil
+		}
+	}
+	return 0, fmt.Errorf("state %q of %s: %w: want one that ipvsadm -Lc names", name, protocol, ErrInvalid)
 }
