@@ -357,6 +357,9 @@ struct sweep_range {
 	/* How many of DEFENCE_SHARE groups are looked through for entries to
 	 * give up (drop_entry). */
 	__u32 defended;
+	/* 1: connections of removed servers end where expire_nodest_conn says so. */
+	__u32 abandoned;
+	__u32 padding;
 };
 
 /* What the clock program tells. */

@@ -7,7 +7,7 @@
 #ifndef FAIRLEAD_DEFENCE_H
 #define FAIRLEAD_DEFENCE_H
 
-#include "conn.h"
+#include "state.h"
 
 /* drop_packet: one in drop_rate new connections (ip_vs.h, ip_vs_todrop). */
 static __always_inline bool drops_new(struct policy *policy)
@@ -43,15 +43,9 @@ static __always_inline bool has_its_turn(const struct connection *conn, const st
 }
 
 /* drop_entry: whether an entry is given up (ip_vs_conn.c, ip_vs_random_dropentry). */
-static __always_inline bool is_given_up(const struct connection *conn, struct settings *set,
-					__u32 now)
+static __always_inline bool is_given_up(const struct connection *conn, const struct policy *policy,
+					struct settings *set, __u32 now)
 {
-	struct real_server *server = get_server(conn->server);
-	const struct policy *policy;
-
-	if (!server)
-		return false;
-	policy = get_policy(server->policy, set);
 	if (!policy->drop_entries)
 		return false;
 	switch (conn->state) {

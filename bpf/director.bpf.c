@@ -204,21 +204,36 @@ int director(struct xdp_md *ctx)
 /* One run of the sweeper. */
 struct sweep {
 	__u32 first;
-	__u32 now;
 	__u32 defended;
+	__u32 abandoned;
+	__u32 now;
 	__u32 expired;
 	__u32 used;
 };
+
+/* Whether an entry ends before its time is over: nearly always nobody asks. */
+static __noinline bool ends_early(const struct connection *conn, bool defended, bool abandoned,
+				  __u32 now)
+{
+	struct real_server *server = get_server(conn->server);
+	struct settings *set = get_settings();
+	const struct policy *policy;
+
+	if (!server || !set)
+		return false;
+	policy = get_policy(server->policy, set);
+	return (abandoned && is_abandoned(server, policy)) ||
+	       (defended && is_given_up(conn, policy, set, now));
+}
 
 static int sweep_group(__u32 i, void *ctx)
 {
 	struct sweep *sweep = ctx;
 	__u32 index = sweep->first + i;
 	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
-	struct settings *set = get_settings();
 	bool defended;
 
-	if (!group || !set)
+	if (!group)
 		return 1;
 	defended = sweep->defended && bpf_get_prandom_u32() % DEFENCE_SHARE < sweep->defended;
 	for (int slot = 0; slot < GROUP_SLOTS; slot++) {
@@ -227,7 +242,8 @@ static int sweep_group(__u32 i, void *ctx)
 		if (control_status(read_control(conn)) != CONTROL_LIVE)
 			continue;
 		if (is_over(conn->expires, sweep->now) ||
-		    (defended && is_given_up(conn, set, sweep->now)))
+		    ((defended || sweep->abandoned) &&
+		     ends_early(conn, defended, sweep->abandoned, sweep->now)))
 			sweep->expired += expire_connection(conn);
 		else
 			sweep->used++;
@@ -236,13 +252,17 @@ static int sweep_group(__u32 i, void *ctx)
 }
 
 /* Ends the connections of SWEEP_GROUPS groups whose time is over, and those that
- * the defence gives up. It runs to
+ * end early. It runs to
  * its end even if the director is killed, so that no slot and no count is lost.
  * Returns entries expired in the upper half and in use in the lower. */
 SEC("syscall")
 int sweep(struct sweep_range *range)
 {
-	struct sweep sweep = { .first = range->first, .defended = range->defended };
+	struct sweep sweep = {
+		.first = range->first,
+		.defended = range->defended,
+		.abandoned = range->abandoned,
+	};
 	struct settings *set = get_settings();
 
 	if (!set)

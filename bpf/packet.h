@@ -238,7 +238,7 @@ static __always_inline __u8 sctp_event(const struct sctp_header *sctp, const voi
 	__u32 length;
 
 	if (type == CHUNK_COOKIE_ECHO || type == CHUNK_COOKIE_ACK) {
-		length = forget(bpf_ntohs(sctp->first.length));
+		length = wire16(sctp->first.length);
 		if (length < sizeof(*next) || length > MAX_SCTP_CHUNK)
 			return sctp_events[type];
 		length = (length + 3) & ~3;

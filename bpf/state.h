@@ -174,6 +174,13 @@ static __always_inline bool may_be_reused(__u8 state, __s32 reuse_mode)
 	       (state == STATE_FIN_WAIT && reuse_mode & REUSE_FIN_WAIT);
 }
 
+/* Whether a connection ends because its real server was removed. */
+static __always_inline bool is_abandoned(const struct real_server *server,
+					 const struct policy *policy)
+{
+	return server->state != SERVER_LISTED && policy->sysctls[SYSCTL_EXPIRE_NODEST_CONN];
+}
+
 /*
  * Whether a connection ends before a packet of it, which then may begin another
  * (ip_vs_core.c, ip_vs_in_hook): a first packet on ports that may be used anew, or
@@ -190,11 +197,14 @@ static __always_inline bool gives_way(const struct connection *conn, const struc
 	if (!server)
 		return false;
 	policy = get_policy(server->policy, set);
-	if (policy->sysctls[SYSCTL_EXPIRE_NODEST_CONN] &&
-	    (server->state != SERVER_LISTED || (pkt->syn && !server->weight)))
+	if (is_abandoned(server, policy))
+		return true;
+	if (!pkt->syn)
+		return false;
+	if (policy->sysctls[SYSCTL_EXPIRE_NODEST_CONN] && !server->weight)
 		return true;
 	reuse_mode = policy->sysctls[SYSCTL_CONN_REUSE_MODE];
-	return pkt->syn && reuse_mode && may_be_reused(conn->state, reuse_mode);
+	return reuse_mode && may_be_reused(conn->state, reuse_mode);
 }
 
 #endif

@@ -107,6 +107,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case DROP_TOO_BIG:
 	case DROP_SERVER_REMOVED:
 	case DROP_NO_NEXT_HOP:
+	case DROP_DEFENCE:
 	case BUG_ADJUST:
 		count_verdict(v);
 		return XDP_DROP;

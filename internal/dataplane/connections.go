@@ -19,7 +19,7 @@ type SweepResult struct {
 // defence ask for, and works out what they come to until the next one. It goes through the table in slices
 // of about a millisecond each; changes go on meanwhile.
 func (p *Plane) Sweep() (SweepResult, error) {
-	result, err := p.sweepTable(p.defendedGroups())
+	result, err := p.sweepTable(p.endEarly())
 	if err != nil {
 		return result, err
 	}
@@ -34,22 +34,13 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	return result, nil
 }
 
-// defendedGroups returns how many of directorLimitDEFENCE_SHARE groups the next
-// sweep defends.
-func (p *Plane) defendedGroups() uint32 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.defended {
-		return 1
-	}
-	return 0
-}
-
-func (p *Plane) sweepTable(defended uint32) (SweepResult, error) {
+// sweepTable sweeps the whole table; what it is given says what ends early.
+func (p *Plane) sweepTable(sweep directorSweepRange) (SweepResult, error) {
 	var result SweepResult
 	groups := uint32(len(p.view.connections.elements))
 	for first := uint32(0); first < groups; first += uint32(directorLimitSWEEP_GROUPS) {
-		found, err := p.sweepFrom(first, defended)
+		sweep.First = first
+		found, err := p.sweepFrom(sweep)
 		if err != nil {
 			return result, err
 		}

@@ -273,9 +273,11 @@ type directorSettings struct {
 }
 
 type directorSweepRange struct {
-	_        structs.HostLayout
-	First    uint32
-	Defended uint32
+	_         structs.HostLayout
+	First     uint32
+	Defended  uint32
+	Abandoned uint32
+	Padding   uint32
 }
 
 type directorVerdict uint32

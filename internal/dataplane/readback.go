@@ -25,18 +25,19 @@ func (p *Plane) readBack() error {
 	return p.filterPeers()
 }
 
-// readPolicies turns all real servers to the policies that their services have.
+// readPolicies turns all real servers to the policies that their services have. One
+// whose service is gone keeps its policy, unless the place is another's by now.
 func (p *Plane) readPolicies() {
-	for _, svc := range p.services {
-		if p.hasPolicy(svc) {
-			p.followPolicy(svc, svc.policyIndex())
-		}
-	}
 	for i := range p.view.servers.elements {
 		rs := &p.view.servers.elements[i]
-		svc := p.services[fromServiceKey(rs.Service)]
-		if rs.Policy != noPolicy && (svc == nil || rs.Policy != svc.policyIndex() || !p.hasPolicy(svc)) {
-			p.setServerPolicy(uint32(i), noPolicy)
+		policy := rs.Policy
+		if svc := p.services[fromServiceKey(rs.Service)]; svc != nil {
+			policy = p.view.services.elements[svc.index].Policy
+		} else if policy > uint32(directorLimitMAX_SERVICES) || policy != noPolicy && p.view.services.elements[policy-1].Used != 0 {
+			policy = noPolicy
+		}
+		if rs.Policy != policy {
+			p.setServerPolicy(uint32(i), policy)
 		}
 	}
 	p.defend()

@@ -65,6 +65,7 @@ func (p *Plane) addService(want lvs.Service) error {
 	p.sequence++
 	svc := &service{Service: want, index: index, edition: edition, sequence: p.sequence}
 	p.writeEdition(svc, edition, 0, nil, nil)
+	p.forgetPolicy(svc.policyIndex())
 	p.view.services.elements[index] = directorService{
 		Edition:  edition,
 		Used:     1,
@@ -123,7 +124,6 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 			return fmt.Errorf("delete service %s: %w", key, err)
 		}
 	}
-	p.followPolicy(svc, noPolicy)
 	p.view.services.elements[svc.index].Used = 0
 	p.throwAway(func() { p.free.services = append(p.free.services, svc.index) })
 	p.throwAwayEdition(svc.edition)

@@ -6,13 +6,30 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// sweepFrom runs the sweeper once, with defended of each DEFENCE_SHARE groups
-// looked through for entries to give up. The lower half of what it returns counts
+// sweepFrom runs the sweeper once. The lower half of what it returns counts
 // entries in use, the upper half those that it ended.
-func (p *Plane) sweepFrom(first, defended uint32) (uint32, error) {
-	found, err := p.progs.Sweep.Run(&ebpf.RunOptions{Context: directorSweepRange{First: first, Defended: defended}})
+func (p *Plane) sweepFrom(sweep directorSweepRange) (uint32, error) {
+	found, err := p.progs.Sweep.Run(&ebpf.RunOptions{Context: sweep})
 	if err != nil {
-		return 0, fmt.Errorf("sweep the connection table from group %d: %w", first, err)
+		return 0, fmt.Errorf("sweep the connection table from group %d: %w", sweep.First, err)
 	}
 	return found, nil
+}
+
+// endEarly returns what the next sweep is to end before its time: nearly always
+// nothing, which costs a sweep nothing.
+func (p *Plane) endEarly() directorSweepRange {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var sweep directorSweepRange
+	if p.defended {
+		sweep.Defended = 1
+	}
+	for _, slot := range p.removed {
+		policy := p.policyAt(p.view.servers.elements[slot].Policy)
+		if policy.Sysctls[explainSysctlSYSCTL_EXPIRE_NODEST_CONN] != 0 {
+			sweep.Abandoned = 1
+		}
+	}
+	return sweep
 }

@@ -11,7 +11,8 @@ import (
 // A Plane has one policy, in its settings, and one more for each service with
 // values of its own, which holds the Plane's in place of those that it has not. A
 // service and its real servers, those that wait for their return too, tell which
-// one holds: noPolicy is the Plane's.
+// one holds: noPolicy is the Plane's. That of a service that is gone goes on for
+// its connections until another service takes its place.
 
 const noPolicy = 0
 
@@ -117,10 +118,24 @@ func (svc *service) policyIndex() uint32 { return svc.index + 1 }
 
 // policyOf returns the policy that a service's connections follow.
 func (p *Plane) policyOf(svc *service) *directorPolicy {
-	if !p.hasPolicy(svc) {
+	return p.policyAt(p.view.services.elements[svc.index].Policy)
+}
+
+func (p *Plane) policyAt(index uint32) *directorPolicy {
+	if index == noPolicy {
 		return &p.settings().Policy
 	}
-	return &p.view.policies.elements[svc.policyIndex()]
+	return &p.view.policies.elements[index]
+}
+
+// forgetPolicy turns the real servers of a service that is gone, and that wait
+// for their return, away from its policy, for another service to use its place.
+func (p *Plane) forgetPolicy(index uint32) {
+	for _, slot := range p.removed {
+		if p.view.servers.elements[slot].Policy == index {
+			p.setServerPolicy(slot, noPolicy)
+		}
+	}
 }
 
 // Sysctls returns all sysctls of the director, for the zero key, or those that a

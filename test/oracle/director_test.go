@@ -19,9 +19,6 @@ import (
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
-// defaultTimeouts are the kernel's.
-var defaultTimeouts = lvs.Timeouts{TCP: 900 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second}
-
 // A director is a data plane attached to the two interfaces of the recordings, in
 // a network namespace of its own. Its clock stands still unless it is moved.
 type director struct {
@@ -130,7 +127,11 @@ func (d *director) reset() error {
 	if err := d.Clear(context.Background()); err != nil {
 		return err
 	}
-	if err := d.Plane.SetTimeouts(defaultTimeouts); err != nil {
+	var defaults []lvs.SysctlChange
+	for _, s := range lvs.Sysctls() {
+		defaults = append(defaults, lvs.SysctlChange{Name: s.Name, Reset: true})
+	}
+	if err := d.SetSysctls(lvs.ServiceKey{}, defaults); err != nil {
 		return err
 	}
 	d.mtu = 1500

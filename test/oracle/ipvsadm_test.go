@@ -32,7 +32,7 @@ func (d *director) Service(_ context.Context, key lvs.ServiceKey) (lvs.ServiceSt
 // played on half of what it needs.
 func checkService(svc lvs.Service) error {
 	if !dataplane.HasScheduler(svc.Scheduler) || svc.SchedulerFlags != 0 || svc.OnePacket ||
-		svc.PersistenceTimeout != 0 || svc.Mark != 0 || svc.Protocol == lvs.SCTP {
+		svc.PersistenceTimeout != 0 || svc.Mark != 0 {
 		return fmt.Errorf("service %+v: %w", svc, lvs.ErrUnsupported)
 	}
 	return nil

@@ -25,12 +25,13 @@ func (m machine) Ipvsadm(args []string, stdin string) (scenario.CommandResult, e
 	return scenario.CommandResult{Stdout: stdout.String(), Stderr: stderr.String(), Status: status}, nil
 }
 
-// Sysctl accepts what the data plane behaves by anyway.
+// Sysctl sets one of the director's.
 func (m machine) Sysctl(name, value string) error {
-	if defaultSysctls[name] == value {
-		return nil
+	change, err := lvs.ParseSysctlChange(name, value)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("set %s to %s: %w", name, value, lvs.ErrUnsupported)
+	return m.SetSysctls(lvs.ServiceKey{}, []lvs.SysctlChange{change})
 }
 
 // SetMark refuses: there are no marks yet.

@@ -27,7 +27,7 @@ func TestLoads(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	playSuite(t, "state", reach{cases: 13, readOuts: 156, packets: 121})
+	playSuite(t, "state", reach{cases: 28, readOuts: 354, packets: 348})
 }
 
 func TestPersistence(t *testing.T) {
@@ -35,7 +35,7 @@ func TestPersistence(t *testing.T) {
 }
 
 func TestFrames(t *testing.T) {
-	playSuite(t, "forward", reach{cases: 5, readOuts: 53})
+	playSuite(t, "forward", reach{cases: 5, readOuts: 63})
 }
 
 func TestLists(t *testing.T) {

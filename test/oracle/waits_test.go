@@ -12,13 +12,6 @@ import (
 // What is not compared, and why. A case waits as a whole if it needs what the
 // data plane does not have, unless it is one of partly.
 
-// defaultSysctls are the kernel's values of the sysctls under net.ipv4.vs, which
-// the data plane behaves by.
-var defaultSysctls = map[string]string{
-	"conn_reuse_mode":    "1",
-	"expire_nodest_conn": "0",
-}
-
 // partly names the cases from which commands that wait are left out, and that
 // are compared up to the first sysctl.
 var partly = []string{"dr/ipv4", "dr/ipv6", "dr/ipv4/mtu", "dr/ipv6/mtu", "no service"}
@@ -29,15 +22,12 @@ type waitingFrame struct {
 }
 
 const (
-	whySCTP      = "SCTP"
 	whyFragments = "fragments: passed to the host"
 )
 
 // waitingFrames are played all the same, and have to differ: one that does not is
 // to be struck off.
 var waitingFrames = []waitingFrame{
-	{"dr/ipv4", "sctp INIT", whySCTP},
-	{"dr/ipv6", "sctp INIT", whySCTP},
 	{"dr/ipv4", "udp, first fragment", whyFragments},
 	{"dr/ipv4", "udp, last fragment", whyFragments},
 	{"dr/ipv6", "udp, first fragment", whyFragments},
@@ -64,8 +54,6 @@ func commandWaits(words []string) string {
 		return "firewall marks"
 	case slices.Contains(words, "-p"):
 		return "persistence"
-	case slices.Contains(words, "--sctp-service"):
-		return whySCTP
 	case slices.Contains(words, "-m"):
 		return "masquerading"
 	case slices.Contains(words, "-i"):
@@ -89,16 +77,12 @@ func stepWaits(step *scenario.Step) string {
 		}
 		return commandWaits(step.Words)
 	case scenario.Sysctl:
-		name, value, _ := strings.Cut(step.Words[0], "=")
-		if defaultSysctls[name] != value {
+		name, _, _ := strings.Cut(step.Words[0], "=")
+		if _, err := lvs.FindSysctl(name); err != nil {
 			return "sysctl " + name
 		}
 	case scenario.Mark:
 		return "firewall marks"
-	case scenario.To:
-		if step.Words[0] == "sctp" {
-			return whySCTP
-		}
 	case scenario.MTU:
 		if step.Words[0] != "rs" {
 			return "masquerading"
