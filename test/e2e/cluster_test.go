@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -176,6 +177,23 @@ func (n *node) connections(t *testing.T, l *lab.Lab) map[string]uint64 {
 	return counts
 }
 
+// connectionWith opens connections until one is with that server.
+func connectionWith(t *testing.T, l *lab.Lab, server string) net.Conn {
+	t.Helper()
+	for range 4 {
+		conn, err := l.Dial(t.Context(), lab.Client, "tcp", service(lab.IPv4, lab.HTTPPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mustAsk(t, conn) == server {
+			return conn
+		}
+		conn.Close()
+	}
+	t.Fatalf("no connection is with %s", server)
+	return nil
+}
+
 // Two nodes that are director and real server both, with the same services: the
 // active one schedules, the other serves what it is sent; after a fail-over, it is
 // the other way round.
@@ -183,6 +201,7 @@ func TestTwoNodeCluster(t *testing.T) {
 	l := mustUp(t, labDirectory(t), "nodes")
 	nodes := newCluster(t, l)
 	var before *node
+	var open net.Conn // with the second node, since the first one was active
 	for round, active := range []*node{nodes[0], nodes[1], nodes[0]} {
 		passive := nodes[0]
 		if active == passive {
@@ -190,6 +209,13 @@ func TestTwoNodeCluster(t *testing.T) {
 		}
 		activate(t, l, before, active)
 		before = active
+		if open == nil {
+			open = connectionWith(t, l, nodes[1].Name)
+			defer open.Close()
+		}
+		if got := mustAsk(t, open); got != nodes[1].Name {
+			t.Errorf("round %d: the open connection is with %s", round, got)
+		}
 		counts := [2]map[string]uint64{active.verdicts(t), passive.verdicts(t)}
 		made := [2]map[string]uint64{active.connections(t, l), passive.connections(t, l)}
 
