@@ -391,18 +391,29 @@ static __noinline int claim_slot(const struct way *way, const struct settings *s
 	return evict_half_open(way, set, now);
 }
 
-/* Enters a flow in state NONE, counted as inactive at its server. Returns the
- * distance of its entry, which is published already; or NO_PLACE. Not static:
- * see answer_icmp. */
-__noinline int create_connection(const struct way *way, const struct flow *flow, __u32 server,
-				 __u32 now)
+/* What a connection begins with: its first packet has been counted. */
+struct birth {
+	__u32 server;
+	enum connection_state state;
+	enum connection_flag flags;
+	__u32 timeout;		/* ticks */
+	__u32 bytes;
+};
+
+/* Enters a flow, counted at its server. Returns the distance of its entry, which
+ * is published already; or NO_PLACE. Not static: see answer_icmp. */
+__noinline int create_connection(const struct way *way, const struct flow *flow,
+				 const struct birth *birth, __u32 now)
 {
 	const struct settings *set = get_settings();
-	struct real_server *rs = get_server(server);
 	struct connection *conn;
+	struct real_server *rs;
 	int distance;
 
-	if (!way || !flow || !set || !rs)
+	if (!way || !flow || !birth || !set)
+		return NO_PLACE;
+	rs = get_server(birth->server);
+	if (!rs)
 		return NO_PLACE;
 	distance = claim_slot(way, set, now);
 	if (distance == NO_PLACE)
@@ -410,17 +421,18 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 	conn = place(way, distance, set);
 	if (!conn)
 		return NO_PLACE;
-	count_passed(way, set, distance, CONTROL_PASSED_ONE);
+	if (distance)
+		count_passed(way, set, distance, CONTROL_PASSED_ONE);
 
 	conn->caddr = flow->caddr;
 	conn->vaddr = flow->vaddr;
-	conn->server = server;
-	*(volatile __u64 *)&conn->cport = flow->word |
-		(__u64)CONNECTION_INACTIVE << 48 | (__u64)distance << 56;
-	conn->packets = 0;
-	conn->bytes = 0;
-	conn->expires = now + set->policy.timeouts[STATE_NONE];
-	__sync_fetch_and_add(&rs->inactive, 1);
+	conn->server = birth->server;
+	*(volatile __u64 *)&conn->cport = flow->word | (__u64)birth->state << 40 |
+		(__u64)birth->flags << 48 | (__u64)distance << 56;
+	conn->packets = 1;
+	conn->bytes = birth->bytes;
+	conn->expires = now + birth->timeout;
+	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &rs->inactive : &rs->active, 1);
 	update_overload(rs);
 	settle(conn, CONTROL_LIVE);
 	return distance;

@@ -21,21 +21,15 @@
 
 /* Where a packet goes. */
 struct route {
-	struct connection *conn; /* NULL: without an entry */
+	struct connection *conn; /* NULL: a new one, or none */
 	__u32 server;
-};
-
-/* What became of a packet without an entry. */
-struct admission {
-	__u32 server;
-	int distance;		/* of its new entry; NO_PLACE: it has none */
 };
 
 /* The table has no room for a flow: its packets go by hash, this one and, for
  * as long as the longest timeout, those that come without an entry. */
 static __always_inline enum verdict admit_by_hash(struct service *svc, struct edition *edition,
 						  __u64 hash, const struct policy *policy, __u32 now,
-						  struct admission *admission)
+						  __u32 *chosen)
 {
 	int server = choose_by_hash(edition, hash);
 
@@ -43,8 +37,7 @@ static __always_inline enum verdict admit_by_hash(struct service *svc, struct ed
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;
 	svc->overflow_until = (now + policy->timeouts[STATE_ESTABLISHED]) | 1;
-	admission->server = server;
-	admission->distance = NO_PLACE;
+	*chosen = server;
 	return FORWARD_NO_ENTRY;
 }
 
@@ -55,16 +48,16 @@ static __always_inline bool has_overflowed(const struct service *svc, __u32 now)
 
 /* A packet without an entry gets a server: FORWARD and FORWARD_NO_ENTRY, or
  * why it gets none. Not static: see answer_icmp. */
-__noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
-		     struct admission *admission)
+__noinline int admit(const struct packet *pkt, const struct way *way, __u32 now, __u32 *chosen)
 {
 	struct settings *set = get_settings();
 	struct edition *edition;
 	struct policy *policy;
 	struct service *svc;
+	struct birth birth;
 	int server;
 
-	if (!pkt || !way || !admission || !set)
+	if (!pkt || !way || !chosen || !set)
 		return BUG_MAP;
 	svc = find_service(pkt, set);
 	if (!svc)
@@ -75,7 +68,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	policy = get_policy(svc->policy, set);
 	if (!may_begin(pkt, policy)) {
 		if (!pkt->syn && !is_abort(pkt) && has_overflowed(svc, now))
-			return admit_by_hash(svc, edition, other_bits(way), policy, now, admission);
+			return admit_by_hash(svc, edition, other_bits(way), policy, now, chosen);
 		return PASS_NO_CONNECTION;
 	}
 	if (drops_new(policy))
@@ -90,10 +83,10 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	on_scheduled(edition);
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;
-	admission->server = server;
-	admission->distance = create_connection(way, &pkt->flow, server, now);
-	if (admission->distance == NO_PLACE)
-		return admit_by_hash(svc, edition, other_bits(way), policy, now, admission);
+	*chosen = server;
+	birth = birth_of(pkt, policy, server);
+	if (create_connection(way, &pkt->flow, &birth, now) == NO_PLACE)
+		return admit_by_hash(svc, edition, other_bits(way), policy, now, chosen);
 	count_connection(server);
 	return FORWARD;
 }
@@ -123,16 +116,11 @@ static __always_inline enum verdict find_route(const struct packet *pkt, struct 
 					       __u32 now, struct route *route)
 {
 	struct way way = find_way(hash_flow(&pkt->flow, set), set);
-	struct admission admission = { .distance = NO_PLACE };
-	enum verdict v;
 
-	if (likely(follow_connection(pkt, &way, set, now, route)))
+	if (follow_connection(pkt, &way, set, now, route))
 		return FORWARD;
-	v = admit(pkt, &way, now, &admission);
-	route->server = admission.server;
-	route->conn = admission.distance == NO_PLACE ? NULL :
-		place(&way, admission.distance, set);
-	return v;
+	route->conn = NULL;
+	return admit(pkt, &way, now, &route->server);
 }
 
 /* Takes a packet that has a route to its real server. */
@@ -146,14 +134,14 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 
 	if (!server)
 		return BUG_MAP;
-	if (unlikely(server->state != SERVER_LISTED))
+	if (server->state != SERVER_LISTED)
 		return DROP_SERVER_REMOVED;
-	if (likely(route->conn))
+	if (route->conn)
 		update_connection(route->conn, pkt, get_policy(server->policy, set), now);
 	count_packet(route->server, pkt->length);
 	hop = find_hop(server);
 	*out = hop->ifindex;
-	if (unlikely(!*out))
+	if (!*out)
 		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
 	v = forward(ctx, pkt, hop);
 	return v == FORWARD ? how : v;

@@ -127,15 +127,38 @@ static __noinline int change_state(struct connection *conn, enum connection_stat
 	return 0;
 }
 
+/* The state that a packet moves a connection to. */
+static __always_inline __u8 state_after(const struct packet *pkt, const struct policy *policy,
+					__u8 state)
+{
+	__u8 event = pkt->event;
+
+	if (event == EVENT_SYN && policy->secure)
+		event = EVENT_SYN_SECURE;
+	return next_state(event, state) & (STATES - 1);
+}
+
+/* What a connection that begins with a packet begins with. */
+static __always_inline struct birth birth_of(const struct packet *pkt, const struct policy *policy,
+					     __u32 server)
+{
+	__u8 state = state_after(pkt, policy, STATE_NONE);
+
+	return (struct birth){
+		.server = server,
+		.state = state,
+		.flags = is_active(state) ? 0 : CONNECTION_INACTIVE,
+		.timeout = policy->timeouts[state],
+		.bytes = pkt->length,
+	};
+}
+
 /* What a packet does to its connection: state, timer, counts. */
 static __always_inline void update_connection(struct connection *conn, const struct packet *pkt,
 					      const struct policy *policy, __u32 now)
 {
-	__u8 event = pkt->event, state;
+	__u8 state = state_after(pkt, policy, conn->state);
 
-	if (event == EVENT_SYN && policy->secure)
-		event = EVENT_SYN_SECURE;
-	state = next_state(event, conn->state) & (STATES - 1);
 	if (unlikely(state != conn->state))
 		change_state(conn, state);
 	conn->expires = now + policy->timeouts[state];
