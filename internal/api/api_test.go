@@ -32,6 +32,7 @@ type recorder struct {
 	refusal     error
 	services    []lvs.ServiceStatus
 	peers       []lvs.Peer
+	reports     []lvs.TraceReport
 	connections int
 	sent        int
 }
@@ -98,6 +99,16 @@ func (r *recorder) DeletePeer(_ context.Context, addr netip.Addr) error {
 
 func (r *recorder) Explain(_ context.Context, q lvs.Question) (lvs.Explanation, error) {
 	return lvs.Explanation{Verdict: "forward"}, r.did("explain %v", q)
+}
+
+func (r *recorder) Trace(_ context.Context, filter lvs.TraceFilter, visit func(lvs.TraceReport) error) error {
+	err := r.did("trace %+v", filter)
+	for _, report := range r.reports {
+		if err == nil {
+			err = visit(report)
+		}
+	}
+	return err
 }
 
 // numbered returns a connection that tells its number by its client.

@@ -53,6 +53,12 @@ type Director interface {
 	// Explain tells what would become of a packet that came in now, and why. It
 	// changes nothing.
 	Explain(ctx context.Context, question lvs.Question) (lvs.Explanation, error)
+
+	// Trace calls visit with the packets that pass and that filter picks, until
+	// it has told as many, or as long, as filter says: it then returns nil. It
+	// ends sooner with the error of ctx or of visit. The first report has no
+	// packet: packets are picked from then on.
+	Trace(ctx context.Context, filter lvs.TraceFilter, visit func(lvs.TraceReport) error) error
 }
 
 // A Status is what a director tells of itself.

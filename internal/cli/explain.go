@@ -102,7 +102,14 @@ func (t *teller) write(format string, args ...any) {
 
 func printExplanation(w io.Writer, q lvs.Question, e lvs.Explanation) error {
 	t := &teller{to: w}
-	t.write("%s %s -> %s%s\n\n", q.Protocol, q.Client, q.Virtual, flagsText(q))
+	t.write("%s %s -> %s%s\n\n", q.Protocol, q.Client, q.Virtual, flagsText(q.Protocol, q.Flags))
+	tellExplanation(t, e, 0)
+	t.write("\nThis is what would happen now; nothing was sent or changed.\n")
+	return t.err
+}
+
+// tellExplanation tells a packet's way, and that so many candidates are not told.
+func tellExplanation(t *teller, e lvs.Explanation, omitted int) {
 	t.tell("in", "%s", frameText(e.In))
 	if e.Service == nil {
 		t.tell("service", "none")
@@ -110,26 +117,28 @@ func printExplanation(w io.Writer, q lvs.Question, e lvs.Explanation) error {
 		t.tell("service", "%s", serviceText(*e.Service))
 	}
 	t.tell("connection", "%s", connectionText(e.Before, "none yet"))
-	tellChoice(t, e)
+	tellChoice(t, e, omitted)
 	t.tell("then", "%s", connectionText(e.After, "no connection"))
 	if e.Out == nil {
 		t.tell("out", "nothing is sent")
 	} else {
 		t.tell("out", "%s", frameText(*e.Out))
 	}
-	t.tell("verdict", "%s (%s): %s; %s", e.Verdict, e.VerdictKind, e.VerdictMeaning, e.Action)
-	t.write("\nThis is what would happen now; nothing was sent or changed.\n")
-	return t.err
+	t.tell("verdict", "%s; %s", verdictText(e), e.Action)
 }
 
-func flagsText(q lvs.Question) string {
+func verdictText(e lvs.Explanation) string {
+	return fmt.Sprintf("%s (%s): %s", e.Verdict, e.VerdictKind, e.VerdictMeaning)
+}
+
+func flagsText(protocol lvs.Protocol, flags lvs.TCPFlags) string {
 	switch {
-	case q.Protocol != lvs.TCP:
+	case protocol != lvs.TCP:
 		return ""
-	case q.Flags == 0:
+	case flags == 0:
 		return ", no flags"
 	}
-	return ", flags " + q.Flags.String()
+	return ", flags " + flags.String()
 }
 
 func serviceText(s lvs.Service) string {
@@ -164,16 +173,12 @@ func connectionText(c *lvs.Connection, none string) string {
 	return fmt.Sprintf("%s to %s, ends in %s, %d packets, %d bytes", c.State, c.Server, c.Expires.Round(time.Second), c.Packets, c.Bytes)
 }
 
-func tellChoice(t *teller, e lvs.Explanation) {
+func tellChoice(t *teller, e lvs.Explanation, omitted int) {
 	if e.Choice.By == lvs.ChosenByNobody {
 		t.tell("real server", "none is looked for")
 		return
 	}
-	server := "none"
-	if e.Choice.Server != (lvs.RealServerKey{}) {
-		server = e.Choice.Server.String()
-	}
-	t.tell("real server", "%s, by %s: %s", server, e.Choice.By, e.Choice.Why)
+	t.tell("real server", "%s", choiceText(e.Choice))
 	if len(e.Candidates) == 0 {
 		return
 	}
@@ -193,7 +198,18 @@ func tellChoice(t *teller, e lvs.Explanation) {
 	if t.err == nil {
 		t.err = table.Flush()
 	}
+	if omitted > 0 {
+		t.write("     and %d more\n", omitted)
+	}
 	t.write("\n")
+}
+
+func choiceText(c lvs.Choice) string {
+	server := "none"
+	if c.Server != (lvs.RealServerKey{}) {
+		server = c.Server.String()
+	}
+	return fmt.Sprintf("%s, by %s: %s", server, c.By, c.Why)
 }
 
 func loadText(name lvs.Scheduler, c lvs.Candidate) string {
@@ -269,8 +285,17 @@ type connectionJSON struct {
 }
 
 func printExplanationJSON(w io.Writer, q lvs.Question, e lvs.Explanation) error {
+	report := newExplanationJSON(e)
+	report.Protocol, report.Client, report.Virtual = q.Protocol.String(), q.Client.String(), q.Virtual.String()
+	report.Flags = q.Flags.String()
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
+
+// newExplanationJSON leaves the packet's addresses to its caller.
+func newExplanationJSON(e lvs.Explanation) explanationJSON {
 	report := explanationJSON{
-		Protocol: q.Protocol.String(), Client: q.Client.String(), Virtual: q.Virtual.String(), Flags: q.Flags.String(),
 		Verdict: e.Verdict, Kind: e.VerdictKind, Meaning: e.VerdictMeaning, Action: e.Action,
 		In:         newFrameJSON(e.In),
 		Candidates: []candidateJSON{},
@@ -298,9 +323,7 @@ func printExplanationJSON(w io.Writer, q lvs.Question, e lvs.Explanation) error 
 			Overloaded: c.Overloaded, Usable: c.Usable(), Load: c.Load, Divisor: c.Divisor, Chosen: c.Chosen,
 		})
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return report
 }
 
 func newFrameJSON(f lvs.Frame) frameJSON {

@@ -69,6 +69,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newDoctorCommand(env),
 		newStatusCommand(env),
 		newExplainCommand(env),
+		newTraceCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),
 	)

@@ -114,6 +114,7 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	}
 	defer os.Remove(socket)
 	group, ctx := errgroup.WithContext(ctx)
+	d.stopping = ctx.Done()
 	group.Go(func() error { return w.Run(ctx) })
 	group.Go(func() error { d.followNextHops(w.Updates()); return nil })
 	group.Go(func() error { d.every(ctx, sweepInterval, d.sweep); return nil })

@@ -42,6 +42,7 @@ type plane interface {
 	TableSize() int
 	Verdicts() ([]dataplane.VerdictCount, error)
 	Explain(frame []byte, ifindex int) (lvs.Explanation, error)
+	Trace(context.Context, lvs.TraceFilter, func(lvs.TraceReport) error) error
 }
 
 var _ plane = (*dataplane.Plane)(nil)
@@ -56,7 +57,8 @@ type Director struct {
 	interfaces attachments
 	isLocal    func(netip.Addr) (bool, error)
 	started    time.Time
-	used       atomic.Int64 // entries of the connection table
+	used       atomic.Int64    // entries of the connection table
+	stopping   <-chan struct{} // closed when traces are to end
 
 	// mu is held through a change. services is what the plane has.
 	mu       sync.Mutex

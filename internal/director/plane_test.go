@@ -1,6 +1,7 @@
 package director
 
 import (
+	"context"
 	"errors"
 	"iter"
 	"maps"
@@ -159,6 +160,10 @@ func (p *memoryPlane) Verdicts() ([]dataplane.VerdictCount, error) {
 
 func (p *memoryPlane) Explain(frame []byte, ifindex int) (lvs.Explanation, error) {
 	return lvs.Explanation{In: lvs.Frame{InterfaceIndex: ifindex, Length: len(frame)}}, p.fail
+}
+
+func (p *memoryPlane) Trace(_ context.Context, filter lvs.TraceFilter, visit func(lvs.TraceReport) error) error {
+	return visit(lvs.TraceReport{Lost: filter.Count})
 }
 
 var errPlane = errors.New("map is broken")

@@ -3214,6 +3214,257 @@ func (x *Choice) GetWhy() string {
 	return ""
 }
 
+type TraceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// TCP or UDP; unspecified: any packet, also what is neither.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	// Of the client and of the virtual service: "203.0.113.0/24", "192.0.2.100:80",
+	// "[2001:db8::/32]:80"; "" is any.
+	Client  string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Virtual string `protobuf:"bytes,3,opt,name=virtual,proto3" json:"virtual,omitempty"`
+	// The trace ends after so many packets; 0: never.
+	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// It ends after so long; 0: never.
+	Milliseconds  uint64 `protobuf:"varint,5,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *TraceRequest) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *TraceRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetVirtual() string {
+	if x != nil {
+		return x.Virtual
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *TraceRequest) GetMilliseconds() uint64 {
+	if x != nil {
+		return x.Milliseconds
+	}
+	return 0
+}
+
+type TraceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set in the first response, in those that only tell of more lost packets,
+	// and in the last one.
+	Packet *TracedPacket `protobuf:"bytes,1,opt,name=packet,proto3" json:"packet,omitempty"`
+	// Packets that were picked, and came too fast to be told of. They went their way.
+	Lost          uint64 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse) Reset() {
+	*x = TraceResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse) ProtoMessage() {}
+
+func (x *TraceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
+func (*TraceResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *TraceResponse) GetPacket() *TracedPacket {
+	if x != nil {
+		return x.Packet
+	}
+	return nil
+}
+
+func (x *TraceResponse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+// A packet that passed the data plane.
+type TracedPacket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it came in: nanoseconds since 1970.
+	UnixNanoseconds int64 `protobuf:"varint,1,opt,name=unix_nanoseconds,json=unixNanoseconds,proto3" json:"unix_nanoseconds,omitempty"`
+	// Unspecified, and no addresses, of a packet that was not read so far.
+	Protocol Protocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	Client   string   `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	Virtual  string   `protobuf:"bytes,4,opt,name=virtual,proto3" json:"virtual,omitempty"`
+	// Letters of F S R P A U E C.
+	TcpFlags string `protobuf:"bytes,5,opt,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
+	// What happened; candidates are told as they were just before the choice.
+	Explanation *ExplainResponse `protobuf:"bytes,6,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// Candidates that are not told.
+	OmittedCandidates uint32 `protobuf:"varint,7,opt,name=omitted_candidates,json=omittedCandidates,proto3" json:"omitted_candidates,omitempty"`
+	// The first bytes of the frame as it came in, and as it left.
+	FrameIn       []byte `protobuf:"bytes,8,opt,name=frame_in,json=frameIn,proto3" json:"frame_in,omitempty"`
+	FrameOut      []byte `protobuf:"bytes,9,opt,name=frame_out,json=frameOut,proto3" json:"frame_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedPacket) Reset() {
+	*x = TracedPacket{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedPacket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedPacket) ProtoMessage() {}
+
+func (x *TracedPacket) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
+func (*TracedPacket) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *TracedPacket) GetUnixNanoseconds() int64 {
+	if x != nil {
+		return x.UnixNanoseconds
+	}
+	return 0
+}
+
+func (x *TracedPacket) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *TracedPacket) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *TracedPacket) GetVirtual() string {
+	if x != nil {
+		return x.Virtual
+	}
+	return ""
+}
+
+func (x *TracedPacket) GetTcpFlags() string {
+	if x != nil {
+		return x.TcpFlags
+	}
+	return ""
+}
+
+func (x *TracedPacket) GetExplanation() *ExplainResponse {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
+func (x *TracedPacket) GetOmittedCandidates() uint32 {
+	if x != nil {
+		return x.OmittedCandidates
+	}
+	return 0
+}
+
+func (x *TracedPacket) GetFrameIn() []byte {
+	if x != nil {
+		return x.FrameIn
+	}
+	return nil
+}
+
+func (x *TracedPacket) GetFrameOut() []byte {
+	if x != nil {
+		return x.FrameOut
+	}
+	return nil
+}
+
 // A Refusal is the detail of an error.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3224,7 +3475,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3487,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3500,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -3460,7 +3711,26 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06Choice\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\tR\x06server\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why\"6\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"\xad\x01\n" +
+	"\fTraceRequest\x121\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
+	"\avirtual\x18\x03 \x01(\tR\avirtual\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x12\"\n" +
+	"\fmilliseconds\x18\x05 \x01(\x04R\fmilliseconds\"V\n" +
+	"\rTraceResponse\x121\n" +
+	"\x06packet\x18\x01 \x01(\v2\x19.fairlead.v1.TracedPacketR\x06packet\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xe2\x02\n" +
+	"\fTracedPacket\x12)\n" +
+	"\x10unix_nanoseconds\x18\x01 \x01(\x03R\x0funixNanoseconds\x121\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client\x12\x18\n" +
+	"\avirtual\x18\x04 \x01(\tR\avirtual\x12\x1b\n" +
+	"\ttcp_flags\x18\x05 \x01(\tR\btcpFlags\x12>\n" +
+	"\vexplanation\x18\x06 \x01(\v2\x1c.fairlead.v1.ExplainResponseR\vexplanation\x12-\n" +
+	"\x12omitted_candidates\x18\a \x01(\rR\x11omittedCandidates\x12\x19\n" +
+	"\bframe_in\x18\b \x01(\fR\aframeIn\x12\x1b\n" +
+	"\tframe_out\x18\t \x01(\fR\bframeOut\"6\n" +
 	"\aRefusal\x12+\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x13.fairlead.v1.ReasonR\x06reason*\\\n" +
 	"\bProtocol\x12\x18\n" +
@@ -3498,8 +3768,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x12REASON_UNSUPPORTED\x10\t\x12\x16\n" +
 	"\x12REASON_PEER_EXISTS\x10\n" +
 	"\x12\x12\n" +
-	"\x0eREASON_NO_PEER\x10\v2\xc3\n" +
-	"\n" +
+	"\x0eREASON_NO_PEER\x10\v2\x85\v\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -3520,7 +3789,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
 	"\n" +
 	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12D\n" +
-	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponseB<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
+	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponse\x12@\n" +
+	"\x05Trace\x12\x19.fairlead.v1.TraceRequest\x1a\x1a.fairlead.v1.TraceResponse0\x01B<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
 var (
 	file_fairlead_v1_fairlead_proto_rawDescOnce sync.Once
@@ -3535,7 +3805,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -3593,7 +3863,10 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*Frame)(nil),                   // 53: fairlead.v1.Frame
 	(*Candidate)(nil),               // 54: fairlead.v1.Candidate
 	(*Choice)(nil),                  // 55: fairlead.v1.Choice
-	(*Refusal)(nil),                 // 56: fairlead.v1.Refusal
+	(*TraceRequest)(nil),            // 56: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 57: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 58: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 59: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -3638,46 +3911,52 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	55, // 39: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
 	50, // 40: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
 	50, // 41: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	4,  // 42: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 43: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 44: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 45: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 46: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 47: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 48: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 49: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 50: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 51: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 52: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 53: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 54: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	48, // 55: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	41, // 56: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	44, // 57: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	46, // 58: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	51, // 59: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	14, // 60: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 61: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 62: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 63: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 64: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 65: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 66: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 67: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 68: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 69: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 70: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 71: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	49, // 72: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	42, // 73: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	45, // 74: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	47, // 75: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	52, // 76: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	60, // [60:77] is the sub-list for method output_type
-	43, // [43:60] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	0,  // 42: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	58, // 43: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,  // 44: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	52, // 45: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	4,  // 46: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 47: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 48: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 49: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 50: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 51: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 52: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 53: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 54: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 55: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 56: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 57: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 58: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	48, // 59: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	41, // 60: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	44, // 61: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	46, // 62: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	51, // 63: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	56, // 64: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	14, // 65: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 66: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 67: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 68: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 69: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 70: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 71: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 72: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 73: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 74: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 75: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 76: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	49, // 77: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	42, // 78: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	45, // 79: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	47, // 80: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	52, // 81: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	57, // 82: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	65, // [65:83] is the sub-list for method output_type
+	47, // [47:65] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -3691,7 +3970,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   52,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

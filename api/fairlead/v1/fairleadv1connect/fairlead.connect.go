@@ -86,6 +86,8 @@ const (
 	DirectorServiceDeletePeerProcedure = "/fairlead.v1.DirectorService/DeletePeer"
 	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
 	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
+	// DirectorServiceTraceProcedure is the fully-qualified name of the DirectorService's Trace RPC.
+	DirectorServiceTraceProcedure = "/fairlead.v1.DirectorService/Trace"
 )
 
 // DirectorServiceClient is a client for the fairlead.v1.DirectorService service.
@@ -118,6 +120,10 @@ type DirectorServiceClient interface {
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// The packets that pass, as the data plane sees them, until the client goes away
+	// or the request's bounds are reached. The first response has no packet: from
+	// then on packets are picked. The last one has none either.
+	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.ServerStreamForClient[v1.TraceResponse], error)
 }
 
 // NewDirectorServiceClient constructs a client for the fairlead.v1.DirectorService service. By
@@ -233,6 +239,12 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("Explain")),
 			connect.WithClientOptions(opts...),
 		),
+		trace: connect.NewClient[v1.TraceRequest, v1.TraceResponse](
+			httpClient,
+			baseURL+DirectorServiceTraceProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Trace")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -255,6 +267,7 @@ type directorServiceClient struct {
 	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
 	deletePeer      *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
 	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	trace           *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
 
 // GetStatus calls fairlead.v1.DirectorService.GetStatus.
@@ -342,6 +355,11 @@ func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Reques
 	return c.explain.CallUnary(ctx, req)
 }
 
+// Trace calls fairlead.v1.DirectorService.Trace.
+func (c *directorServiceClient) Trace(ctx context.Context, req *connect.Request[v1.TraceRequest]) (*connect.ServerStreamForClient[v1.TraceResponse], error) {
+	return c.trace.CallServerStream(ctx, req)
+}
+
 // DirectorServiceHandler is an implementation of the fairlead.v1.DirectorService service.
 type DirectorServiceHandler interface {
 	// The director itself: version, interfaces, table, verdicts.
@@ -372,6 +390,10 @@ type DirectorServiceHandler interface {
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// The packets that pass, as the data plane sees them, until the client goes away
+	// or the request's bounds are reached. The first response has no packet: from
+	// then on packets are picked. The last one has none either.
+	Trace(context.Context, *connect.Request[v1.TraceRequest], *connect.ServerStream[v1.TraceResponse]) error
 }
 
 // NewDirectorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -483,6 +505,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("Explain")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceTraceHandler := connect.NewServerStreamHandler(
+		DirectorServiceTraceProcedure,
+		svc.Trace,
+		connect.WithSchema(directorServiceMethods.ByName("Trace")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/fairlead.v1.DirectorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DirectorServiceGetStatusProcedure:
@@ -519,6 +547,8 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceDeletePeerHandler.ServeHTTP(w, r)
 		case DirectorServiceExplainProcedure:
 			directorServiceExplainHandler.ServeHTTP(w, r)
+		case DirectorServiceTraceProcedure:
+			directorServiceTraceHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -594,4 +624,8 @@ func (UnimplementedDirectorServiceHandler) DeletePeer(context.Context, *connect.
 
 func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Explain is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Trace(context.Context, *connect.Request[v1.TraceRequest], *connect.ServerStream[v1.TraceResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Trace is not implemented"))
 }
