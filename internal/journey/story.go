@@ -48,6 +48,8 @@ type Step struct {
 	Source          netip.Addr `json:"src_ip"`
 	Destination     netip.Addr `json:"dst_ip"`
 
+	// Time is when the frame was seen.
+	Time time.Time `json:"-"`
 	// Detail is particular to this packet: "who has 192.0.2.100?".
 	Detail string `json:"-"`
 	// Of a packet that came in at this host before and leaves it again, which
@@ -186,6 +188,7 @@ func (c Cast) step(s seen) Step {
 		DestinationHost: c.hostOf(s.packet.DestinationMAC),
 		Source:          s.packet.Source,
 		Destination:     s.packet.Destination,
+		Time:            s.Time,
 		Detail:          detail(s.packet),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"unicode/utf8"
 )
@@ -49,8 +50,16 @@ func (s Step) row() []string {
 		fmt.Sprint(s.Step), s.At, arrow, what,
 		star(s.NewSourceMAC) + s.SourceMAC, s.SourceHost, "->",
 		star(s.NewDestinationMAC) + s.DestinationMAC, s.DestinationHost,
-		s.Source.String(), "->", s.Destination.String(),
+		orHyphen(s.Source), "->", orHyphen(s.Destination),
 	}
+}
+
+// orHyphen writes what a frame that is not IP lacks as a hyphen.
+func orHyphen(a netip.Addr) string {
+	if !a.IsValid() {
+		return "-"
+	}
+	return a.String()
 }
 
 func star(changed bool) string {
