@@ -67,6 +67,11 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 	if err != nil {
 		return Demonstration{}, err
 	}
+	table, err := l.watchSwitch()
+	if err != nil {
+		_, lost := capture.Stop()
+		return Demonstration{}, errors.Join(err, lost)
+	}
 	progress(fmt.Sprintf("adding service %s, scheduler %s", service, options.Scheduler))
 	traffic := traffic{service: service, byServer: map[string]int{}, clients: map[netip.AddrPort]bool{}}
 	for _, server := range l.Servers() {
@@ -81,7 +86,8 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 		err = settle(ctx, capture)
 	}
 	frames, lost := capture.Stop()
-	if err != nil {
+	learnt, deaf := table.stop()
+	if err := errors.Join(err, deaf); err != nil {
 		return Demonstration{}, err
 	}
 
@@ -92,6 +98,7 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 	if err != nil && !errors.Is(err, journey.ErrNoConnection) {
 		return d, err
 	}
+	d.Story.Weave(frames, learnt, l.cast(service))
 	d.Journey = append([]journey.Step{}, d.Story.Steps...)
 	counted, err := l.readCounters(ctx, service, &d)
 	if err != nil {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -170,6 +171,23 @@ func TestKilledLabIsCleared(t *testing.T) {
 		mustRun(t, directory, strings.Fields(remedy)...)
 	}
 	mustRun(t, directory, "lab", "down")
+}
+
+// The default directory of labs goes with the last lab in it.
+func TestLastLabTakesDirectoryAlong(t *testing.T) {
+	requireRoot(t)
+	name := fmt.Sprintf("last-%d", os.Getpid())
+	c := newCommand(t, "", "lab", "up", "--servers", "1", "--name", name)
+	if status := exitStatus(t, c.Run()); status != 0 {
+		t.Fatalf("status %d: %s", status, &c.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(lab.DefaultDirectory, name)); err != nil {
+		t.Error(err)
+	}
+	mustRun(t, "", "lab", "down", "--name", name)
+	if entries, err := os.ReadDir(lab.DefaultDirectory); err == nil && len(entries) == 0 {
+		t.Errorf("%s is there, and empty", lab.DefaultDirectory)
+	}
 }
 
 // startLab starts a demonstration that does not end by itself, and returns once

@@ -121,6 +121,7 @@ func TestDemonstrationBehindRouter(t *testing.T) {
 		checkOrder(t, r.Journey, []step{
 			{At: "client", Direction: "out", What: "SYN", DstMAC: outside, DstHost: "router", SrcIP: test.client, DstIP: test.vip},
 			{At: "router", Direction: "out", What: test.question, SrcMAC: inside, SrcHost: "router"},
+			{At: "switch", Direction: "in", What: "learns: router is on port router", SrcMAC: inside},
 			{At: "router", Direction: "in", SrcMAC: director, SrcHost: "director", SrcIP: test.vip},
 			{At: "router", Direction: "out", What: "SYN", SrcMAC: inside, DstMAC: director, SrcIP: test.client, DstIP: test.vip},
 			{At: "director", Direction: "out", What: "SYN", SrcMAC: director, SrcIP: test.client, DstIP: test.vip},
@@ -156,6 +157,7 @@ func checkJourney(t *testing.T, journey []step) {
 	}
 	checkOrder(t, journey, []step{
 		{At: "client", Direction: "out", What: question, SrcMAC: clientMAC, SrcHost: "client", SrcIP: client},
+		{At: "switch", Direction: "in", What: "learns: client is on port client", SrcMAC: clientMAC, SrcHost: "client", SrcIP: client},
 		{At: "director", Direction: "out", What: answer, SrcMAC: directorMAC, SrcHost: "director", DstMAC: clientMAC, DstHost: "client", SrcIP: vip, DstIP: client},
 		{At: "client", Direction: "out", What: "SYN", SrcMAC: clientMAC, SrcHost: "client", DstMAC: directorMAC, DstHost: "director", SrcIP: client, DstIP: vip},
 		{At: "director", Direction: "in", What: "SYN", SrcMAC: clientMAC, SrcHost: "client", DstMAC: directorMAC, DstHost: "director", SrcIP: client, DstIP: vip},
