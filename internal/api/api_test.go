@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -80,6 +81,21 @@ func (r *recorder) Timeouts(context.Context) (lvs.Timeouts, error) {
 func (r *recorder) SetTimeouts(_ context.Context, t lvs.Timeouts) error {
 	return r.did("set timeouts %v", t)
 }
+
+// Sysctls returns values at the ends of what the wire has to carry.
+func (r *recorder) Sysctls(_ context.Context, key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
+	return testSysctls, r.did("sysctls %v", key)
+}
+
+func (r *recorder) SetSysctls(_ context.Context, key lvs.ServiceKey, changes []lvs.SysctlChange) error {
+	return r.did("set sysctls %v %v", key, changes)
+}
+
+var testSysctls = []lvs.SysctlValue{
+	{Sysctl: lvs.Sysctl{Name: "some", Meaning: "thing", Unit: "s", Default: 3, Min: 1, Max: 5, PerService: true}, Value: 4, Own: true},
+	{Sysctl: lvs.Sysctl{Name: "other", Min: math.MinInt32, Max: math.MaxInt32}, Value: math.MinInt32},
+}
+
 func (r *recorder) Connections(_ context.Context, visit func(lvs.Connection) error) error {
 	for r.sent = 0; r.sent < r.connections; r.sent++ {
 		if err := visit(numbered(r.sent)); err != nil {
@@ -153,6 +169,7 @@ func TestEveryCallArrives(t *testing.T) {
 	c := serve(t, d)
 	ctx := t.Context()
 	service, server, key := g.service(), g.server(), g.key()
+	changes := []lvs.SysctlChange{{Name: "sloppy_tcp", Value: -1}, {Name: "timeout_udp", Reset: true}}
 	timeouts := lvs.Timeouts{TCP: 7 * time.Second}
 	for _, test := range []struct {
 		call func() error
@@ -171,12 +188,24 @@ func TestEveryCallArrives(t *testing.T) {
 		{func() error { return c.AddPeer(ctx, server.Address) }, fmt.Sprintf("add peer %v", server.Address)},
 		{func() error { return c.DeletePeer(ctx, server.Address) }, fmt.Sprintf("delete peer %v", server.Address)},
 		{func() error { return c.SetTimeouts(ctx, timeouts) }, fmt.Sprintf("set timeouts %v", timeouts)},
+		{func() error { return c.SetSysctls(ctx, key, changes) }, fmt.Sprintf("set sysctls %v %v", key, changes)},
+		{func() error { return c.SetSysctls(ctx, lvs.ServiceKey{}, nil) }, fmt.Sprintf("set sysctls %v []", lvs.ServiceKey{})},
 	} {
 		d.calls = nil
 		if err := test.call(); err != nil {
 			t.Errorf("%s: %v", test.want, err)
 		}
 		if diff := cmp.Diff([]string{test.want}, d.calls); diff != "" {
+			t.Errorf("-wanted +called:\n%s", diff)
+		}
+	}
+	for _, of := range []lvs.ServiceKey{{}, key} {
+		d.calls = nil
+		values, err := c.Sysctls(ctx, of)
+		if diff := cmp.Diff(testSysctls, values); err != nil || diff != "" {
+			t.Errorf("sysctls: %v\n%s", err, diff)
+		}
+		if diff := cmp.Diff([]string{fmt.Sprintf("sysctls %v", of)}, d.calls); diff != "" {
 			t.Errorf("-wanted +called:\n%s", diff)
 		}
 	}

@@ -38,6 +38,11 @@ type Director interface {
 	// SetTimeouts leaves a timeout whose value is zero as it is.
 	SetTimeouts(ctx context.Context, timeouts lvs.Timeouts) error
 
+	// Sysctls returns the sysctls of the director, for the zero key, or those that
+	// a service may have for itself.
+	Sysctls(ctx context.Context, service lvs.ServiceKey) ([]lvs.SysctlValue, error)
+	SetSysctls(ctx context.Context, service lvs.ServiceKey, changes []lvs.SysctlChange) error
+
 	// Connections calls visit with every entry of the connection table, in the
 	// order of the table, until visit returns an error, which it then returns.
 	Connections(ctx context.Context, visit func(lvs.Connection) error) error

@@ -68,6 +68,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),
+		newSysctlCommand(env),
 		newExplainCommand(env),
 		newTraceCommand(env),
 		newBenchCommand(env),

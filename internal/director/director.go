@@ -30,6 +30,8 @@ type plane interface {
 	Zero(lvs.ServiceKey) error
 	Timeouts() lvs.Timeouts
 	SetTimeouts(lvs.Timeouts) error
+	Sysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error)
+	SetSysctls(lvs.ServiceKey, []lvs.SysctlChange) error
 	SetNextHop(netip.Addr, lvs.NextHop) error
 	Peers() (map[netip.Addr]lvs.MAC, error)
 	SetPeer(netip.Addr, lvs.MAC) error
@@ -343,6 +345,36 @@ func (d *Director) SetTimeouts(_ context.Context, timeouts lvs.Timeouts) error {
 	}
 	now := d.plane.Timeouts()
 	d.log.Info("timeouts set", "tcp", now.TCP, "tcpfin", now.TCPFin, "udp", now.UDP)
+	return nil
+}
+
+// Sysctls implements [api.Director].
+func (d *Director) Sysctls(_ context.Context, service lvs.ServiceKey) ([]lvs.SysctlValue, error) {
+	return d.plane.Sysctls(service)
+}
+
+// SetSysctls implements [api.Director].
+func (d *Director) SetSysctls(_ context.Context, service lvs.ServiceKey, changes []lvs.SysctlChange) error {
+	ofService := service != lvs.ServiceKey{}
+	if err := lvs.CheckSysctlChanges(changes, ofService); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.plane.SetSysctls(service, changes); err != nil {
+		return err
+	}
+	log := d.log
+	if ofService {
+		log = log.With("service", service)
+	}
+	for _, c := range changes {
+		if c.Reset {
+			log.Info("sysctl reset", "name", c.Name)
+		} else {
+			log.Info("sysctl set", "name", c.Name, "value", c.Value)
+		}
+	}
 	return nil
 }
 

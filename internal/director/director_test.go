@@ -182,6 +182,7 @@ func TestFailedChangesLeaveNothing(t *testing.T) {
 		"add server":     b.AddServer(ctx, vip, server),
 		"zero":           b.Zero(ctx),
 		"set timeouts":   b.SetTimeouts(ctx, lvs.Timeouts{TCP: time.Second}),
+		"set sysctls":    b.SetSysctls(ctx, vip, []lvs.SysctlChange{{Name: "sloppy_tcp", Value: 1}}),
 	} {
 		if !errors.Is(err, errPlane) {
 			t.Errorf("%s: got %v, want %v", name, err, errPlane)
@@ -250,5 +251,36 @@ func TestRatesAndZero(t *testing.T) {
 	b.must(t, b.SetTimeouts(ctx, lvs.Timeouts{UDP: time.Minute}))
 	if got, err := b.Timeouts(ctx); err != nil || got.UDP != time.Minute {
 		t.Errorf("timeouts %v, %v", got, err)
+	}
+}
+
+// Of changes of which one is refused, the data plane hears of none.
+func TestSysctlsAreCheckedFirst(t *testing.T) {
+	b := newBench(t, newMemoryPlane())
+	ctx := t.Context()
+	good := lvs.SysctlChange{Name: "sloppy_tcp", Value: 1}
+	for _, test := range []struct {
+		name    string
+		service lvs.ServiceKey
+		change  lvs.SysctlChange
+		reason  error
+	}{
+		{"unknown", lvs.ServiceKey{}, lvs.SysctlChange{Name: "nosuch"}, lvs.ErrInvalid},
+		{"absent", lvs.ServiceKey{}, lvs.SysctlChange{Name: "sync_ports", Value: 1}, lvs.ErrUnsupported},
+		{"mode", lvs.ServiceKey{}, lvs.SysctlChange{Name: "drop_entry", Value: 4}, lvs.ErrRange},
+		{"timeout", lvs.ServiceKey{}, lvs.SysctlChange{Name: "timeout_udp", Value: 0}, lvs.ErrRange},
+		{"director's", vip, lvs.SysctlChange{Name: "amemthresh", Value: 1}, lvs.ErrInvalid},
+		{"twice", vip, good, lvs.ErrInvalid},
+	} {
+		if err := b.SetSysctls(ctx, test.service, []lvs.SysctlChange{good, test.change}); !errors.Is(err, test.reason) {
+			t.Errorf("%s: %v, want %v", test.name, err, test.reason)
+		}
+	}
+	if len(b.plane.sysctls) != 0 {
+		t.Errorf("the data plane was asked for %v", b.plane.sysctls)
+	}
+	b.must(t, b.SetSysctls(ctx, vip, []lvs.SysctlChange{good}))
+	if got := b.plane.sysctls[vip]; len(got) != 1 || got[0] != good {
+		t.Errorf("the data plane was asked for %v, want %v", got, good)
 	}
 }

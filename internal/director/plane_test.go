@@ -19,6 +19,7 @@ type memoryPlane struct {
 	mu          sync.Mutex
 	services    []lvs.ServiceStatus
 	timeouts    lvs.Timeouts
+	sysctls     map[lvs.ServiceKey][]lvs.SysctlChange // those asked for
 	hopWrites   map[netip.Addr]int
 	connections []lvs.Connection
 	peers       map[netip.Addr]lvs.MAC
@@ -108,6 +109,17 @@ func (p *memoryPlane) Timeouts() lvs.Timeouts { return p.timeouts }
 
 func (p *memoryPlane) SetTimeouts(t lvs.Timeouts) error {
 	return p.change(func() { p.timeouts = t })
+}
+
+func (p *memoryPlane) Sysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error) { return nil, p.fail }
+
+func (p *memoryPlane) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange) error {
+	return p.change(func() {
+		if p.sysctls == nil {
+			p.sysctls = map[lvs.ServiceKey][]lvs.SysctlChange{}
+		}
+		p.sysctls[key] = append(p.sysctls[key], changes...)
+	})
 }
 
 func (p *memoryPlane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {

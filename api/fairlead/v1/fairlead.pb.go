@@ -2232,6 +2232,356 @@ func (*SetTimeoutsResponse) Descriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
 }
 
+type Sysctl struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Meaning string                 `protobuf:"bytes,2,opt,name=meaning,proto3" json:"meaning,omitempty"`
+	// "s" for seconds; empty for a mere number.
+	Unit         string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
+	DefaultValue int32  `protobuf:"varint,4,opt,name=default_value,json=defaultValue,proto3" json:"default_value,omitempty"`
+	Min          int32  `protobuf:"varint,5,opt,name=min,proto3" json:"min,omitempty"`
+	Max          int32  `protobuf:"varint,6,opt,name=max,proto3" json:"max,omitempty"`
+	// A service may have a value of its own.
+	PerService bool  `protobuf:"varint,7,opt,name=per_service,json=perService,proto3" json:"per_service,omitempty"`
+	Value      int32 `protobuf:"varint,8,opt,name=value,proto3" json:"value,omitempty"`
+	// The service has this value for itself; else it follows the director.
+	Own           bool `protobuf:"varint,9,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sysctl) Reset() {
+	*x = Sysctl{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sysctl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sysctl) ProtoMessage() {}
+
+func (x *Sysctl) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sysctl.ProtoReflect.Descriptor instead.
+func (*Sysctl) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Sysctl) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sysctl) GetMeaning() string {
+	if x != nil {
+		return x.Meaning
+	}
+	return ""
+}
+
+func (x *Sysctl) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Sysctl) GetDefaultValue() int32 {
+	if x != nil {
+		return x.DefaultValue
+	}
+	return 0
+}
+
+func (x *Sysctl) GetMin() int32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *Sysctl) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *Sysctl) GetPerService() bool {
+	if x != nil {
+		return x.PerService
+	}
+	return false
+}
+
+func (x *Sysctl) GetValue() int32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Sysctl) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+type ListSysctlsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set: the director's.
+	Service       *ServiceKey `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSysctlsRequest) Reset() {
+	*x = ListSysctlsRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSysctlsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSysctlsRequest) ProtoMessage() {}
+
+func (x *ListSysctlsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSysctlsRequest.ProtoReflect.Descriptor instead.
+func (*ListSysctlsRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListSysctlsRequest) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type ListSysctlsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sysctls       []*Sysctl              `protobuf:"bytes,1,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSysctlsResponse) Reset() {
+	*x = ListSysctlsResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSysctlsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSysctlsResponse) ProtoMessage() {}
+
+func (x *ListSysctlsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSysctlsResponse.ProtoReflect.Descriptor instead.
+func (*ListSysctlsResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListSysctlsResponse) GetSysctls() []*Sysctl {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+type SysctlChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value int32                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The default in place of value; for a service, the director's value.
+	Reset_        bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysctlChange) Reset() {
+	*x = SysctlChange{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysctlChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysctlChange) ProtoMessage() {}
+
+func (x *SysctlChange) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysctlChange.ProtoReflect.Descriptor instead.
+func (*SysctlChange) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SysctlChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SysctlChange) GetValue() int32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *SysctlChange) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+type SetSysctlsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set: the director's.
+	Service       *ServiceKey     `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Changes       []*SysctlChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSysctlsRequest) Reset() {
+	*x = SetSysctlsRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSysctlsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSysctlsRequest) ProtoMessage() {}
+
+func (x *SetSysctlsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSysctlsRequest.ProtoReflect.Descriptor instead.
+func (*SetSysctlsRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetSysctlsRequest) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *SetSysctlsRequest) GetChanges() []*SysctlChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type SetSysctlsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSysctlsResponse) Reset() {
+	*x = SetSysctlsResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSysctlsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSysctlsResponse) ProtoMessage() {}
+
+func (x *SetSysctlsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSysctlsResponse.ProtoReflect.Descriptor instead.
+func (*SetSysctlsResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2240,7 +2590,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2602,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2615,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
 }
 
 type ListPeersResponse struct {
@@ -2277,7 +2627,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2639,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2652,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -2328,7 +2678,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2690,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2703,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Peer) GetAddress() string {
@@ -2400,7 +2750,7 @@ type AddPeerRequest struct {
 
 func (x *AddPeerRequest) Reset() {
 	*x = AddPeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2762,7 @@ func (x *AddPeerRequest) String() string {
 func (*AddPeerRequest) ProtoMessage() {}
 
 func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2775,7 @@ func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
 func (*AddPeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddPeerRequest) GetAddress() string {
@@ -2443,7 +2793,7 @@ type AddPeerResponse struct {
 
 func (x *AddPeerResponse) Reset() {
 	*x = AddPeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2805,7 @@ func (x *AddPeerResponse) String() string {
 func (*AddPeerResponse) ProtoMessage() {}
 
 func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2818,7 @@ func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
 func (*AddPeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
 }
 
 type DeletePeerRequest struct {
@@ -2480,7 +2830,7 @@ type DeletePeerRequest struct {
 
 func (x *DeletePeerRequest) Reset() {
 	*x = DeletePeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2842,7 @@ func (x *DeletePeerRequest) String() string {
 func (*DeletePeerRequest) ProtoMessage() {}
 
 func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2855,7 @@ func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerRequest.ProtoReflect.Descriptor instead.
 func (*DeletePeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeletePeerRequest) GetAddress() string {
@@ -2523,7 +2873,7 @@ type DeletePeerResponse struct {
 
 func (x *DeletePeerResponse) Reset() {
 	*x = DeletePeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2885,7 @@ func (x *DeletePeerResponse) String() string {
 func (*DeletePeerResponse) ProtoMessage() {}
 
 func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2898,7 @@ func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerResponse.ProtoReflect.Descriptor instead.
 func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
 type ListConnectionsRequest struct {
@@ -2559,7 +2909,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2921,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2934,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
 }
 
 type ListConnectionsResponse struct {
@@ -2596,7 +2946,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2958,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2971,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2649,7 +2999,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +3011,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +3024,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -2750,7 +3100,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +3112,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +3125,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -2846,7 +3196,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +3208,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +3221,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -2957,7 +3307,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3319,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3332,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Frame) GetInterface() string {
@@ -3066,7 +3416,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3428,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3441,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Candidate) GetServer() string {
@@ -3165,7 +3515,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3527,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3540,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Choice) GetBy() string {
@@ -3232,7 +3582,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3594,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3607,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -3308,7 +3658,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3670,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +3683,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -3374,7 +3724,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3736,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3749,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -3475,7 +3825,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3837,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3850,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -3635,7 +3985,30 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\btimeouts\x18\x01 \x01(\v2\x15.fairlead.v1.TimeoutsR\btimeouts\"G\n" +
 	"\x12SetTimeoutsRequest\x121\n" +
 	"\btimeouts\x18\x01 \x01(\v2\x15.fairlead.v1.TimeoutsR\btimeouts\"\x15\n" +
-	"\x13SetTimeoutsResponse\"\x12\n" +
+	"\x13SetTimeoutsResponse\"\xdc\x01\n" +
+	"\x06Sysctl\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\ameaning\x18\x02 \x01(\tR\ameaning\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\x12#\n" +
+	"\rdefault_value\x18\x04 \x01(\x05R\fdefaultValue\x12\x10\n" +
+	"\x03min\x18\x05 \x01(\x05R\x03min\x12\x10\n" +
+	"\x03max\x18\x06 \x01(\x05R\x03max\x12\x1f\n" +
+	"\vper_service\x18\a \x01(\bR\n" +
+	"perService\x12\x14\n" +
+	"\x05value\x18\b \x01(\x05R\x05value\x12\x10\n" +
+	"\x03own\x18\t \x01(\bR\x03own\"G\n" +
+	"\x12ListSysctlsRequest\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.fairlead.v1.ServiceKeyR\aservice\"D\n" +
+	"\x13ListSysctlsResponse\x12-\n" +
+	"\asysctls\x18\x01 \x03(\v2\x13.fairlead.v1.SysctlR\asysctls\"N\n" +
+	"\fSysctlChange\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value\x12\x14\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\"{\n" +
+	"\x11SetSysctlsRequest\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.fairlead.v1.ServiceKeyR\aservice\x123\n" +
+	"\achanges\x18\x02 \x03(\v2\x19.fairlead.v1.SysctlChangeR\achanges\"\x14\n" +
+	"\x12SetSysctlsResponse\"\x12\n" +
 	"\x10ListPeersRequest\"<\n" +
 	"\x11ListPeersResponse\x12'\n" +
 	"\x05peers\x18\x01 \x03(\v2\x11.fairlead.v1.PeerR\x05peers\"\x8a\x01\n" +
@@ -3768,7 +4141,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x12REASON_UNSUPPORTED\x10\t\x12\x16\n" +
 	"\x12REASON_PEER_EXISTS\x10\n" +
 	"\x12\x12\n" +
-	"\x0eREASON_NO_PEER\x10\v2\x85\v\n" +
+	"\x0eREASON_NO_PEER\x10\v2\xa6\f\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -3783,7 +4156,10 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\fDeleteServer\x12 .fairlead.v1.DeleteServerRequest\x1a!.fairlead.v1.DeleteServerResponse\x12;\n" +
 	"\x04Zero\x12\x18.fairlead.v1.ZeroRequest\x1a\x19.fairlead.v1.ZeroResponse\x12P\n" +
 	"\vGetTimeouts\x12\x1f.fairlead.v1.GetTimeoutsRequest\x1a .fairlead.v1.GetTimeoutsResponse\x12P\n" +
-	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12^\n" +
+	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12P\n" +
+	"\vListSysctls\x12\x1f.fairlead.v1.ListSysctlsRequest\x1a .fairlead.v1.ListSysctlsResponse\x12M\n" +
+	"\n" +
+	"SetSysctls\x12\x1e.fairlead.v1.SetSysctlsRequest\x1a\x1f.fairlead.v1.SetSysctlsResponse\x12^\n" +
 	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12J\n" +
 	"\tListPeers\x12\x1d.fairlead.v1.ListPeersRequest\x1a\x1e.fairlead.v1.ListPeersResponse\x12D\n" +
 	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
@@ -3805,7 +4181,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -3848,25 +4224,31 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*GetTimeoutsResponse)(nil),     // 38: fairlead.v1.GetTimeoutsResponse
 	(*SetTimeoutsRequest)(nil),      // 39: fairlead.v1.SetTimeoutsRequest
 	(*SetTimeoutsResponse)(nil),     // 40: fairlead.v1.SetTimeoutsResponse
-	(*ListPeersRequest)(nil),        // 41: fairlead.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),       // 42: fairlead.v1.ListPeersResponse
-	(*Peer)(nil),                    // 43: fairlead.v1.Peer
-	(*AddPeerRequest)(nil),          // 44: fairlead.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),         // 45: fairlead.v1.AddPeerResponse
-	(*DeletePeerRequest)(nil),       // 46: fairlead.v1.DeletePeerRequest
-	(*DeletePeerResponse)(nil),      // 47: fairlead.v1.DeletePeerResponse
-	(*ListConnectionsRequest)(nil),  // 48: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 49: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 50: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 51: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 52: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 53: fairlead.v1.Frame
-	(*Candidate)(nil),               // 54: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 55: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 56: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 57: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 58: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 59: fairlead.v1.Refusal
+	(*Sysctl)(nil),                  // 41: fairlead.v1.Sysctl
+	(*ListSysctlsRequest)(nil),      // 42: fairlead.v1.ListSysctlsRequest
+	(*ListSysctlsResponse)(nil),     // 43: fairlead.v1.ListSysctlsResponse
+	(*SysctlChange)(nil),            // 44: fairlead.v1.SysctlChange
+	(*SetSysctlsRequest)(nil),       // 45: fairlead.v1.SetSysctlsRequest
+	(*SetSysctlsResponse)(nil),      // 46: fairlead.v1.SetSysctlsResponse
+	(*ListPeersRequest)(nil),        // 47: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),       // 48: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                    // 49: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),          // 50: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),         // 51: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),       // 52: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),      // 53: fairlead.v1.DeletePeerResponse
+	(*ListConnectionsRequest)(nil),  // 54: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 55: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 56: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 57: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 58: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 59: fairlead.v1.Frame
+	(*Candidate)(nil),               // 60: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 61: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 62: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 63: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 64: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 65: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -3899,64 +4281,72 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	5,  // 27: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
 	36, // 28: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
 	36, // 29: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
-	43, // 30: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	50, // 31: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 32: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 33: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 34: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	53, // 35: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	53, // 36: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 37: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	54, // 38: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	55, // 39: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	50, // 40: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	50, // 41: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,  // 42: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	58, // 43: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,  // 44: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	52, // 45: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	4,  // 46: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 47: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 48: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 49: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 50: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 51: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 52: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 53: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 54: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 55: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 56: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 57: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 58: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	48, // 59: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	41, // 60: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	44, // 61: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	46, // 62: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	51, // 63: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	56, // 64: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	14, // 65: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 66: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 67: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 68: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 69: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 70: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 71: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 72: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 73: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 74: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 75: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 76: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	49, // 77: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	42, // 78: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	45, // 79: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	47, // 80: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	52, // 81: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	57, // 82: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	65, // [65:83] is the sub-list for method output_type
-	47, // [47:65] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	5,  // 30: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	41, // 31: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
+	5,  // 32: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	44, // 33: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
+	49, // 34: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
+	56, // 35: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,  // 36: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,  // 37: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 38: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	59, // 39: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	59, // 40: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 41: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	60, // 42: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	61, // 43: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	56, // 44: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	56, // 45: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,  // 46: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	64, // 47: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,  // 48: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	58, // 49: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	4,  // 50: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 51: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 52: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 53: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 54: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 55: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 56: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 57: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 58: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 59: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 60: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 61: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 62: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42, // 63: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	45, // 64: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	54, // 65: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	47, // 66: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	50, // 67: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	52, // 68: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	57, // 69: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	62, // 70: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	14, // 71: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 72: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 73: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 74: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 75: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 76: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 77: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 78: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 79: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 80: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 81: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 82: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43, // 83: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	46, // 84: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	55, // 85: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	48, // 86: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	51, // 87: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	53, // 88: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	58, // 89: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	63, // 90: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	71, // [71:91] is the sub-list for method output_type
+	51, // [51:71] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -3970,7 +4360,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   55,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

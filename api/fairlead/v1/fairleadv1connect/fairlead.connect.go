@@ -73,6 +73,12 @@ const (
 	// DirectorServiceSetTimeoutsProcedure is the fully-qualified name of the DirectorService's
 	// SetTimeouts RPC.
 	DirectorServiceSetTimeoutsProcedure = "/fairlead.v1.DirectorService/SetTimeouts"
+	// DirectorServiceListSysctlsProcedure is the fully-qualified name of the DirectorService's
+	// ListSysctls RPC.
+	DirectorServiceListSysctlsProcedure = "/fairlead.v1.DirectorService/ListSysctls"
+	// DirectorServiceSetSysctlsProcedure is the fully-qualified name of the DirectorService's
+	// SetSysctls RPC.
+	DirectorServiceSetSysctlsProcedure = "/fairlead.v1.DirectorService/SetSysctls"
 	// DirectorServiceListConnectionsProcedure is the fully-qualified name of the DirectorService's
 	// ListConnections RPC.
 	DirectorServiceListConnectionsProcedure = "/fairlead.v1.DirectorService/ListConnections"
@@ -110,6 +116,11 @@ type DirectorServiceClient interface {
 	GetTimeouts(context.Context, *connect.Request[v1.GetTimeoutsRequest]) (*connect.Response[v1.GetTimeoutsResponse], error)
 	// A zero leaves that timeout as it is.
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
+	// How connections are treated: values under the names of net.ipv4.vs, and all
+	// timeouts; of the director, or of one service.
+	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
+	// All of the changes are made or none.
+	SetSysctls(context.Context, *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error)
 	// The other directors whose frames for a virtual service are for this host: those
@@ -209,6 +220,18 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("SetTimeouts")),
 			connect.WithClientOptions(opts...),
 		),
+		listSysctls: connect.NewClient[v1.ListSysctlsRequest, v1.ListSysctlsResponse](
+			httpClient,
+			baseURL+DirectorServiceListSysctlsProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListSysctls")),
+			connect.WithClientOptions(opts...),
+		),
+		setSysctls: connect.NewClient[v1.SetSysctlsRequest, v1.SetSysctlsResponse](
+			httpClient,
+			baseURL+DirectorServiceSetSysctlsProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("SetSysctls")),
+			connect.WithClientOptions(opts...),
+		),
 		listConnections: connect.NewClient[v1.ListConnectionsRequest, v1.ListConnectionsResponse](
 			httpClient,
 			baseURL+DirectorServiceListConnectionsProcedure,
@@ -262,6 +285,8 @@ type directorServiceClient struct {
 	zero            *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
 	getTimeouts     *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
 	setTimeouts     *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
+	listSysctls     *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
+	setSysctls      *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
 	listConnections *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
 	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
 	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
@@ -330,6 +355,16 @@ func (c *directorServiceClient) SetTimeouts(ctx context.Context, req *connect.Re
 	return c.setTimeouts.CallUnary(ctx, req)
 }
 
+// ListSysctls calls fairlead.v1.DirectorService.ListSysctls.
+func (c *directorServiceClient) ListSysctls(ctx context.Context, req *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error) {
+	return c.listSysctls.CallUnary(ctx, req)
+}
+
+// SetSysctls calls fairlead.v1.DirectorService.SetSysctls.
+func (c *directorServiceClient) SetSysctls(ctx context.Context, req *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error) {
+	return c.setSysctls.CallUnary(ctx, req)
+}
+
 // ListConnections calls fairlead.v1.DirectorService.ListConnections.
 func (c *directorServiceClient) ListConnections(ctx context.Context, req *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error) {
 	return c.listConnections.CallServerStream(ctx, req)
@@ -380,6 +415,11 @@ type DirectorServiceHandler interface {
 	GetTimeouts(context.Context, *connect.Request[v1.GetTimeoutsRequest]) (*connect.Response[v1.GetTimeoutsResponse], error)
 	// A zero leaves that timeout as it is.
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
+	// How connections are treated: values under the names of net.ipv4.vs, and all
+	// timeouts; of the director, or of one service.
+	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
+	// All of the changes are made or none.
+	SetSysctls(context.Context, *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error)
 	// The connection table, in batches, in the order of the table.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error
 	// The other directors whose frames for a virtual service are for this host: those
@@ -475,6 +515,18 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("SetTimeouts")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceListSysctlsHandler := connect.NewUnaryHandler(
+		DirectorServiceListSysctlsProcedure,
+		svc.ListSysctls,
+		connect.WithSchema(directorServiceMethods.ByName("ListSysctls")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceSetSysctlsHandler := connect.NewUnaryHandler(
+		DirectorServiceSetSysctlsProcedure,
+		svc.SetSysctls,
+		connect.WithSchema(directorServiceMethods.ByName("SetSysctls")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceListConnectionsHandler := connect.NewServerStreamHandler(
 		DirectorServiceListConnectionsProcedure,
 		svc.ListConnections,
@@ -537,6 +589,10 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceGetTimeoutsHandler.ServeHTTP(w, r)
 		case DirectorServiceSetTimeoutsProcedure:
 			directorServiceSetTimeoutsHandler.ServeHTTP(w, r)
+		case DirectorServiceListSysctlsProcedure:
+			directorServiceListSysctlsHandler.ServeHTTP(w, r)
+		case DirectorServiceSetSysctlsProcedure:
+			directorServiceSetSysctlsHandler.ServeHTTP(w, r)
 		case DirectorServiceListConnectionsProcedure:
 			directorServiceListConnectionsHandler.ServeHTTP(w, r)
 		case DirectorServiceListPeersProcedure:
@@ -604,6 +660,14 @@ func (UnimplementedDirectorServiceHandler) GetTimeouts(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.SetTimeouts is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListSysctls is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) SetSysctls(context.Context, *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.SetSysctls is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error {
