@@ -199,15 +199,18 @@ struct sweep {
 	__u32 used;
 };
 
-/* Whether an entry ends before its time is over: nearly always nobody asks. */
-static __noinline bool ends_early(const struct connection *conn, bool defended, bool abandoned,
-				  __u32 now)
+/* Whether an entry ends before its time is over: nearly always nobody asks. Not
+ * static: see answer_icmp. */
+__noinline int ends_early(const struct connection *conn, __u32 defended, __u32 abandoned, __u32 now)
 {
-	struct real_server *server = get_server(conn->server);
 	struct settings *set = get_settings();
 	const struct policy *policy;
+	struct real_server *server;
 
-	if (!server || !set)
+	if (!conn || !set)
+		return false;
+	server = get_server(conn->server);
+	if (!server)
 		return false;
 	policy = get_policy(server->policy, set);
 	return (abandoned && is_abandoned(server, policy)) ||
