@@ -230,7 +230,7 @@ func TestRefusalsPassWhole(t *testing.T) {
 	c := serve(t, d)
 	for _, reason := range []error{
 		lvs.ErrServiceExists, lvs.ErrNoService, lvs.ErrServerExists, lvs.ErrNoServer, lvs.ErrSchedulerNotFound,
-		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported,
+		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported, lvs.ErrPeerExists, lvs.ErrNoPeer,
 	} {
 		d.refusal = fmt.Errorf("clear \u2014 100%% of it: %w", reason)
 		err := c.Clear(t.Context())
@@ -241,8 +241,8 @@ func TestRefusalsPassWhole(t *testing.T) {
 			t.Errorf("message %q came back as %q", d.refusal, err)
 		}
 	}
-	if len(refusals) != 9 {
-		t.Errorf("%d reasons travel, 9 are tested", len(refusals))
+	if len(refusals) != 11 {
+		t.Errorf("%d reasons travel, 11 are tested", len(refusals))
 	}
 	d.refusal = errors.New("read map: bad file descriptor")
 	if err := c.Clear(t.Context()); err == nil || err.Error() != d.refusal.Error() {
