@@ -16,9 +16,11 @@ import (
 // Where scripts/test-deps unpacks Debian's package of the kernel.
 const kernelDirectory = "../../bin/oldest-kernel"
 
-// What takes minutes where a processor is emulated, and asks nothing of the
-// verifier that the others do not ask.
-const tooLong = "TestMalformedFrames|TestSystematicallyMalformedFrames|TestBenchCases|TestExplainAgreesWithTheProgram"
+// What the guest runs: every program loaded, by every way in and out. Opening a
+// plane takes seconds where a processor is emulated, so it is not everything.
+const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestTakeOverKeepsEverything|TestFewCapabilitiesSuffice|" +
+	"TestForwardsTCP|TestForwardChangesNothingElse|TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestAnswers|TestServiceLookup|" +
+	"TestConnectionReuse|TestUnusableServers|TestLocalServer|TestExplainSaysWhy|TestTraceReplacesTheProgram)$"
 
 // The guest's processor is emulated, so that this runs anywhere.
 const bootAndTestTime = 8 * time.Minute
@@ -44,7 +46,7 @@ func TestOldestKernel(t *testing.T) {
 	copyFile(t, "init", filepath.Join(root, "init"))
 	copyFile(t, busybox, filepath.Join(root, "bin/busybox"))
 	copyFile(t, veth, filepath.Join(root, "modules/veth.ko"))
-	arguments := "-test.v -test.timeout=" + bootAndTestTime.String() + " -test.skip=" + tooLong
+	arguments := "-test.v -test.timeout=" + bootAndTestTime.String() + " -test.run=" + tests
 	if err := os.WriteFile(filepath.Join(root, "arguments"), []byte(arguments), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -142,13 +144,13 @@ func boot(t *testing.T, ctx context.Context, qemu, kernel, initramfs string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	tests, exit, log := 0, "", &strings.Builder{}
+	count, exit, log := 0, "", &strings.Builder{}
 	lines := bufio.NewScanner(io.TeeReader(console, log))
 	for lines.Scan() {
 		line := strings.TrimRight(lines.Text(), "\r")
 		switch {
 		case passed.MatchString(line):
-			tests++
+			count++
 		case failed.MatchString(line):
 			t.Error(line)
 		case strings.HasPrefix(line, "guest: exit "):
@@ -160,8 +162,8 @@ func boot(t *testing.T, ctx context.Context, qemu, kernel, initramfs string) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the virtual machine: %v (%v)", err, ctx.Err())
 	}
-	if exit != "0" || tests == 0 || lines.Err() != nil {
-		t.Fatalf("the guest's tests ended with %q, %d passed, reading: %v; its console:\n%s", exit, tests, lines.Err(), log)
+	if exit != "0" || count == 0 || lines.Err() != nil {
+		t.Fatalf("the guest's tests ended with %q, %d passed, reading: %v; its console:\n%s", exit, count, lines.Err(), log)
 	}
-	t.Logf("%d tests passed", tests)
+	t.Logf("%d tests passed", count)
 }
