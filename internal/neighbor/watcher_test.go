@@ -104,7 +104,9 @@ func TestThroughGateway(t *testing.T) {
 		n.director.route(n.remotePrefix, n.director.via(n.server0, "eth0"))
 		w := startWatching(t, n.director)
 		w.watch(n.remote)
-		if got, want := w.awaitMAC(n.remote, n.first.mac("eth0")), n.overEth0(n.first.mac("eth0")); got != want {
+		want := n.overEth0(n.first.mac("eth0"))
+		want.Gateway = netip.MustParseAddr(n.server0)
+		if got := w.awaitMAC(n.remote, n.first.mac("eth0")); got != want {
 			t.Errorf("next hop %+v, want %+v", got, want)
 		}
 	})
