@@ -81,13 +81,16 @@ static __always_inline __u32 pick(const struct packet *pkt)
 /* Copies the frame to the end of the tail. Returns the bytes copied. */
 static __always_inline __u32 note_frame(struct xdp_md *ctx, struct trace *trace, __u32 length)
 {
-	__u32 at = trace->used;
+	__u32 at = trace->used, last;
 
 	if (length > MAX_TRACED_FRAME)
 		length = MAX_TRACED_FRAME;
-	asm volatile("" : "+r"(length));
-	if (!length || length > MAX_TRACED_FRAME || at > TRACE_TAIL - MAX_TRACED_FRAME ||
-	    bpf_xdp_load_bytes(ctx, 0, &trace->tail[at], length))
+	/* Linux 6.1 does not learn from a comparison with 0 that a number is at
+	 * least 1. */
+	last = length - 1;
+	asm volatile("" : "+r"(last));
+	if (last >= MAX_TRACED_FRAME || at > TRACE_TAIL - MAX_TRACED_FRAME ||
+	    bpf_xdp_load_bytes(ctx, 0, &trace->tail[at], last + 1))
 		return 0;
 	trace->used = at + ((length + 7) & ~7);
 	return length;

@@ -20,7 +20,8 @@ const kernelDirectory = "../../bin/oldest-kernel"
 // plane takes seconds where a processor is emulated, so it is not everything.
 const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestTakeOverKeepsEverything|TestFewCapabilitiesSuffice|" +
 	"TestForwardsTCP|TestForwardChangesNothingElse|TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestAnswers|TestServiceLookup|" +
-	"TestConnectionReuse|TestUnusableServers|TestLocalServer|TestExplainSaysWhy|TestTraceReplacesTheProgram)$"
+	"TestConnectionReuse|TestUnusableServers|TestLocalServer|TestExplainSaysWhy|TestTraceReplacesTheProgram|" +
+	"TestTraceTellsEveryWayOut)$"
 
 // The guest's processor is emulated, so that this runs anywhere.
 const bootAndTestTime = 8 * time.Minute
