@@ -44,7 +44,8 @@ too fast are forwarded but not told of; how many is said.
 
 --pcap writes each frame as it came in and as it left, which a capture on the host
 cannot see. With -o json, each line is an object: {"event":"begin"} once packets
-are picked, then one of each packet, and one with "event":"end".`,
+are picked, one of each packet with "event":"packet", one with "event":"lost" when
+more were lost, and one with "event":"end".`,
 		Example: `  fairlead trace --service 192.0.2.100:80
   fairlead trace --protocol tcp --client 203.0.113.0/24 --count 10
   fairlead trace --client '[2001:db8:3::5]:40000' --for 30s -o json
