@@ -36,6 +36,19 @@ enum limit {
 	MAX_EDITIONS = 2 * MAX_SERVICES,
 	/* Slots for all server lists, old ones and new ones together. */
 	MAX_LIST_SLOTS = 1 << 20,
+	/* Slots of the tables of dh and sh, and of mh: the kernel's, as Debian and
+	 * others build it (IP_VS_DH_TAB_BITS, IP_VS_SH_TAB_BITS, IP_VS_MH_TAB_INDEX;
+	 * Kconfig's defaults). */
+	HASH_TABLE_BITS = 8,
+	HASH_TABLE_SLOTS = 1 << HASH_TABLE_BITS,
+	MAGLEV_TABLE_SLOTS = 4093,
+	TABLE_LINE_SLOTS = 32,
+	/* Lines for all tables: 2048 of mh, or 32768 of dh and sh. */
+	MAX_TABLE_LINES = 1 << 18,
+	/* Servers that lblcr remembers for an address. */
+	CACHE_SERVERS = 28,
+	/* Addresses that lblc and lblcr remember, of all services. */
+	MAX_CACHE_ENTRIES = 1 << 17,
 	/* Servers of one service; bounds every walk of a list. */
 	MAX_LIST = 4096,
 	/* Other directors that were named. */
@@ -108,6 +121,21 @@ enum scheduler {
 	SCHEDULER_WLC,
 	SCHEDULER_SED,
 	SCHEDULER_NQ,
+	SCHEDULER_FO,
+	SCHEDULER_OVF,
+	SCHEDULER_TWOS,
+	SCHEDULER_DH,
+	SCHEDULER_SH,
+	SCHEDULER_MH,
+	SCHEDULER_LBLC,
+	SCHEDULER_LBLCR,
+};
+
+/* What sh and mh make of the flags of a service (lvs.SchedulerFlags). */
+enum scheduler_flag {
+	FLAG_FALLBACK = 1,	/* another server in place of one that is not usable */
+	FLAG_PORT = 2,		/* the client's port counts */
+	FLAG_STABLE = 4,	/* mh: the order of the list does not count; for Go */
 };
 
 /* The TCP states are the kernel's (include/net/ip_vs.h), and so is the order of
@@ -241,6 +269,29 @@ struct list_slot {
 	__u32 padding;
 };
 
+/* A piece of the table of dh, sh or mh: one cache line. */
+struct table_line {
+	__u16 servers[TABLE_LINE_SLOTS]; /* indexes into real_servers */
+};
+_Static_assert(sizeof(struct table_line) == 64, "one cache line");
+
+/* What lblc and lblcr know of a virtual address. */
+struct cache_key {
+	struct address vaddr;
+	__u32 cache;		/* edition.cache */
+	__u32 padding;
+};
+
+struct cache_entry {
+	__u32 last_used;	/* tick; plane */
+	__u32 last_changed;	/* tick: when a server came or went; plane */
+	__u32 busy;		/* 1: a CPU changes the servers; plane */
+	__u32 size;		/* lblcr: how many they are; plane */
+	__u32 servers[CACHE_SERVERS]; /* oldest first: incarnation << 16 | index
+				 * into real_servers; lblc has the first alone; plane */
+};
+_Static_assert(sizeof(struct cache_entry) == 128, "no hidden padding");
+
 /*
  * What the data plane needs of a service, as one whole. Go never changes the
  * one that holds: it fills another and turns service.edition to it, so that no
@@ -252,10 +303,14 @@ struct edition {
 	enum scheduler scheduler;
 	__u32 wrr_step;		/* greatest common divisor of the weights */
 	__u32 wrr_top;		/* where the current weight starts anew */
-	__u32 padding;
+	enum scheduler_flag flags;
 	__u64 cursor;		/* plane: rr, wrr: low half, the position where
 				 * the walk goes on; high half, current weight */
-	__u64 reserved[4];
+	__u32 table;		/* dh, sh, mh: first line in `tables` */
+	__u32 table_lines;	/* 0: nobody can be chosen */
+	__u32 cache;		/* lblc, lblcr: whose entries of `caches` are its */
+	__u32 padding;
+	__u64 reserved[2];
 };
 _Static_assert(sizeof(struct edition) == 64, "one cache line");
 
@@ -268,7 +323,8 @@ struct service {
 				 * entry may be of a connection that found no
 				 * room, and is forwarded by hash */
 	__u32 policy;		/* index into policies; 0: the director's; Go */
-	__u32 padding[4];
+	__u32 slow_start;	/* ticks; Go */
+	__u32 padding[3];
 };
 _Static_assert(sizeof(struct service) == 64, "one cache line");
 
@@ -311,7 +367,11 @@ struct real_server {
 	__u32 overloaded;	/* 0 or 1; plane, and Go when thresholds change */
 	__u32 upper;		/* threshold; Go */
 	__u32 lower;		/* threshold; Go */
-	__u32 scheduling_padding[10];
+	__u32 last_weight;	/* the last one that was not 0, for mh; Go */
+	__u32 slow_start_since;	/* tick; Go */
+	__u32 slow_start_ticks;	/* 0: it has its full share; Go */
+	__u32 incarnation;	/* which server this slot holds: goes up, 16 bits; Go */
+	__u32 scheduling_padding[6];
 	/* third line: whose it is; Go */
 	struct service_key service;
 	struct address raddr;
@@ -389,7 +449,9 @@ struct settings {
 	__u8 defence_turns[DEFENCE_PACKETS]; /* drop_entry: by the packets of an entry, how
 				 * many such ones stay until one goes; plane */
 	__u8 defence_padding[3];
-	__u32 reserved[4];
+	__u32 lblc_expiration;	/* ticks; for Go */
+	__u32 lblcr_expiration;	/* ticks; Go */
+	__u32 reserved[2];
 	struct policy policy;	/* of the whole director */
 };
 _Static_assert(sizeof(struct settings) == 384 && __builtin_offsetof(struct settings, policy) == 128,

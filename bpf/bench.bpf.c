@@ -143,7 +143,7 @@ static __always_inline struct hash_entry *enter_in_hash_map(const struct packet 
 
 	if (!edition)
 		return NULL;
-	server = schedule(edition);
+	server = schedule(edition, &pkt->flow, now);
 	if (server == NO_SERVER)
 		return NULL;
 	entry.server = server;

@@ -79,7 +79,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 		return svc->key.vport ? PASS_FTP : ANSWER_NO_SERVER;
 
 	on_schedule(edition);
-	server = schedule(edition);
+	server = schedule(edition, &pkt->flow, now);
 	on_scheduled(edition);
 	if (server == NO_SERVER)
 		return ANSWER_NO_SERVER;

@@ -73,6 +73,24 @@ struct {
 	__type(value, struct policy);
 } policies SEC(".maps");
 
+/* The tables of dh, sh and mh, each a run of lines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_TABLE_LINES);
+	__type(key, __u32);
+	__type(value, struct table_line);
+} tables SEC(".maps");
+
+/* Who served a virtual address, for lblc and lblcr. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_CACHE_ENTRIES);
+	__type(key, struct cache_key);
+	__type(value, struct cache_entry);
+} caches SEC(".maps");
+
 /* By the index of the real server. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -35,6 +35,22 @@ type benchBenchRun struct {
 	Padding      [5]uint8
 }
 
+type benchCacheEntry struct {
+	_           structs.HostLayout
+	LastUsed    uint32
+	LastChanged uint32
+	Busy        uint32
+	Size        uint32
+	Servers     [28]uint32
+}
+
+type benchCacheKey struct {
+	_       structs.HostLayout
+	Vaddr   benchAddress
+	Cache   uint32
+	Padding uint32
+}
+
 type benchConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -65,15 +81,19 @@ type benchCounters struct {
 }
 
 type benchEdition struct {
-	_         structs.HostLayout
-	List      uint32
-	Servers   uint32
-	Scheduler uint32
-	WrrStep   uint32
-	WrrTop    uint32
-	Padding   uint32
-	Cursor    uint64
-	Reserved  [4]uint64
+	_          structs.HostLayout
+	List       uint32
+	Servers    uint32
+	Scheduler  uint32
+	WrrStep    uint32
+	WrrTop     uint32
+	Flags      uint32
+	Cursor     uint64
+	Table      uint32
+	TableLines uint32
+	Cache      uint32
+	Padding    uint32
+	Reserved   [2]uint64
 }
 
 type benchFlow struct {
@@ -143,7 +163,11 @@ type benchRealServer struct {
 	Overloaded        uint32
 	Upper             uint32
 	Lower             uint32
-	SchedulingPadding [10]uint32
+	LastWeight        uint32
+	SlowStartSince    uint32
+	SlowStartTicks    uint32
+	Incarnation       uint32
+	SchedulingPadding [6]uint32
 	Service           benchServiceKey
 	Raddr             benchAddress
 	Rport             uint16
@@ -161,7 +185,8 @@ type benchService struct {
 	Key           benchServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	Padding       [4]uint32
+	SlowStart     uint32
+	Padding       [3]uint32
 }
 
 type benchServiceKey struct {
@@ -191,8 +216,15 @@ type benchSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	LblcExpiration        uint32
+	LblcrExpiration       uint32
+	Reserved              [2]uint32
 	Policy                benchPolicy
+}
+
+type benchTableLine struct {
+	_       structs.HostLayout
+	Servers [32]uint16
 }
 
 // Names of all BPF objects in the ELF.
@@ -201,6 +233,7 @@ type benchSettings struct {
 const (
 	benchMapBenchPrograms        = "bench_programs"
 	benchMapBenchRuns            = "bench_runs"
+	benchMapCaches               = "caches"
 	benchMapConnections          = "connections"
 	benchMapEditionCarry         = "edition_carry"
 	benchMapEditions             = "editions"
@@ -216,6 +249,7 @@ const (
 	benchMapServiceTable         = "service_table"
 	benchMapServices             = "services"
 	benchMapSettings             = "settings"
+	benchMapTables               = "tables"
 	benchMapVerdicts             = "verdicts"
 	benchProgBare                = "bare"
 	benchProgDirectorWithHashMap = "director_with_hash_map"
@@ -275,6 +309,7 @@ type benchProgramSpecs struct {
 type benchMapSpecs struct {
 	BenchPrograms   *ebpf.MapSpec `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.MapSpec `ebpf:"bench_runs"`
+	Caches          *ebpf.MapSpec `ebpf:"caches"`
 	Connections     *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions        *ebpf.MapSpec `ebpf:"editions"`
@@ -290,6 +325,7 @@ type benchMapSpecs struct {
 	ServiceTable    *ebpf.MapSpec `ebpf:"service_table"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Settings        *ebpf.MapSpec `ebpf:"settings"`
+	Tables          *ebpf.MapSpec `ebpf:"tables"`
 	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -321,6 +357,7 @@ func (o *benchObjects) Close() error {
 type benchMaps struct {
 	BenchPrograms   *ebpf.Map `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.Map `ebpf:"bench_runs"`
+	Caches          *ebpf.Map `ebpf:"caches"`
 	Connections     *ebpf.Map `ebpf:"connections"`
 	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
 	Editions        *ebpf.Map `ebpf:"editions"`
@@ -336,6 +373,7 @@ type benchMaps struct {
 	ServiceTable    *ebpf.Map `ebpf:"service_table"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Settings        *ebpf.Map `ebpf:"settings"`
+	Tables          *ebpf.Map `ebpf:"tables"`
 	Verdicts        *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -343,6 +381,7 @@ func (m *benchMaps) Close() error {
 	return _BenchClose(
 		m.BenchPrograms,
 		m.BenchRuns,
+		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
@@ -358,6 +397,7 @@ func (m *benchMaps) Close() error {
 		m.ServiceTable,
 		m.Services,
 		m.Settings,
+		m.Tables,
 		m.Verdicts,
 	)
 }

@@ -28,6 +28,9 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	p.used = result.Used
 	p.defend()
 	p.collectRemoved(removedPeriod)
+	if err := p.expireCaches(); err != nil {
+		return result, err
+	}
 	if len(p.limbo) > 0 || len(p.flipped) > 0 {
 		return result, p.settle()
 	}

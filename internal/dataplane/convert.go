@@ -127,12 +127,20 @@ func toCounters(c lvs.Counters) directorCounters {
 
 // schedulers maps the names of the schedulers that the data plane has.
 var schedulers = map[lvs.Scheduler]directorScheduler{
-	lvs.RoundRobin:              directorSchedulerSCHEDULER_RR,
-	lvs.WeightedRoundRobin:      directorSchedulerSCHEDULER_WRR,
-	lvs.LeastConnection:         directorSchedulerSCHEDULER_LC,
-	lvs.WeightedLeastConnection: directorSchedulerSCHEDULER_WLC,
-	lvs.ShortestExpectedDelay:   directorSchedulerSCHEDULER_SED,
-	lvs.NeverQueue:              directorSchedulerSCHEDULER_NQ,
+	lvs.RoundRobin:                            directorSchedulerSCHEDULER_RR,
+	lvs.WeightedRoundRobin:                    directorSchedulerSCHEDULER_WRR,
+	lvs.LeastConnection:                       directorSchedulerSCHEDULER_LC,
+	lvs.WeightedLeastConnection:               directorSchedulerSCHEDULER_WLC,
+	lvs.ShortestExpectedDelay:                 directorSchedulerSCHEDULER_SED,
+	lvs.NeverQueue:                            directorSchedulerSCHEDULER_NQ,
+	lvs.WeightedFailover:                      directorSchedulerSCHEDULER_FO,
+	lvs.WeightedOverflow:                      directorSchedulerSCHEDULER_OVF,
+	lvs.PowerOfTwo:                            directorSchedulerSCHEDULER_TWOS,
+	lvs.DestinationHashing:                    directorSchedulerSCHEDULER_DH,
+	lvs.SourceHashing:                         directorSchedulerSCHEDULER_SH,
+	lvs.MaglevHashing:                         directorSchedulerSCHEDULER_MH,
+	lvs.LocalityBasedLeastConnection:          directorSchedulerSCHEDULER_LBLC,
+	lvs.LocalityBasedLeastConnectionReplicate: directorSchedulerSCHEDULER_LBLCR,
 }
 
 // HasScheduler reports whether the data plane has a scheduler.

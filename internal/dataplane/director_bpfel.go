@@ -25,6 +25,22 @@ type directorAddress struct {
 	Low  uint64
 }
 
+type directorCacheEntry struct {
+	_           structs.HostLayout
+	LastUsed    uint32
+	LastChanged uint32
+	Busy        uint32
+	Size        uint32
+	Servers     [28]uint32
+}
+
+type directorCacheKey struct {
+	_       structs.HostLayout
+	Vaddr   directorAddress
+	Cache   uint32
+	Padding uint32
+}
+
 type directorClockReading struct {
 	_       structs.HostLayout
 	Jiffies uint64
@@ -107,15 +123,19 @@ type directorCounters struct {
 }
 
 type directorEdition struct {
-	_         structs.HostLayout
-	List      uint32
-	Servers   uint32
-	Scheduler directorScheduler
-	WrrStep   uint32
-	WrrTop    uint32
-	Padding   uint32
-	Cursor    uint64
-	Reserved  [4]uint64
+	_          structs.HostLayout
+	List       uint32
+	Servers    uint32
+	Scheduler  directorScheduler
+	WrrStep    uint32
+	WrrTop     uint32
+	Flags      directorSchedulerFlag
+	Cursor     uint64
+	Table      uint32
+	TableLines uint32
+	Cache      uint32
+	Padding    uint32
+	Reserved   [2]uint64
 }
 
 type directorInterface struct {
@@ -140,6 +160,13 @@ const (
 	directorLimitMAX_SERVICES          directorLimit = 4096
 	directorLimitMAX_EDITIONS          directorLimit = 8192
 	directorLimitMAX_LIST_SLOTS        directorLimit = 1048576
+	directorLimitHASH_TABLE_BITS       directorLimit = 8
+	directorLimitHASH_TABLE_SLOTS      directorLimit = 256
+	directorLimitMAGLEV_TABLE_SLOTS    directorLimit = 4093
+	directorLimitTABLE_LINE_SLOTS      directorLimit = 32
+	directorLimitMAX_TABLE_LINES       directorLimit = 262144
+	directorLimitCACHE_SERVERS         directorLimit = 28
+	directorLimitMAX_CACHE_ENTRIES     directorLimit = 131072
 	directorLimitMAX_LIST              directorLimit = 4096
 	directorLimitMAX_PEERS             directorLimit = 256
 	directorLimitMAX_PEER_MACS         directorLimit = 16640
@@ -193,7 +220,11 @@ type directorRealServer struct {
 	Overloaded        uint32
 	Upper             uint32
 	Lower             uint32
-	SchedulingPadding [10]uint32
+	LastWeight        uint32
+	SlowStartSince    uint32
+	SlowStartTicks    uint32
+	Incarnation       uint32
+	SchedulingPadding [6]uint32
 	Service           directorServiceKey
 	Raddr             directorAddress
 	Rport             uint16
@@ -206,13 +237,29 @@ type directorRealServer struct {
 type directorScheduler uint32
 
 const (
-	directorSchedulerSCHEDULER_NONE directorScheduler = 0
-	directorSchedulerSCHEDULER_RR   directorScheduler = 1
-	directorSchedulerSCHEDULER_WRR  directorScheduler = 2
-	directorSchedulerSCHEDULER_LC   directorScheduler = 3
-	directorSchedulerSCHEDULER_WLC  directorScheduler = 4
-	directorSchedulerSCHEDULER_SED  directorScheduler = 5
-	directorSchedulerSCHEDULER_NQ   directorScheduler = 6
+	directorSchedulerSCHEDULER_NONE  directorScheduler = 0
+	directorSchedulerSCHEDULER_RR    directorScheduler = 1
+	directorSchedulerSCHEDULER_WRR   directorScheduler = 2
+	directorSchedulerSCHEDULER_LC    directorScheduler = 3
+	directorSchedulerSCHEDULER_WLC   directorScheduler = 4
+	directorSchedulerSCHEDULER_SED   directorScheduler = 5
+	directorSchedulerSCHEDULER_NQ    directorScheduler = 6
+	directorSchedulerSCHEDULER_FO    directorScheduler = 7
+	directorSchedulerSCHEDULER_OVF   directorScheduler = 8
+	directorSchedulerSCHEDULER_TWOS  directorScheduler = 9
+	directorSchedulerSCHEDULER_DH    directorScheduler = 10
+	directorSchedulerSCHEDULER_SH    directorScheduler = 11
+	directorSchedulerSCHEDULER_MH    directorScheduler = 12
+	directorSchedulerSCHEDULER_LBLC  directorScheduler = 13
+	directorSchedulerSCHEDULER_LBLCR directorScheduler = 14
+)
+
+type directorSchedulerFlag uint32
+
+const (
+	directorSchedulerFlagFLAG_FALLBACK directorSchedulerFlag = 1
+	directorSchedulerFlagFLAG_PORT     directorSchedulerFlag = 2
+	directorSchedulerFlagFLAG_STABLE   directorSchedulerFlag = 4
 )
 
 type directorServerHop uint32
@@ -238,7 +285,8 @@ type directorService struct {
 	Key           directorServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	Padding       [4]uint32
+	SlowStart     uint32
+	Padding       [3]uint32
 }
 
 type directorServiceKey struct {
@@ -268,7 +316,9 @@ type directorSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	LblcExpiration        uint32
+	LblcrExpiration       uint32
+	Reserved              [2]uint32
 	Policy                directorPolicy
 }
 
@@ -278,6 +328,11 @@ type directorSweepRange struct {
 	Defended  uint32
 	Abandoned uint32
 	Padding   uint32
+}
+
+type directorTableLine struct {
+	_       structs.HostLayout
+	Servers [32]uint16
 }
 
 type directorVerdict uint32
@@ -321,6 +376,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	directorMapCaches         = "caches"
 	directorMapConnections    = "connections"
 	directorMapEditionCarry   = "edition_carry"
 	directorMapEditions       = "editions"
@@ -335,6 +391,7 @@ const (
 	directorMapServiceTable   = "service_table"
 	directorMapServices       = "services"
 	directorMapSettings       = "settings"
+	directorMapTables         = "tables"
 	directorMapVerdicts       = "verdicts"
 	directorProgDirector      = "director"
 	directorProgReadClock     = "read_clock"
@@ -392,6 +449,7 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
+	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -406,6 +464,7 @@ type directorMapSpecs struct {
 	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	Tables         *ebpf.MapSpec `ebpf:"tables"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -435,6 +494,7 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
+	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -449,11 +509,13 @@ type directorMaps struct {
 	ServiceTable   *ebpf.Map `ebpf:"service_table"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Settings       *ebpf.Map `ebpf:"settings"`
+	Tables         *ebpf.Map `ebpf:"tables"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *directorMaps) Close() error {
 	return _DirectorClose(
+		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
@@ -468,6 +530,7 @@ func (m *directorMaps) Close() error {
 		m.ServiceTable,
 		m.Services,
 		m.Settings,
+		m.Tables,
 		m.Verdicts,
 	)
 }

@@ -19,6 +19,22 @@ type explainAddress struct {
 	Low  uint64
 }
 
+type explainCacheEntry struct {
+	_           structs.HostLayout
+	LastUsed    uint32
+	LastChanged uint32
+	Busy        uint32
+	Size        uint32
+	Servers     [28]uint32
+}
+
+type explainCacheKey struct {
+	_       structs.HostLayout
+	Vaddr   explainAddress
+	Cache   uint32
+	Padding uint32
+}
+
 type explainConnectionFlag uint32
 
 const (
@@ -56,15 +72,19 @@ type explainCounters struct {
 }
 
 type explainEdition struct {
-	_         structs.HostLayout
-	List      uint32
-	Servers   uint32
-	Scheduler uint32
-	WrrStep   uint32
-	WrrTop    uint32
-	Padding   uint32
-	Cursor    uint64
-	Reserved  [4]uint64
+	_          structs.HostLayout
+	List       uint32
+	Servers    uint32
+	Scheduler  uint32
+	WrrStep    uint32
+	WrrTop     uint32
+	Flags      uint32
+	Cursor     uint64
+	Table      uint32
+	TableLines uint32
+	Cache      uint32
+	Padding    uint32
+	Reserved   [2]uint64
 }
 
 type explainInterface struct {
@@ -117,7 +137,11 @@ type explainRealServer struct {
 	Overloaded        uint32
 	Upper             uint32
 	Lower             uint32
-	SchedulingPadding [10]uint32
+	LastWeight        uint32
+	SlowStartSince    uint32
+	SlowStartTicks    uint32
+	Incarnation       uint32
+	SchedulingPadding [6]uint32
 	Service           explainServiceKey
 	Raddr             explainAddress
 	Rport             uint16
@@ -135,7 +159,8 @@ type explainService struct {
 	Key           explainServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	Padding       [4]uint32
+	SlowStart     uint32
+	Padding       [3]uint32
 }
 
 type explainServiceKey struct {
@@ -165,7 +190,9 @@ type explainSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	LblcExpiration        uint32
+	LblcrExpiration       uint32
+	Reserved              [2]uint32
 	Policy                explainPolicy
 }
 
@@ -199,10 +226,16 @@ const (
 	explainSysctlSYSCTLS                          explainSysctl = 16
 )
 
+type explainTableLine struct {
+	_       structs.HostLayout
+	Servers [32]uint16
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	explainMapCaches          = "caches"
 	explainMapConnections     = "connections"
 	explainMapEditionCarry    = "edition_carry"
 	explainMapEditions        = "editions"
@@ -218,6 +251,7 @@ const (
 	explainMapServices        = "services"
 	explainMapSettings        = "settings"
 	explainMapSights          = "sights"
+	explainMapTables          = "tables"
 	explainMapVerdicts        = "verdicts"
 	explainProgLookAhead      = "look_ahead"
 	explainVarConnectionFlags = "connection_flags"
@@ -273,6 +307,7 @@ type explainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type explainMapSpecs struct {
+	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -288,6 +323,7 @@ type explainMapSpecs struct {
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
 	Sights         *ebpf.MapSpec `ebpf:"sights"`
+	Tables         *ebpf.MapSpec `ebpf:"tables"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -319,6 +355,7 @@ func (o *explainObjects) Close() error {
 //
 // It can be passed to loadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type explainMaps struct {
+	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -334,11 +371,13 @@ type explainMaps struct {
 	Services       *ebpf.Map `ebpf:"services"`
 	Settings       *ebpf.Map `ebpf:"settings"`
 	Sights         *ebpf.Map `ebpf:"sights"`
+	Tables         *ebpf.Map `ebpf:"tables"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *explainMaps) Close() error {
 	return _ExplainClose(
+		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
@@ -354,6 +393,7 @@ func (m *explainMaps) Close() error {
 		m.Services,
 		m.Settings,
 		m.Sights,
+		m.Tables,
 		m.Verdicts,
 	)
 }

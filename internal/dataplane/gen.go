@@ -1,6 +1,6 @@
 package dataplane
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type connection -type connection_group -type connection_state -type control -type limit -type abi -type verdict -type scheduler -type list_slot -type service_key -type service -type policy -type edition -type real_server -type server_state -type server_hop -type next_hop -type counters -type interface -type xdp_mode -type sweep_range -type clock_reading director ../../bpf/director.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type connection -type connection_group -type connection_state -type control -type limit -type abi -type verdict -type scheduler -type list_slot -type table_line -type cache_key -type cache_entry -type scheduler_flag -type service_key -type service -type policy -type edition -type real_server -type server_state -type server_hop -type next_hop -type counters -type interface -type xdp_mode -type sweep_range -type clock_reading director ../../bpf/director.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type bench_run bench ../../bpf/bench.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 

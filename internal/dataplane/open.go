@@ -139,6 +139,7 @@ func newPlane(cfg Config) *Plane {
 		links:    map[string]*attachment{},
 	}
 	p.free.lists = newSlotAllocator(uint32(directorLimitMAX_LIST_SLOTS))
+	p.free.tables = newSlotAllocator(uint32(directorLimitMAX_TABLE_LINES))
 	return p
 }
 
@@ -193,6 +194,7 @@ func (p *Plane) initialize(groups uint32) error {
 	if err := p.setDefaultSysctls(); err != nil {
 		return err
 	}
+	set.LblcExpiration, set.LblcrExpiration = p.toTicks(cacheExpiration), p.toTicks(cacheExpiration)
 
 	for i := range uint32(directorLimitMAX_SERVICES) {
 		p.free.services = append(p.free.services, i)
@@ -221,6 +223,7 @@ func firstUnprivilegedPort() uint32 {
 // pinnedMaps are the maps by the names under which they are pinned.
 func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
+		directorMapCaches:         p.maps.Caches,
 		directorMapConnections:    p.maps.Connections,
 		directorMapEditionCarry:   p.maps.EditionCarry,
 		directorMapEditions:       p.maps.Editions,
@@ -235,6 +238,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapServiceTable:   p.maps.ServiceTable,
 		directorMapServices:       p.maps.Services,
 		directorMapSettings:       p.maps.Settings,
+		directorMapTables:         p.maps.Tables,
 		directorMapVerdicts:       p.maps.Verdicts,
 	}
 }

@@ -36,7 +36,7 @@ type Plane struct {
 	removed map[serverIdentity]uint32
 	free    struct {
 		services, editions, servers []uint32
-		lists                       *slotAllocator
+		lists, tables               *slotAllocator
 	}
 	// used is how many entries the last sweep found in use.
 	used int
@@ -49,6 +49,10 @@ type Plane struct {
 	// problems says why a next hop is missing: the maps hold no words.
 	problems map[uint32]string
 	links    map[string]*attachment
+	// cacheNumber is that of the last cache that was made; cachesLeft says that
+	// there are some whose service is gone.
+	cacheNumber uint32
+	cachesLeft  bool
 	// rehearsal is nil until Explain needs it.
 	rehearsal *rehearsal
 	// tracer is nil unless somebody traces.
@@ -64,6 +68,7 @@ type views struct {
 	editions    array[directorEdition]
 	servers     array[directorRealServer]
 	lists       array[directorListSlot]
+	tables      array[directorTableLine]
 	interfaces  array[directorInterface]
 	settings    array[directorSettings]
 }
@@ -86,6 +91,9 @@ func newViews(maps *directorMaps) (v views, err error) {
 		v.lists, err = mapArray[directorListSlot](maps.Lists)
 	}
 	if err == nil {
+		v.tables, err = mapArray[directorTableLine](maps.Tables)
+	}
+	if err == nil {
 		v.interfaces, err = mapArray[directorInterface](maps.Interfaces)
 	}
 	if err == nil {
@@ -99,7 +107,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 
 func (v *views) unmap() error {
 	return errors.Join(v.connections.unmap(), v.services.unmap(), v.policies.unmap(), v.editions.unmap(),
-		v.servers.unmap(), v.lists.unmap(), v.interfaces.unmap(), v.settings.unmap())
+		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap())
 }
 
 func (p *Plane) settings() *directorSettings { return &p.view.settings.elements[0] }

@@ -21,6 +21,9 @@ func (p *Plane) readBack() error {
 		return err
 	}
 	p.readPolicies()
+	if err := p.readCacheNumber(); err != nil {
+		return err
+	}
 	p.countServices()
 	return p.filterPeers()
 }
@@ -89,8 +92,21 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 	if err := p.free.lists.reserve(edition.List, edition.Servers); err != nil {
 		return nil, fmt.Errorf("read service %s back: %w", key, err)
 	}
+	if err := p.free.tables.reserve(edition.Table, edition.TableLines); err != nil {
+		return nil, fmt.Errorf("read service %s back: %w", key, err)
+	}
+	cache, err := p.timedCache(edition.Cache)
+	if err != nil {
+		return nil, fmt.Errorf("read service %s back: %w", key, err)
+	}
 	return &service{
-		Service:  lvs.Service{ServiceKey: key, Scheduler: name, PersistenceMask: lvs.FullPersistenceMask(key.Address)},
+		Service: lvs.Service{
+			ServiceKey:      key,
+			Scheduler:       name,
+			SchedulerFlags:  lvs.SchedulerFlags(edition.Flags),
+			PersistenceMask: lvs.FullPersistenceMask(key.Address),
+		},
+		cache:    cache,
 		index:    index,
 		edition:  slot.Edition,
 		sequence: slot.Sequence,

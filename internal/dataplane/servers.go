@@ -100,10 +100,12 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
+	const incarnations = 1 << 16
 	p.view.servers.elements[slot] = directorRealServer{
-		Service: toServiceKey(identity.service),
-		Raddr:   toAddress(identity.server.Address),
-		Rport:   toPort(identity.server.Port),
+		Service:     toServiceKey(identity.service),
+		Raddr:       toAddress(identity.server.Address),
+		Rport:       toPort(identity.server.Port),
+		Incarnation: (p.view.servers.elements[slot].Incarnation + 1) % incarnations,
 	}
 	p.problems[slot] = "its next hop is not known yet"
 	return slot, nil
@@ -114,6 +116,9 @@ func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
 	rs := &p.view.servers.elements[slot]
 	atomic.StoreUint32(&rs.Method, uint32(want.Method))
 	atomic.StoreUint32(&rs.Weight, want.Weight)
+	if want.Weight != 0 {
+		rs.LastWeight = want.Weight
+	}
 	if want.UpperThreshold == 0 || want.UpperThreshold > rs.Upper {
 		atomic.StoreUint32(&rs.Overloaded, 0) // ip_vs_ctl.c, __ip_vs_update_dest
 	}
@@ -160,12 +165,14 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	}
 	slot := svc.servers[at]
 	was := p.serverStatus(slot, lvs.Counters{}).RealServer
+	lastWeight := p.view.servers.elements[slot].LastWeight
 	p.writeServer(slot, want)
-	if svc.Scheduler != lvs.WeightedRoundRobin {
+	if svc.Scheduler != lvs.WeightedRoundRobin && !tableHasWeights(svc.Scheduler) {
 		return nil
 	}
 	if err := p.publish(svc, svc.servers, lvs.Counters{}, keepCursor); err != nil {
 		p.writeServer(slot, was)
+		p.view.servers.elements[slot].LastWeight = lastWeight
 		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
 	}
 	return nil
@@ -214,17 +221,24 @@ func (p *Plane) retire(key lvs.ServiceKey, slot uint32) error {
 	return nil
 }
 
-// collectRemoved gives back removed servers without connections that have waited
-// for that long.
+// collectRemoved gives back removed servers without connections that no cache
+// remembers and that have waited for that long.
 func (p *Plane) collectRemoved(age time.Duration) {
+	if len(p.removed) == 0 {
+		return
+	}
 	now, err := p.now()
+	if err != nil {
+		return
+	}
+	remembered, err := p.remembered()
 	if err != nil {
 		return
 	}
 	for identity, slot := range p.removed {
 		rs := &p.view.servers.elements[slot]
 		busy := atomic.LoadUint32(&rs.Active) != 0 || atomic.LoadUint32(&rs.Inactive) != 0
-		if busy || p.fromTicks(now-rs.Removed) < age {
+		if busy || age > 0 && remembered[p.cacheWord(slot)] || p.fromTicks(now-rs.Removed) < age {
 			continue
 		}
 		delete(p.removed, identity)

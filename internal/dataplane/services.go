@@ -20,6 +20,7 @@ type service struct {
 	edition  uint32 // into editions
 	sequence uint64
 	servers  []uint32 // into real_servers, in the order of the list
+	cache    cache    // of lblc and lblcr
 }
 
 func (p *Plane) findService(key lvs.ServiceKey) (*service, error) {
@@ -62,9 +63,14 @@ func (p *Plane) addService(want lvs.Service) error {
 		giveBack()
 		return err
 	}
+	cache, err := p.newCache(want.Scheduler)
+	if err != nil {
+		giveBack()
+		return err
+	}
 	p.sequence++
-	svc := &service{Service: want, index: index, edition: edition, sequence: p.sequence}
-	p.writeEdition(svc, edition, 0, nil, nil)
+	svc := &service{Service: want, index: index, edition: edition, sequence: p.sequence, cache: cache}
+	p.writeEdition(svc, edition, 0, span{}, nil, nil)
 	p.forgetPolicy(svc.policyIndex())
 	p.view.services.elements[index] = directorService{
 		Edition:  edition,
@@ -93,12 +99,17 @@ func (p *Plane) EditService(want lvs.Service) error {
 	}
 	was := svc.Service
 	var move cursorMove = keepCursor
+	wasCache := svc.cache
 	if want.Scheduler != was.Scheduler {
 		move = nil
+		if svc.cache, err = p.newCache(want.Scheduler); err != nil {
+			return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
+		}
+		p.cachesLeft = p.cachesLeft || wasCache.number != 0
 	}
 	svc.Service = want
 	if err := p.publish(svc, svc.servers, lvs.Counters{}, move); err != nil {
-		svc.Service = was
+		svc.Service, svc.cache = was, wasCache
 		return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
 	}
 	return nil
@@ -118,6 +129,7 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 		return fmt.Errorf("delete service %s: %w", key, err)
 	}
 	delete(p.services, key)
+	p.cachesLeft = p.cachesLeft || svc.cache.number != 0
 	p.countServices()
 	for _, slot := range svc.servers {
 		if err := p.retire(key, slot); err != nil {
@@ -243,11 +255,17 @@ func (p *Plane) prepare(svc *service, servers []uint32, counted lvs.Counters, mo
 	if err == nil {
 		list, err = p.writeList(servers)
 	}
+	var table span
+	if err == nil {
+		if table, err = p.writeTable(p.table(svc, servers), servers); err != nil {
+			p.free.lists.release(list, uint32(len(servers)))
+		}
+	}
 	if err != nil {
 		p.free.editions = append(p.free.editions, edition)
 		return 0, err
 	}
-	p.writeEdition(svc, edition, list, servers, move)
+	p.writeEdition(svc, edition, list, table, servers, move)
 	return edition, nil
 }
 
@@ -259,15 +277,22 @@ func (p *Plane) turnTo(svc *service, edition uint32, servers []uint32) {
 	p.throwAwayEdition(old)
 }
 
+// allocate returns the start of a run of free slots; first those that wait for a
+// grace period if there is none.
+func (p *Plane) allocate(free *slotAllocator, n uint32) (uint32, error) {
+	start, err := free.allocate(n)
+	if err == nil {
+		return start, nil
+	}
+	if err := p.settle(); err != nil {
+		return 0, err
+	}
+	return free.allocate(n)
+}
+
 func (p *Plane) writeList(servers []uint32) (uint32, error) {
 	n := uint32(len(servers))
-	start, err := p.free.lists.allocate(n)
-	if err != nil {
-		if err := p.settle(); err != nil {
-			return 0, err
-		}
-		start, err = p.free.lists.allocate(n)
-	}
+	start, err := p.allocate(p.free.lists, n)
 	if err != nil {
 		return 0, err
 	}
@@ -278,8 +303,9 @@ func (p *Plane) writeList(servers []uint32) (uint32, error) {
 }
 
 // writeEdition stores what an edition is made of: what svc is, its servers and
-// where they are listed, and where the walk of the edition that holds has come to.
-func (p *Plane) writeEdition(svc *service, edition, list uint32, servers []uint32, move cursorMove) {
+// where they are listed, the lines of the scheduler's table, and where the walk of
+// the edition that holds has come to.
+func (p *Plane) writeEdition(svc *service, edition, list uint32, table span, servers []uint32, move cursorMove) {
 	var position scheduler.Position
 	var weight uint32
 	if move != nil {
@@ -291,12 +317,16 @@ func (p *Plane) writeEdition(svc *service, edition, list uint32, servers []uint3
 		position, weight = 0, rounds.CarryOver(weight)
 	}
 	p.view.editions.elements[edition] = directorEdition{
-		List:      list,
-		Servers:   uint32(len(servers)),
-		Scheduler: schedulers[svc.Scheduler],
-		WrrStep:   rounds.Step,
-		WrrTop:    rounds.Top,
-		Cursor:    uint64(weight)<<32 | uint64(position),
+		List:       list,
+		Servers:    uint32(len(servers)),
+		Scheduler:  schedulers[svc.Scheduler],
+		WrrStep:    rounds.Step,
+		WrrTop:     rounds.Top,
+		Flags:      directorSchedulerFlag(svc.SchedulerFlags),
+		Cursor:     uint64(weight)<<32 | uint64(position),
+		Table:      table.start,
+		TableLines: table.end - table.start,
+		Cache:      svc.cache.number,
 	}
 }
 
@@ -313,5 +343,6 @@ func (p *Plane) throwAwayEdition(edition uint32) {
 	p.throwAway(func() {
 		p.free.editions = append(p.free.editions, edition)
 		p.free.lists.release(e.List, e.Servers)
+		p.free.tables.release(e.Table, e.TableLines)
 	})
 }

@@ -19,6 +19,22 @@ type traceAddress struct {
 	Low  uint64
 }
 
+type traceCacheEntry struct {
+	_           structs.HostLayout
+	LastUsed    uint32
+	LastChanged uint32
+	Busy        uint32
+	Size        uint32
+	Servers     [28]uint32
+}
+
+type traceCacheKey struct {
+	_       structs.HostLayout
+	Vaddr   traceAddress
+	Cache   uint32
+	Padding uint32
+}
+
 type traceConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -49,15 +65,19 @@ type traceCounters struct {
 }
 
 type traceEdition struct {
-	_         structs.HostLayout
-	List      uint32
-	Servers   uint32
-	Scheduler uint32
-	WrrStep   uint32
-	WrrTop    uint32
-	Padding   uint32
-	Cursor    uint64
-	Reserved  [4]uint64
+	_          structs.HostLayout
+	List       uint32
+	Servers    uint32
+	Scheduler  uint32
+	WrrStep    uint32
+	WrrTop     uint32
+	Flags      uint32
+	Cursor     uint64
+	Table      uint32
+	TableLines uint32
+	Cache      uint32
+	Padding    uint32
+	Reserved   [2]uint64
 }
 
 type traceInterface struct {
@@ -110,7 +130,11 @@ type traceRealServer struct {
 	Overloaded        uint32
 	Upper             uint32
 	Lower             uint32
-	SchedulingPadding [10]uint32
+	LastWeight        uint32
+	SlowStartSince    uint32
+	SlowStartTicks    uint32
+	Incarnation       uint32
+	SchedulingPadding [6]uint32
 	Service           traceServiceKey
 	Raddr             traceAddress
 	Rport             uint16
@@ -128,7 +152,8 @@ type traceService struct {
 	Key           traceServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	Padding       [4]uint32
+	SlowStart     uint32
+	Padding       [3]uint32
 }
 
 type traceServiceKey struct {
@@ -158,8 +183,15 @@ type traceSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	LblcExpiration        uint32
+	LblcrExpiration       uint32
+	Reserved              [2]uint32
 	Policy                tracePolicy
+}
+
+type traceTableLine struct {
+	_       structs.HostLayout
+	Servers [32]uint16
 }
 
 type traceTrace struct {
@@ -288,6 +320,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	traceMapCaches          = "caches"
 	traceMapConnections     = "connections"
 	traceMapEditionCarry    = "edition_carry"
 	traceMapEditions        = "editions"
@@ -302,6 +335,7 @@ const (
 	traceMapServiceTable    = "service_table"
 	traceMapServices        = "services"
 	traceMapSettings        = "settings"
+	traceMapTables          = "tables"
 	traceMapTraceAccounts   = "trace_accounts"
 	traceMapTraceEvents     = "trace_events"
 	traceMapTraceFilters    = "trace_filters"
@@ -367,6 +401,7 @@ type traceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
+	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -381,6 +416,7 @@ type traceMapSpecs struct {
 	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	Tables         *ebpf.MapSpec `ebpf:"tables"`
 	TraceAccounts  *ebpf.MapSpec `ebpf:"trace_accounts"`
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
 	TraceFilters   *ebpf.MapSpec `ebpf:"trace_filters"`
@@ -416,6 +452,7 @@ func (o *traceObjects) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
+	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -430,6 +467,7 @@ type traceMaps struct {
 	ServiceTable   *ebpf.Map `ebpf:"service_table"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Settings       *ebpf.Map `ebpf:"settings"`
+	Tables         *ebpf.Map `ebpf:"tables"`
 	TraceAccounts  *ebpf.Map `ebpf:"trace_accounts"`
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
 	TraceFilters   *ebpf.Map `ebpf:"trace_filters"`
@@ -439,6 +477,7 @@ type traceMaps struct {
 
 func (m *traceMaps) Close() error {
 	return _TraceClose(
+		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
@@ -453,6 +492,7 @@ func (m *traceMaps) Close() error {
 		m.ServiceTable,
 		m.Services,
 		m.Settings,
+		m.Tables,
 		m.TraceAccounts,
 		m.TraceEvents,
 		m.TraceFilters,

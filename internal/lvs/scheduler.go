@@ -53,4 +53,7 @@ const (
 	SHPort     = Flag2
 	MHFallback = Flag1
 	MHPort     = Flag2
+	// MHStable makes mh the same for any order in which the servers were added.
+	// It is not in the kernel's IPVS.
+	MHStable = Flag3
 )
