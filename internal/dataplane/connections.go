@@ -27,10 +27,10 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	defer p.mu.Unlock()
 	p.used = result.Used
 	p.defend()
-	p.collectRemoved(removedPeriod)
 	if err := p.expireCaches(); err != nil {
 		return result, err
 	}
+	p.collectRemoved(removedPeriod)
 	if len(p.limbo) > 0 || len(p.flipped) > 0 {
 		return result, p.settle()
 	}

@@ -94,7 +94,7 @@ func TestSchedulersConvert(t *testing.T) {
 			t.Errorf("scheduler %s came back as %q", name, fromScheduler(value))
 		}
 	}
-	for _, name := range []lvs.Scheduler{"", "none", lvs.MaglevHashing} {
+	for _, name := range []lvs.Scheduler{"", "none", "nosuch"} {
 		if HasScheduler(name) {
 			t.Errorf("has scheduler %q", name)
 		}

@@ -121,7 +121,7 @@ func (p *Plane) tellChoice(e *lvs.Explanation, s *stage, o *outcome, before *dir
 		p.tellKnown(e, before.Server, "it is of a connection whose real server was removed and may return")
 	case (o.verdict == directorVerdictANSWER_NO_SERVER || o.nobody) && s.service != nil:
 		e.Candidates = p.candidates(s, before)
-		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Why: whyNobody(e.Candidates)}
+		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Why: whyNobody(s, e.Candidates)}
 	}
 }
 

@@ -39,7 +39,8 @@ func TestLayout(t *testing.T) {
 	for name, value := range map[string]any{
 		"address": directorAddress{}, "connection": directorConnection{}, "connection_group": directorConnectionGroup{},
 		"service_key": directorServiceKey{}, "service": directorService{}, "policy": directorPolicy{}, "edition": directorEdition{},
-		"list_slot": directorListSlot{}, "next_hop": directorNextHop{}, "real_server": directorRealServer{},
+		"list_slot": directorListSlot{}, "table_line": directorTableLine{},
+		"cache_key": directorCacheKey{}, "cache_entry": directorCacheEntry{}, "next_hop": directorNextHop{}, "real_server": directorRealServer{},
 		"counters": directorCounters{}, "interface": directorInterface{}, "settings": directorSettings{},
 		"sweep_range": directorSweepRange{}, "clock_reading": directorClockReading{},
 	} {

@@ -15,7 +15,8 @@ func load(name lvs.Scheduler, c lvs.Candidate) (load uint64, divisor uint32) {
 	switch name {
 	case lvs.LeastConnection:
 		return connections, 1
-	case lvs.WeightedLeastConnection:
+	case lvs.WeightedLeastConnection, lvs.LocalityBasedLeastConnection,
+		lvs.LocalityBasedLeastConnectionReplicate, lvs.PowerOfTwo:
 		return connections, c.Weight
 	case lvs.ShortestExpectedDelay, lvs.NeverQueue:
 		return uint64(c.Active) + 1, c.Weight
@@ -29,13 +30,46 @@ var formulas = map[lvs.Scheduler]string{
 	lvs.WeightedLeastConnection: "(active*256+inactive)/weight",
 	lvs.ShortestExpectedDelay:   "(active+1)/weight",
 	lvs.NeverQueue:              "(active+1)/weight",
+
+	lvs.LocalityBasedLeastConnection:          "(active*256+inactive)/weight",
+	lvs.LocalityBasedLeastConnectionReplicate: "(active*256+inactive)/weight",
 }
 
-func whyNobody(candidates []lvs.Candidate) string {
+func whyNobody(s *stage, candidates []lvs.Candidate) string {
 	if len(candidates) == 0 {
 		return "the service has no real server"
 	}
-	return "no real server is usable"
+	if countUsable(candidates) == 0 {
+		return "no real server is usable"
+	}
+	switch s.service.Scheduler {
+	case lvs.DestinationHashing, lvs.SourceHashing, lvs.MaglevHashing:
+		return fmt.Sprintf("the real server that the hash of %s picks is not usable", hashed(s))
+	case lvs.WeightedOverflow:
+		return "every usable real server has more active connections than its weight"
+	}
+	return "the scheduler chose none"
+}
+
+// hashed names what dh, sh and mh look at.
+func hashed(s *stage) string {
+	switch {
+	case s.service.Scheduler == lvs.DestinationHashing:
+		return "the virtual address"
+	case s.edition.Flags&directorSchedulerFlagFLAG_PORT != 0:
+		return "the client's address and port"
+	}
+	return "the client's address"
+}
+
+func countUsable(candidates []lvs.Candidate) int {
+	usable := 0
+	for _, c := range candidates {
+		if c.Usable() {
+			usable++
+		}
+	}
+	return usable
 }
 
 // whyScheduled says why the candidate at that position was chosen.
@@ -43,15 +77,9 @@ func whyScheduled(s *stage, o *outcome, candidates []lvs.Candidate, chosen int) 
 	if chosen < 0 {
 		return ""
 	}
-	usable := 0
-	for _, c := range candidates {
-		if c.Usable() {
-			usable++
-		}
-	}
 	c := candidates[chosen]
 	switch {
-	case usable <= 1:
+	case countUsable(candidates) <= 1:
 		return fmt.Sprintf("%s is the only usable real server", c.RealServerKey)
 	case s.service.Scheduler == lvs.RoundRobin:
 		return whyRR(s, c.RealServerKey)
@@ -59,6 +87,21 @@ func whyScheduled(s *stage, o *outcome, candidates []lvs.Candidate, chosen int) 
 		return whyWRR(s, o, c.RealServerKey, chosen)
 	case s.service.Scheduler == lvs.NeverQueue && c.Active == 0:
 		return fmt.Sprintf("%s is the first idle real server of the list", c.RealServerKey)
+	}
+	switch s.service.Scheduler {
+	case lvs.WeightedFailover:
+		return fmt.Sprintf("%s has the highest weight, %d, or is the first in the list of those that have it", c.RealServerKey, c.Weight)
+	case lvs.WeightedOverflow:
+		return fmt.Sprintf("%s has the highest weight, %d, of those with no more active connections than that", c.RealServerKey, c.Weight)
+	case lvs.PowerOfTwo:
+		return fmt.Sprintf("%s has the lower (active*256+inactive)/weight of two that were drawn by lot; the packet itself may draw others",
+			c.RealServerKey)
+	case lvs.DestinationHashing, lvs.SourceHashing, lvs.MaglevHashing:
+		return fmt.Sprintf("the hash of %s picks %s", hashed(s), c.RealServerKey)
+	case lvs.LocalityBasedLeastConnection, lvs.LocalityBasedLeastConnectionReplicate:
+		if !isLeast(candidates, chosen) {
+			return fmt.Sprintf("%s served the virtual address before", c.RealServerKey)
+		}
 	}
 	why := whyLeast(s.service.Scheduler, candidates, chosen)
 	if s.service.Scheduler == lvs.NeverQueue {
@@ -102,6 +145,16 @@ func whyLeast(name lvs.Scheduler, candidates []lvs.Candidate, chosen int) string
 	}
 	return fmt.Sprintf("least %s: %s %s ties with %s %s; the first of the list, the newest, wins", formulas[name],
 		won.RealServerKey, figure(name, won), lost.RealServerKey, figure(name, lost))
+}
+
+// isLeast reports whether nobody who is usable has less.
+func isLeast(candidates []lvs.Candidate, chosen int) bool {
+	for _, c := range candidates {
+		if c.Usable() && less(c, candidates[chosen]) {
+			return false
+		}
+	}
+	return true
 }
 
 // less compares crosswise, as schedule.h does.

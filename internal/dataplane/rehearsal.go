@@ -29,6 +29,7 @@ type rehearsal struct {
 
 type rehearsalObjects struct {
 	Director       *ebpf.Program `ebpf:"director"`
+	Caches         *ebpf.Map     `ebpf:"caches"`
 	Connections    *ebpf.Map     `ebpf:"connections"`
 	Editions       *ebpf.Map     `ebpf:"editions"`
 	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
@@ -39,6 +40,7 @@ type rehearsalObjects struct {
 	ServiceTable   *ebpf.Map     `ebpf:"service_table"`
 	Services       *ebpf.Map     `ebpf:"services"`
 	Settings       *ebpf.Map     `ebpf:"settings"`
+	Tables         *ebpf.Map     `ebpf:"tables"`
 	Verdicts       *ebpf.Map     `ebpf:"verdicts"`
 }
 
@@ -52,6 +54,7 @@ type heldKey struct {
 const (
 	rehearsedServers = uint32(directorLimitMAX_LIST) + uint32(directorLimitPROBE_SLOTS)
 	rehearsedGroups  = uint32(directorLimitPROBE_GROUPS)
+	rehearsedLines   = uint32(directorLimitMAGLEV_TABLE_SLOTS)/uint32(directorLimitTABLE_LINE_SLOTS) + 1
 	// One of the service, those of the way's connections.
 	rehearsedPolicies = 1 + uint32(directorLimitPROBE_SLOTS)
 )
@@ -74,6 +77,7 @@ func (r *rehearsal) loadDirector() error {
 		return err
 	}
 	for name, entries := range map[string]uint32{
+		directorMapCaches:         1,
 		directorMapConnections:    rehearsedGroups,
 		directorMapEditions:       1,
 		directorMapInterfaces:     1,
@@ -83,6 +87,7 @@ func (r *rehearsal) loadDirector() error {
 		directorMapServerCounters: rehearsedServers,
 		directorMapServiceTable:   1,
 		directorMapServices:       1,
+		directorMapTables:         rehearsedLines,
 	} {
 		m := spec.Maps[name]
 		m.MaxEntries, m.Flags = entries, 0
@@ -114,8 +119,8 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 
 func (r *rehearsal) close() error {
 	o := &r.objects
-	maps := []*ebpf.Map{o.Connections, o.Editions, o.Interfaces, o.Lists, o.Policies, o.RealServers, o.ServerCounters,
-		o.ServiceTable, o.Services, o.Settings, o.Verdicts, r.ahead.Sights}
+	maps := []*ebpf.Map{o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.Policies, o.RealServers, o.ServerCounters,
+		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Verdicts, r.ahead.Sights}
 	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
 	for _, m := range maps {
 		errs = append(errs, m.Close())
@@ -145,7 +150,9 @@ func (r *rehearsal) put(m *ebpf.Map, key, value any) error {
 func (r *rehearsal) clear() error {
 	var errs []error
 	for _, h := range r.held {
-		errs = append(errs, h.m.Delete(h.key))
+		if err := h.m.Delete(h.key); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	r.held = nil
 	zeros := make([]uint64, ebpf.MustPossibleCPU())
@@ -233,6 +240,12 @@ func (r *rehearsal) copyService(p *Plane, sight *explainSight, s *stage) error {
 		}
 		s.servers[slot] = p.view.servers.elements[slot]
 	}
+	for line := s.edition.Table; line < s.edition.Table+s.edition.TableLines && err == nil; line++ {
+		err = r.put(r.objects.Tables, line, p.view.tables.elements[line])
+	}
+	if err == nil && s.edition.Cache != 0 {
+		err = r.copyCached(p, directorCacheKey{Vaddr: directorAddress(sight.Vaddr), Cache: s.edition.Cache})
+	}
 	return err
 }
 
@@ -252,6 +265,20 @@ func (r *rehearsal) copyPolicies(p *Plane, s *stage) error {
 		}
 	}
 	return nil
+}
+
+// copyCached copies what lblc and lblcr remember of the packet's virtual address.
+func (r *rehearsal) copyCached(p *Plane, key directorCacheKey) error {
+	var entry directorCacheEntry
+	err := p.maps.Caches.Lookup(key, &entry)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		r.held = append(r.held, heldKey{r.objects.Caches, key}) // the packet may add it
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("copy what is remembered of %s: %w", fromAddress(key.Vaddr), err)
+	}
+	return r.put(r.objects.Caches, key, entry)
 }
 
 func (r *rehearsal) copyServers(p *Plane, s *stage) error {

@@ -15,12 +15,6 @@ import (
 // What a director takes, and what it refuses in which order: what IPVS refuses
 // in IPVS's order, then what this version has not yet.
 
-// schedulers are those that the data plane has.
-var schedulers = [...]lvs.Scheduler{
-	lvs.RoundRobin, lvs.WeightedRoundRobin, lvs.LeastConnection, lvs.WeightedLeastConnection,
-	lvs.ShortestExpectedDelay, lvs.NeverQueue,
-}
-
 // checkService returns why s is refused, nil if it is not.
 func checkService(s lvs.Service) error {
 	if !s.Scheduler.Known() {
@@ -39,10 +33,6 @@ func checkService(s lvs.Service) error {
 		return unsupported("persistence engine %q", s.PersistenceEngine)
 	case s.OnePacket:
 		return unsupported("one-packet scheduling")
-	case !slices.Contains(schedulers[:], s.Scheduler):
-		return unsupported("scheduler %q", s.Scheduler)
-	case s.SchedulerFlags != 0:
-		return unsupported("scheduler flags")
 	}
 	return nil
 }

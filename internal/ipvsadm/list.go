@@ -270,7 +270,7 @@ func (inv *invocation) hostPort(addr netip.Addr, port uint16, protocol lvs.Proto
 func cut(s string, size int) string { return s[:min(size, len(s))] }
 
 // flagNames returns the scheduler's flags, with commas, or "". sh and mh have
-// two, and names of their own for them.
+// names of their own for them.
 func flagNames(svc lvs.Service) string {
 	owner := lvs.Scheduler("")
 	if svc.Scheduler == lvs.SourceHashing || svc.Scheduler == lvs.MaglevHashing {

@@ -309,6 +309,7 @@ var schedulerFlags = []struct {
 	{"sh-port", lvs.SourceHashing, lvs.SHPort},
 	{"mh-fallback", lvs.MaglevHashing, lvs.MHFallback},
 	{"mh-port", lvs.MaglevHashing, lvs.MHPort},
+	{"mh-stable", lvs.MaglevHashing, lvs.MHStable}, // not in IPVS
 }
 
 // parseSchedFlags reads the list of -b. It comes last, since it may stand before

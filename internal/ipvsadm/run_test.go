@@ -187,7 +187,7 @@ func TestSaveRestores(t *testing.T) {
 // negative numbers, and of sh and mh no third flag.
 func TestSaveMends(t *testing.T) {
 	d := newFakeDirector()
-	want := "-A -f 1 -s sh -b sh-port,flag-3\n-A -f 2 -s mh -b flag-3\n-A -f 3 -s rr -b flag-1,flag-3\n"
+	want := "-A -f 1 -s sh -b sh-port,flag-3\n-A -f 2 -s mh -b mh-stable\n-A -f 3 -s rr -b flag-1,flag-3\n"
 	for line := range strings.Lines(want) {
 		mustRun(t, d, strings.Fields(line)...)
 	}

@@ -64,10 +64,10 @@ func (inv *invocation) saveService(svc lvs.Service, service string) {
 }
 
 // savedFlags returns the scheduler's flags as -b takes them. ipvsadm forgets the
-// third flag of sh and mh, and then prints a -b that -R refuses.
+// third flag of sh, and then prints a -b that -R refuses.
 func savedFlags(svc lvs.Service) string {
 	flags := flagNames(svc)
-	if svc.SchedulerFlags&lvs.Flag3 == 0 || strings.HasSuffix(flags, "flag-3") {
+	if svc.Scheduler != lvs.SourceHashing || svc.SchedulerFlags&lvs.Flag3 == 0 {
 		return flags
 	}
 	return strings.TrimPrefix(flags+",flag-3", ",")
