@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -260,7 +261,7 @@ func (m *model) admit(flow modelFlow, event string) (*modelConnection, string) {
 	if flow.protocol == lvs.TCP && event != "syn" {
 		return nil, "pass-no-connection"
 	}
-	rs := s.schedule()
+	rs := s.schedule(flow)
 	if rs == nil {
 		return nil, "answer-no-server"
 	}
@@ -310,8 +311,34 @@ func modelEvent(flags string) string {
 
 // --- schedulers -----------------------------------------------------------
 
-func (s *modelService) schedule() *modelServer {
+// modelSchedulers are those that the model has. twos draws lots; mh, lblc and
+// lblcr are held against recordings of the kernel's in test/oracle.
+var modelSchedulers = []lvs.Scheduler{
+	lvs.RoundRobin, lvs.WeightedRoundRobin, lvs.LeastConnection, lvs.WeightedLeastConnection,
+	lvs.ShortestExpectedDelay, lvs.NeverQueue, lvs.WeightedFailover, lvs.WeightedOverflow,
+	lvs.DestinationHashing, lvs.SourceHashing,
+}
+
+func (s *modelService) schedule(flow modelFlow) *modelServer {
 	switch s.Scheduler {
+	case lvs.WeightedFailover:
+		return s.heaviest(func(*modelServer) bool { return true })
+	case lvs.WeightedOverflow:
+		return s.heaviest(func(rs *modelServer) bool { return rs.active <= rs.Weight })
+	case lvs.DestinationHashing:
+		var slots []*modelServer
+		for len(s.servers) > 0 && len(slots) < 256 {
+			slots = append(slots, s.servers...)
+		}
+		return hashedServer(slots, flow.vip.Addr())
+	case lvs.SourceHashing:
+		var slots []*modelServer
+		for len(s.servers) > 0 && len(slots) < 256 {
+			for _, rs := range s.servers {
+				slots = append(slots, slices.Repeat([]*modelServer{rs}, int(max(rs.Weight, 1)))...)
+			}
+		}
+		return hashedServer(slots, flow.client.Addr())
 	case lvs.RoundRobin:
 		return s.roundRobin()
 	case lvs.WeightedRoundRobin:
@@ -330,6 +357,32 @@ func (s *modelService) schedule() *modelServer {
 		}
 	}
 	return s.least(func(rs *modelServer) float64 { return (float64(rs.active) + 1) / float64(rs.Weight) })
+}
+
+// hashedServer returns the server in the slot of an address, if it is usable.
+func hashedServer(slots []*modelServer, addr netip.Addr) *modelServer {
+	if len(slots) == 0 {
+		return nil
+	}
+	var fold uint32
+	for b := addr.AsSlice(); len(b) > 0; b = b[4:] {
+		fold ^= binary.BigEndian.Uint32(b)
+	}
+	if rs := slots[fold*0x61c88647>>24]; rs.usable() {
+		return rs
+	}
+	return nil
+}
+
+// heaviest returns the first of the usable servers with the highest weight of
+// those that fit.
+func (s *modelService) heaviest(fits func(*modelServer) bool) (found *modelServer) {
+	for _, rs := range s.servers {
+		if rs.usable() && fits(rs) && (found == nil || rs.Weight > found.Weight) {
+			found = rs
+		}
+	}
+	return found
 }
 
 // least returns the first of the usable servers with the least load. Loads and

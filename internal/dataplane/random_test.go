@@ -185,7 +185,7 @@ func (r *randomRun) advance() {
 
 func (r *randomRun) addOrEditService() {
 	r.t.Helper()
-	names := implementedSchedulers()
+	names := modelSchedulers
 	svc := lvs.Service{ServiceKey: modelServices[r.random.IntN(len(modelServices))], Scheduler: names[r.random.IntN(len(names))]}
 	svc.PersistenceMask = lvs.FullPersistenceMask(svc.Address)
 	if r.model.service(svc.ServiceKey) != nil {
