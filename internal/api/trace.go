@@ -64,12 +64,10 @@ func traceFilterToWire(f lvs.TraceFilter) (*fairleadv1.TraceRequest, error) {
 }
 
 func traceFilterFromWire(wire *fairleadv1.TraceRequest) (f lvs.TraceFilter, err error) {
-	switch wire.Protocol {
-	case fairleadv1.Protocol_PROTOCOL_UNSPECIFIED:
-	case fairleadv1.Protocol_PROTOCOL_TCP, fairleadv1.Protocol_PROTOCOL_UDP:
-		f.Protocol = lvs.Protocol(wire.Protocol)
-	default:
-		return f, invalid("protocol", wire.Protocol, "TCP, UDP, or none for any")
+	if wire.Protocol != fairleadv1.Protocol_PROTOCOL_UNSPECIFIED {
+		if f.Protocol, err = parseProtocol("protocol", wire.Protocol); err != nil {
+			return f, err
+		}
 	}
 	for _, side := range []struct {
 		name, text string

@@ -32,6 +32,12 @@ func exampleTrace() (lvs.TraceFilter, []lvs.TraceReport) {
 			Time: time.Unix(1_700_000_000, 123_456_789), Protocol: q.Protocol, Client: q.Client, Virtual: q.Virtual, Flags: q.Flags,
 			Omitted: 12, InData: []byte{1, 2, 3}, OutData: []byte{4, 5},
 		}},
+		{Lost: 3, Packet: &lvs.TracedPacket{
+			Explanation: lvs.Explanation{Verdict: "forward", After: &lvs.Connection{
+				Protocol: lvs.SCTP, Client: q.Client, Virtual: q.Virtual, Server: q.Virtual, State: lvs.StateSCTPEstablished,
+			}},
+			Time: time.Unix(1_700_000_001, 0), Protocol: lvs.SCTP, Client: q.Client, Virtual: q.Virtual,
+		}},
 		{Lost: 4, Packet: &lvs.TracedPacket{ // ARP
 			Explanation: lvs.Explanation{Verdict: "pass-not-ip", In: lvs.Frame{Length: 42}},
 			Time:        time.Unix(1_700_000_001, 0), InData: []byte{6},
@@ -82,7 +88,7 @@ func TestTraceFilterFromWire(t *testing.T) {
 		t.Errorf("without a filter: %+v, %v", f, err)
 	}
 	for name, wire := range map[string]*fairleadv1.TraceRequest{
-		"protocol": {Protocol: fairleadv1.Protocol_PROTOCOL_SCTP},
+		"protocol": {Protocol: 1},
 		"client":   {Client: "203.0.113.0/33"},
 		"virtual":  {Virtual: "192.0.2.100:http"},
 	} {

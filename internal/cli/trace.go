@@ -55,7 +55,7 @@ more were lost, and one with "event":"end".`,
 	}
 	runDirFlag(cmd, env, &c.dir)
 	flags := cmd.Flags()
-	flags.StringVar(&c.protocol, "protocol", "", "`name`: tcp or udp (default: any packet, also what is neither)")
+	flags.StringVar(&c.protocol, "protocol", "", "`name`: tcp, udp or sctp (default: any packet, also what is none of them)")
 	flags.StringVar(&c.client, "client", "", "client's `address`, with /LENGTH for a network and with :PORT for one port")
 	flags.StringVar(&c.service, "service", "", "virtual service's `address`, with :PORT for one port")
 	flags.Uint64Var(&c.count, "count", 0, "end after so many packets")
@@ -73,8 +73,10 @@ func (c *traceCommand) filter() (f lvs.TraceFilter, err error) {
 		f.Protocol = lvs.TCP
 	case "udp":
 		f.Protocol = lvs.UDP
+	case "sctp":
+		f.Protocol = lvs.SCTP
 	default:
-		return f, fmt.Errorf("--protocol %s: want tcp or udp", c.protocol)
+		return f, fmt.Errorf("--protocol %s: want tcp, udp or sctp", c.protocol)
 	}
 	for _, side := range []struct {
 		flag, text string
@@ -211,7 +213,7 @@ func (w *traceText) begin() error {
 
 func (w *traceText) packet(number int, p *lvs.TracedPacket, _ uint64) error {
 	t := &teller{to: w.env.Stdout}
-	what := "neither TCP nor UDP, or not read so far"
+	what := "not TCP, UDP or SCTP, or not read so far"
 	if p.Protocol != 0 {
 		what = fmt.Sprintf("%s %s -> %s%s", p.Protocol, p.Client, p.Virtual, flagsText(p.Protocol, p.Flags))
 	}

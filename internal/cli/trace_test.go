@@ -69,7 +69,7 @@ func TestTraceText(t *testing.T) {
  6  out         02:00:00:00:00:0a > 02:00:00:00:00:0b on eth0, 203.0.113.5 > 192.0.2.100, TTL 63, 60 bytes
  7  verdict     forward (normal): to a real server; XDP_TX
 
-#2  13:04:05.123456  neither TCP nor UDP, or not read so far
+#2  13:04:05.123456  not TCP, UDP or SCTP, or not read so far
 
  1  in          00:00:00:00:00:00 > 00:00:00:00:00:00 on eth0, 42 bytes
  2  service     none
@@ -171,7 +171,7 @@ func TestTracePcap(t *testing.T) {
 
 func TestTraceRefusals(t *testing.T) {
 	for want, args := range map[string][]string{
-		`--protocol icmp: want tcp or udp`:         {"--protocol", "icmp"},
+		`--protocol icmp: want tcp, udp or sctp`:   {"--protocol", "icmp"},
 		`--client "203.0.113": invalid`:            {"--client", "203.0.113"},
 		`--service "192.0.2.100:http": invalid`:    {"--service", "192.0.2.100:http"},
 		`--for 1µs: want whole milliseconds`:       {"--for", "1us"},

@@ -27,6 +27,9 @@ func (p *Plane) tellTraced(t *traced, at time.Time) lvs.TracedPacket {
 	}
 	if told.Candidates != nil {
 		told.Omitted = max(int(t.Edition.Servers)-len(t.candidates), 0)
+		if told.Omitted > 0 && told.Choice.Why == "" {
+			told.Choice.Why = "it is one of those that are not told"
+		}
 	}
 	if t.Parsed == uint32(directorVerdictCONTINUE) {
 		told.Protocol = lvs.Protocol(sight.Protocol)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 // A testTrace is a trace that goes on while a test runs packets.
 type testTrace struct {
 	t       testing.TB
-	plane   *Plane
+	program *ebpf.Program // a reference of the test's own: the trace may end meanwhile
 	packets chan *lvs.TracedPacket
 	lost    chan uint64
 	ended   chan error
@@ -30,23 +31,23 @@ func mustTrace(t testing.TB, p *Plane, filter lvs.TraceFilter) *testTrace {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	tr := &testTrace{
-		t: t, plane: p, cancel: cancel,
+		t: t, cancel: cancel,
 		packets: make(chan *lvs.TracedPacket, 4*traceBacklog), lost: make(chan uint64, 100), ended: make(chan error, 1),
 	}
 	begun := make(chan struct{})
 	go func() {
-		first := true
-		tr.ended <- p.Trace(ctx, filter, func(r lvs.TraceReport) error {
+		tr.ended <- p.Trace(ctx, filter, func(r lvs.TraceReport) (err error) {
 			switch {
 			case r.Packet != nil:
 				tr.packets <- r.Packet
-			case first:
+			case tr.program == nil: // it begins
+				p.tracer.limit(0, 0)
+				tr.program, err = p.tracer.objects.Program.Clone()
 				close(begun)
 			default:
 				tr.lost <- r.Lost
 			}
-			first = false
-			return nil
+			return err
 		})
 	}()
 	t.Cleanup(cancel)
@@ -55,18 +56,24 @@ func mustTrace(t testing.TB, p *Plane, filter lvs.TraceFilter) *testTrace {
 	case err := <-tr.ended:
 		t.Fatalf("trace: %+v", err)
 	}
-	p.tracer.limit(0, 0)
+	t.Cleanup(func() { tr.program.Close() })
 	return tr
 }
 
-// run runs a frame through the program that is on the interfaces now, and returns
-// what the trace tells of it.
-func (tr *testTrace) run(frame []byte) (action uint32, out []byte, told *lvs.TracedPacket) {
+// send runs a frame through the tracing program.
+func (tr *testTrace) send(frame []byte) (action uint32, out []byte) {
 	tr.t.Helper()
-	action, out, err := runProgram(tr.plane.program(), frame, testIfindex)
+	action, out, err := runProgram(tr.program, frame, testIfindex)
 	if err != nil {
 		tr.t.Fatal(err)
 	}
+	return action, out
+}
+
+// run sends a frame, and returns what the trace tells of it.
+func (tr *testTrace) run(frame []byte) (action uint32, out []byte, told *lvs.TracedPacket) {
+	tr.t.Helper()
+	action, out = tr.send(frame)
 	return action, out, tr.next()
 }
 
@@ -186,6 +193,19 @@ func TestTraceTellsEveryWayOut(t *testing.T) {
 	mustAddServer(t, p, lost, "198.51.100.13:80", 1)
 	setHop(t, p, "198.51.100.13:80", lvs.NextHop{Problem: "nobody answers"})
 	mustAddService(t, p, tcpService("192.0.2.13:80", lvs.RoundRobin)) // without servers
+	association := sctpService("192.0.2.14:80", lvs.RoundRobin)
+	mustAddService(t, p, association)
+	mustAddServer(t, p, association, "198.51.100.14:80", 1)
+	own := tcpService("192.0.2.15:80", lvs.RoundRobin)
+	mustAddService(t, p, own)
+	mustAddServer(t, p, own, "198.51.100.15:80", 1)
+	peer := lvs.MAC{2, 0, 0, 0, 3, 1}
+	err := errors.Join(p.SetNextHop(addrOf("198.51.100.15:80"), lvs.NextHop{Local: true}), p.AddPeerMAC(peer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := tcpFrame(client, vip, "S")
+	copy(again[6:], peer[:])
 
 	other := tcpFrame(client, vip, "S")
 	other[5] = 9
@@ -218,6 +238,9 @@ func TestTraceTellsEveryWayOut(t *testing.T) {
 			lvs.ChosenByConnection, server, lvs.TCPAck, lvs.StateFinWait, true, 0},
 		{"no server", "answer-no-server", tcpFrame(client, "192.0.2.13:80", "S"), lvs.ChosenByScheduler, "", lvs.TCPSyn, 0, true, 0},
 		{"no next hop", "drop-no-next-hop", tcpFrame(client, "192.0.2.12:80", "S"), lvs.ChosenByScheduler, "198.51.100.13:80", lvs.TCPSyn, lvs.StateSynRecv, true, 0},
+		{"association", "forward", sctpFrame(client, "192.0.2.14:80", chunkInit), lvs.ChosenByScheduler, "198.51.100.14:80", 0, lvs.StateSCTPInit1, true, 0},
+		{"to this host", "pass-local", tcpFrame(client, "192.0.2.15:80", "S"), lvs.ChosenByScheduler, "198.51.100.15:80", lvs.TCPSyn, lvs.StateSynRecv, true, 0},
+		{"forwarded by a peer", "pass-peer", again, lvs.ChosenByNobody, "", lvs.TCPSyn, lvs.StateFinWait, true, 0},
 		{"unknown connection", "pass-no-connection", tcpFrame("203.0.113.6:1", vip, "A"), lvs.ChosenByNobody, "", lvs.TCPAck, 0, true, 0},
 		{"no service", "pass-no-service", udpFrame(client, vip), lvs.ChosenByNobody, "", 0, 0, false, 0},
 		{"another host's", "pass-other-host", other, lvs.ChosenByNobody, "", 0, 0, false, 0},
@@ -264,6 +287,7 @@ func TestTraceFilter(t *testing.T) {
 		"tcp":    tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S"),
 		"tcp 2":  tcpFrame("203.0.113.6:1025", "192.0.2.10:81", "S"),
 		"udp":    udpFrame("203.0.113.5:1024", "192.0.2.10:80"),
+		"sctp":   sctpFrame("203.0.113.7:1024", "192.0.2.10:80", chunkInit),
 		"tcp6":   tcpFrame("[2001:db8:3::5]:1024", "[2001:db8:2::10]:80", "S"),
 		"tcp6 2": tcpFrame("[2001:db8:3:1::5]:1024", "[2001:db8:2::11]:80", "S"),
 		"icmp":   ip("203.0.113.5:1", "192.0.2.10:1", protoICMP, make([]byte, 8)),
@@ -282,15 +306,16 @@ func TestTraceFilter(t *testing.T) {
 		filter lvs.TraceFilter
 		want   []string
 	}{
-		{lvs.TraceFilter{}, []string{"tcp", "tcp 2", "udp", "tcp6", "tcp6 2", "icmp", "arp", "last"}},
+		{lvs.TraceFilter{}, []string{"tcp", "tcp 2", "udp", "sctp", "tcp6", "tcp6 2", "icmp", "arp", "last"}},
 		{lvs.TraceFilter{Protocol: lvs.UDP}, []string{"udp"}},
+		{lvs.TraceFilter{Protocol: lvs.SCTP}, []string{"sctp"}},
 		{lvs.TraceFilter{Client: endpoint("203.0.113.5")}, []string{"tcp", "udp", "icmp"}},
 		{lvs.TraceFilter{Client: endpoint("203.0.113.4/30:1025")}, []string{"tcp 2"}},
-		{lvs.TraceFilter{Client: endpoint("0.0.0.0/0")}, []string{"tcp", "tcp 2", "udp", "icmp", "last"}},
+		{lvs.TraceFilter{Client: endpoint("0.0.0.0/0")}, []string{"tcp", "tcp 2", "udp", "sctp", "icmp", "last"}},
 		{lvs.TraceFilter{Client: endpoint("::/0")}, []string{"tcp6", "tcp6 2"}},
 		{lvs.TraceFilter{Client: endpoint("2001:db8:3::/64")}, []string{"tcp6"}},
 		{lvs.TraceFilter{Virtual: endpoint("[2001:db8:2::11]:80")}, []string{"tcp6 2"}},
-		{lvs.TraceFilter{Virtual: endpoint("192.0.2.10:80")}, []string{"tcp", "udp"}},
+		{lvs.TraceFilter{Virtual: endpoint("192.0.2.10:80")}, []string{"tcp", "udp", "sctp"}},
 		{lvs.TraceFilter{Virtual: endpoint("192.0.2.10:80"), Protocol: lvs.TCP}, []string{"tcp"}},
 	} {
 		tr := mustTrace(t, p, test.filter)
@@ -299,9 +324,7 @@ func TestTraceFilter(t *testing.T) {
 			if name == "last" {
 				continue
 			}
-			if _, _, err := runProgram(p.program(), frame, testIfindex); err != nil {
-				t.Fatal(err)
-			}
+			tr.send(frame)
 		}
 		last.run(frames["last"]) // what was picked before it has been handed out
 		for len(got) < len(test.want) {
@@ -322,6 +345,31 @@ func TestTraceFilter(t *testing.T) {
 			t.Errorf("%+v picked %d more than %v", test.filter, more, test.want)
 		}
 	}
+}
+
+// Of a long list the first servers are told, and how many are not.
+func TestTraceOmitsCandidates(t *testing.T) {
+	p := newTestPlane(t)
+	svc := tcpService("192.0.2.10:80", lvs.RoundRobin)
+	mustAddService(t, p, svc)
+	const told, more = int(traceTraceLimitMAX_TRACED_CANDIDATES), 3
+	for i := range told + more {
+		mustAddServer(t, p, svc, fmt.Sprintf("198.18.%d.%d:80", i>>8, i&255), 1)
+	}
+	tr := mustTrace(t, p, lvs.TraceFilter{})
+	for i := range told + more {
+		_, _, packet := tr.run(tcpFrame(fmt.Sprintf("203.0.113.5:%d", 1024+i), "192.0.2.10:80", "S"))
+		if len(packet.Candidates) != told || packet.Omitted != more {
+			t.Fatalf("packet %d: %d candidates told, %d not", i, len(packet.Candidates), packet.Omitted)
+		}
+		if packet.Choice.Server == (lvs.RealServerKey{}) || packet.Choice.Why == "" {
+			t.Errorf("packet %d: chosen %+v", i, packet.Choice)
+		}
+		if i < told != packet.Candidates[i%told].Chosen {
+			t.Errorf("packet %d: chosen %+v, candidate %+v", i, packet.Choice, packet.Candidates[i%told])
+		}
+	}
+	tr.stop()
 }
 
 func TestTraceRefusals(t *testing.T) {
@@ -401,13 +449,11 @@ func TestTraceLosesItsWordsNotPackets(t *testing.T) {
 	mustAddService(t, p, tcpService("192.0.2.10:80", lvs.RoundRobin))
 	frame := segment{client: "203.0.113.5:1024", vip: "192.0.2.10:80", flags: "A", payload: make([]byte, 1400)}.frame(t)
 	const packets = 4000
-	send := func() {
+	send := func(tr *testTrace) {
 		t.Helper()
 		counted := verdictDelta(t, p, func() {
 			for range packets {
-				if _, _, err := runProgram(p.program(), frame, testIfindex); err != nil {
-					t.Fatal(err)
-				}
+				tr.send(frame)
 			}
 		})
 		if counted["pass-no-connection"] != packets {
@@ -436,7 +482,7 @@ func TestTraceLosesItsWordsNotPackets(t *testing.T) {
 
 	tr := mustTrace(t, p, lvs.TraceFilter{})
 	p.tracer.limit(time.Hour/1000, 10)
-	send()
+	send(tr)
 	if lost := check(tr); lost < packets/2 {
 		t.Errorf("the limit held back %d packets of %d", lost, packets)
 	}
@@ -444,7 +490,7 @@ func TestTraceLosesItsWordsNotPackets(t *testing.T) {
 	tr = mustTrace(t, p, lvs.TraceFilter{})
 	tracer := p.tracer
 	tracer.mu.Lock() // nobody reads
-	send()
+	send(tr)
 	tracer.mu.Unlock()
 	if lost := check(tr); lost == 0 {
 		t.Error("the ring buffer took everything")
@@ -464,9 +510,7 @@ func TestTraceLease(t *testing.T) {
 	p.tracer.mu.Lock() // or the lease would be renewed
 	p.tracer.filters.elements[0].Filters[0].Until = reading.Jiffies
 	for range 3 {
-		if _, _, err := runProgram(p.tracer.objects.Program, frame, testIfindex); err != nil {
-			t.Fatal(err)
-		}
+		tr.send(frame)
 	}
 	if left := p.tracer.reader.AvailableBytes(); left != 0 {
 		t.Errorf("%d bytes were told after the lease", left)

@@ -11,7 +11,7 @@ import (
 // A TraceFilter says which packets a trace picks, and how many. Its zero value
 // picks all of them, without end.
 type TraceFilter struct {
-	// Protocol is TCP or UDP; 0: any, also what is neither.
+	// Protocol is TCP, UDP or SCTP; 0: any, also what is none of them.
 	Protocol Protocol
 	Client   Endpoint
 	Virtual  Endpoint

@@ -3566,7 +3566,7 @@ func (x *Choice) GetWhy() string {
 
 type TraceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// TCP or UDP; unspecified: any packet, also what is neither.
+	// Unspecified: any packet, also what is none of them.
 	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
 	// Of the client and of the virtual service: "203.0.113.0/24", "192.0.2.100:80",
 	// "[2001:db8::/32]:80"; "" is any.
