@@ -27,6 +27,9 @@ const (
 // it says is asking. Only a client that it does not know makes it ask.
 func (e *examination) examineAnnouncement(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server) error {
 	wrong := claim{r.NextHop.Destination, service.Address}
+	if e.blamed[wrong] {
+		return nil
+	}
 	if !s.segment.asking[wrong] {
 		if err := e.makeAsk(ctx, service, r, s); err != nil {
 			return err
@@ -35,16 +38,54 @@ func (e *examination) examineAnnouncement(ctx context.Context, service lvs.Servi
 	if !s.segment.asking[wrong] {
 		return nil
 	}
-	host := Host{Role: RealServer, Address: r.Address, MAC: r.NextHop.Destination.String()}
-	e.found(Finding{
-		Check: ARPAnnounce, Level: Error, Service: service.Address.String(), Host: host,
-		What: fmt.Sprintf("%s asks for MAC addresses in the name of %s", host, service.Address),
-		Why: "whoever hears the question, a client, the router or the switch, learns that the VIP is at this host, " +
-			"and sends the VIP's packets to it and no longer to the director",
-		Mend: []Remedy{{host, setUp(service.Address)}, e.announcement(s.segment, service.Address)},
-	})
+	e.foundAnnouncement(s.segment, service.Address, e.host(ctx, Host{Role: RealServer, Address: r.Address, MAC: r.NextHop.Destination.String()}))
+	e.blamed[wrong] = true
 	// The question was for the doctor's sake: what it has taught is put right.
 	return s.segment.announce(ctx, service.Address)
+}
+
+func (e *examination) foundAnnouncement(s *segment, vip netip.Addr, host Host) {
+	command := setUp(vip)
+	if vip.Is6() {
+		// Linux names only addresses of the interface that asks.
+		command = hideVIP(vip)
+	}
+	e.found(Finding{
+		Check: ARPAnnounce, Level: Error, Service: vip.String(), Host: host,
+		What: fmt.Sprintf("%s asks for MAC addresses in the name of %s", host, vip),
+		Why: "whoever hears the question, a client, the router or the switch, learns that the VIP is at this host, " +
+			"and sends the VIP's packets to it and no longer to the director",
+		Mend: []Remedy{{host, command}, e.announcement(s, vip)},
+	})
+}
+
+// examineOverheard tells of hosts that said, while the doctor listened, that the VIP
+// is at them, and of which nothing was found otherwise.
+func (e *examination) examineOverheard(ctx context.Context, p patient) {
+	for _, s := range e.ordered() {
+		for _, told := range []struct {
+			claims map[claim]bool
+			asked  bool
+		}{{s.asking, true}, {s.telling, false}} {
+			for wrong := range told.claims {
+				if _, own := e.own[wrong.mac]; own || wrong.address != p.vip || e.blamed[wrong] {
+					continue
+				}
+				e.blamed[wrong] = true
+				host := e.identify(ctx, s, p.vip, wrong.mac)
+				if told.asked && host.Role == RealServer {
+					e.foundAnnouncement(s, p.vip, host)
+					continue
+				}
+				e.found(Finding{
+					Check: ForeignVIP, Level: Error, Service: p.vip.String(), Host: host,
+					What: fmt.Sprintf("%s told the segment that %s is at it", host, p.vip),
+					Why:  "whoever heard it, a client, the router or the switch, sends the VIP's packets to it and no longer to the director",
+					Mend: []Remedy{{host, "ip address show to " + p.vip.String()}, e.announcement(s, p.vip)},
+				})
+			}
+		}
+	}
 }
 
 // makeAsk begins a connection from an address that nobody has, which makes the real
@@ -61,7 +102,8 @@ func (e *examination) makeAsk(ctx context.Context, service lvs.ServiceStatus, r 
 	}
 	_, err = s.segment.ask(ctx, syn, 1, synWithin, func(frame []byte) bool {
 		p := journey.Decode(frame)
-		return p.Kind == journey.ARPRequest && p.Target == client && p.SourceMAC == r.NextHop.Destination
+		asks := p.Kind == journey.ARPRequest || p.Kind == journey.NeighborSolicitation
+		return asks && p.Target == client && p.SourceMAC == r.NextHop.Destination
 	})
 	return errors.Join(err, e.end(ctx, c, s))
 }
@@ -70,17 +112,12 @@ func (e *examination) makeAsk(ctx context.Context, service lvs.ServiceStatus, r 
 // for, the zero Addr if it finds none. Nobody learns of the search (RFC 5227).
 func (e *examination) freeAddress(ctx context.Context, s *segment, near netip.Addr) (netip.Addr, error) {
 	prefix, ok := s.onLink(near)
-	const smallest = 4 // bits for hosts
-	if hostBits := near.BitLen() - prefix.Bits(); !ok || !near.Is4() || hostBits < smallest {
+	if !ok || !hasRoom(prefix) {
 		return netip.Addr{}, nil
 	}
-	known := s.neighbours()
 	for range freeTries {
 		candidate := randomHost(prefix)
-		taken := slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Addr() == candidate }) ||
-			slices.Contains(e.vips, candidate) || slices.ContainsFunc(e.servers, func(r server) bool { return r.address == candidate }) ||
-			slices.ContainsFunc(known, func(n neighbour) bool { return n.address == candidate })
-		if taken {
+		if e.isKnown(s, candidate) {
 			continue
 		}
 		macs, err := s.answers(ctx, netip.Addr{}, candidate)
@@ -91,14 +128,35 @@ func (e *examination) freeAddress(ctx context.Context, s *segment, near netip.Ad
 	return netip.Addr{}, nil
 }
 
-// randomHost returns an address of the IPv4 prefix that is neither its first nor
-// its last.
+// isKnown reports whether somebody is known to have the address.
+func (e *examination) isKnown(s *segment, address netip.Addr) bool {
+	_, isServer := e.server(address)
+	return isServer || slices.Contains(e.vips, address) ||
+		slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Addr() == address }) ||
+		slices.ContainsFunc(s.neighbours(), func(n neighbour) bool { return n.address == address })
+}
+
+// hasRoom reports whether the prefix has addresses enough for one to be free.
+func hasRoom(prefix netip.Prefix) bool {
+	const smallest = 4 // bits for hosts
+	return prefix.Addr().BitLen()-prefix.Bits() >= smallest
+}
+
+// randomHost returns an address of the prefix that is neither its first nor its
+// last.
 func randomHost(prefix netip.Prefix) netip.Addr {
-	first := prefix.Masked().Addr().As4()
-	base := uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3])
-	size := uint32(1) << (32 - prefix.Bits())
-	address := base + 1 + rand.Uint32N(size-2)
-	return netip.AddrFrom4([4]byte{byte(address >> 24), byte(address >> 16), byte(address >> 8), byte(address)})
+	address := prefix.Masked().Addr().AsSlice()
+	for {
+		candidate := slices.Clone(address)
+		bits := len(address)*8 - prefix.Bits()
+		for i := len(candidate) - 1; bits > 0; i, bits = i-1, bits-8 {
+			candidate[i] |= byte(rand.Uint32()) & byte(1<<min(bits, 8)-1)
+		}
+		host, _ := netip.AddrFromSlice(candidate)
+		if host != prefix.Masked().Addr() && prefix.Contains(host.Next()) {
+			return host
+		}
+	}
 }
 
 // announce tells the segment once that the VIP is at the director.

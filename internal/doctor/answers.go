@@ -5,74 +5,54 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/fairlead-lb/fairlead/internal/journey"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
-
-// How often an address is asked for, and how long each time: all who answer are
-// to be heard.
-const (
-	askTries  = 2
-	askWithin = 150 * time.Millisecond
-)
-
-// answers asks the segment who has the address, and returns the MAC addresses of
-// all who say so. The director's own kernel is not among them: it does not hear
-// the question.
-func (s *segment) answers(ctx context.Context, source, address netip.Addr) ([]lvs.MAC, error) {
-	frame, err := question(s.mac, source, address)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.forget(ctx); err != nil {
-		return nil, err
-	}
-	var macs []lvs.MAC
-	_, err = s.ask(ctx, frame, askTries, askWithin, func(frame []byte) bool {
-		p := journey.Decode(frame)
-		answer := p.Kind == journey.ARPReply || p.Kind == journey.NeighborAdvertisement
-		if answer && p.Claims(address) && p.SourceMAC != s.mac && !slices.Contains(macs, p.SourceMAC) {
-			macs = append(macs, p.SourceMAC)
-		}
-		return false
-	})
-	return macs, err
-}
 
 // findImpostors looks for hosts that say they have the VIP.
 func (e *examination) findImpostors(ctx context.Context, p patient) error {
 	for _, s := range e.ordered() {
-		source := s.own(p.vip, e.vips)
-		if !source.IsValid() {
-			continue // nobody to answer to
-		}
-		macs, err := s.answers(ctx, source, p.vip)
-		if err != nil {
-			return err
-		}
-		for _, mac := range macs {
-			if !e.standsBy(s, p.vip, mac) {
-				e.foundImpostor(s, p.vip, e.identify(s, p.vip, mac))
+		for _, mac := range s.roll[p.vip] {
+			if device, own := e.own[mac]; own {
+				e.foundOwnImpostor(s, p.vip, mac, device)
+				continue
+			}
+			e.blamed[claim{mac, p.vip}] = true
+			if e.standsBy(ctx, s, p.vip, mac) {
+				continue
+			}
+			sendsOn, err := e.sendsOn(ctx, s, p.vip, mac)
+			if err != nil {
+				return err
+			}
+			host := e.identify(ctx, s, p.vip, mac)
+			if sendsOn {
+				e.foundProxy(s, p.vip, host)
+			} else {
+				e.foundImpostor(s, p.vip, host)
 			}
 		}
 	}
 	return nil
 }
 
-func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
-	kind := "ARP"
-	if vip.Is6() {
-		kind = "neighbour discovery"
+func resolution(address netip.Addr) string {
+	if address.Is6() {
+		return "neighbour discovery"
 	}
+	return "ARP"
+}
+
+const twoAnswer = "whom it answers, a client or the router, sends the VIP's packets to it and no longer to the director: " +
+	"the two answer by turns, and connections break or bypass the director"
+
+func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
 	f := Finding{
 		Check: ForeignVIP, Level: Error, Service: vip.String(), Host: host,
-		What: fmt.Sprintf("%s answers %s for %s on %s", host, kind, vip, s.device.Name),
-		Why: "whom it answers, a client or the router, sends the VIP's packets to it and no longer to the director: " +
-			"the two answer by turns, and connections break or bypass the director",
+		What: fmt.Sprintf("%s answers %s for %s on %s", host, resolution(vip), vip, s.device.Name),
+		Why:  twoAnswer,
 	}
 	switch {
 	case host.Role == RealServer && vip.Is4():
@@ -81,8 +61,7 @@ func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
 	case host.Role == RealServer:
 		// Linux answers only for addresses of the interface that was asked.
 		f.Check = VIPExposed
-		f.Mend = append(f.Mend, Remedy{host, fmt.Sprintf("ip -o address show to %s | while read -r _ dev _ address _; do "+
-			"[ $dev = lo ] || ip address del $address dev $dev; done; %s", vip, setUp(vip))})
+		f.Mend = append(f.Mend, Remedy{host, hideVIP(vip)})
 	default:
 		f.Mend = append(f.Mend, Remedy{host, fmt.Sprintf("ip address show to %s; ip neighbour show proxy; sysctl net.ipv4.conf.all.proxy_arp", vip)})
 	}
@@ -90,8 +69,34 @@ func (e *examination) foundImpostor(s *segment, vip netip.Addr, host Host) {
 	e.found(f)
 }
 
+// foundOwnImpostor tells of an interface of the director that the data plane is not
+// attached to. One that it is attached to may answer as well.
+func (e *examination) foundOwnImpostor(s *segment, vip netip.Addr, mac lvs.MAC, device string) {
+	if slices.Contains(e.attached, device) {
+		return
+	}
+	host := e.director(s, vip)
+	host.MAC = mac.String()
+	command := fmt.Sprintf("sysctl -w net/ipv4/conf/%s/arp_ignore=1", device)
+	if vip.Is6() {
+		command = fmt.Sprintf("ip address del %s/%d dev %s", vip, vip.BitLen(), device)
+	}
+	e.found(Finding{
+		Check: ForeignVIP, Level: Error, Service: vip.String(), Host: host,
+		What: fmt.Sprintf("the director answers %s for %s with its interface %s too, where the data plane is not attached", resolution(vip), vip, device),
+		Why:  "packets for the VIP that come in there reach the director's own programs, and no real server",
+		Mend: []Remedy{{host, command}, e.announcement(s, vip)},
+	})
+}
+
 // setUp is what makes a host a real server of the VIP.
 func setUp(vip netip.Addr) string { return "fairlead realserver up --vip " + vip.String() }
+
+// hideVIP takes the VIP from where neighbours see it, and sets the host up.
+func hideVIP(vip netip.Addr) string {
+	return fmt.Sprintf("ip -o address show to %s | while read -r _ dev _ address _; do "+
+		"[ $dev = lo ] || ip address del $address dev $dev; done; %s", vip, setUp(vip))
+}
 
 // announcement is what makes neighbours learn the director's MAC address again.
 func (e *examination) announcement(s *segment, vip netip.Addr) Remedy {
@@ -100,7 +105,7 @@ func (e *examination) announcement(s *segment, vip netip.Addr) Remedy {
 
 // identify returns whose MAC address it is: by the next hops of the VIP's family
 // first, then by the kernel's neighbour table.
-func (e *examination) identify(s *segment, vip netip.Addr, mac lvs.MAC) Host {
+func (e *examination) identify(ctx context.Context, s *segment, vip netip.Addr, mac lvs.MAC) Host {
 	host := Host{Role: Neighbour, MAC: mac.String()}
 	for _, r := range e.servers {
 		if r.segment != s || r.mac != mac {
@@ -109,7 +114,7 @@ func (e *examination) identify(s *segment, vip netip.Addr, mac lvs.MAC) Host {
 		host.Address = r.address
 		if r.address.Is4() == vip.Is4() {
 			host.Role = RealServer
-			return host
+			return e.host(ctx, host)
 		}
 	}
 	for _, n := range s.neighbours() {
@@ -118,7 +123,7 @@ func (e *examination) identify(s *segment, vip netip.Addr, mac lvs.MAC) Host {
 			break
 		}
 	}
-	return host
+	return e.host(ctx, host)
 }
 
 // A neighbour is one that the director's kernel knows.

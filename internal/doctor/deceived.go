@@ -3,10 +3,11 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 const (
@@ -21,21 +22,18 @@ const (
 // that answers an echo request from the director's own address and not one from
 // the VIP has learnt another MAC address for the VIP: its answer went there.
 func (e *examination) findDeceived(ctx context.Context, p patient) error {
-	if !p.vip.Is4() {
-		return nil
-	}
 	for _, s := range e.ordered() {
 		source := s.own(p.vip, e.vips)
 		if !source.IsValid() || !slices.ContainsFunc(s.prefixes, func(prefix netip.Prefix) bool { return prefix.Addr() == p.vip }) {
 			continue
 		}
-		asked := 0
+		asked := map[lvs.MAC]bool{}
 		for _, n := range s.neighbours() {
 			// To a real server the VIP is its own address: it takes no packet from it.
-			if _, isServer := e.server(n.address); isServer || !n.address.Is4() || slices.Contains(e.vips, n.address) {
+			if e.isServer(s, n) || n.address.Is4() != p.vip.Is4() || slices.Contains(e.vips, n.address) || asked[n.mac] {
 				continue
 			}
-			if asked++; asked > mostAsked {
+			if asked[n.mac] = true; len(asked) > mostAsked {
 				break
 			}
 			deceived, err := s.deceived(ctx, source, p.vip, n)
@@ -43,41 +41,59 @@ func (e *examination) findDeceived(ctx context.Context, p patient) error {
 				return err
 			}
 			if deceived {
-				e.foundDeceived(s, p.vip, n)
+				e.foundDeceived(ctx, s, p.vip, n)
 			}
 		}
 	}
 	return nil
 }
 
+// isServer reports whether the neighbour is a real server, by any of its addresses.
+func (e *examination) isServer(s *segment, n neighbour) bool {
+	return slices.ContainsFunc(e.servers, func(r server) bool { return r.address == n.address || r.segment == s && r.mac == n.mac })
+}
+
 // deceived asks from the director's own address once more at the end, so that a
 // neighbour that went away meanwhile is not blamed.
 func (s *segment) deceived(ctx context.Context, source, vip netip.Addr, n neighbour) (bool, error) {
-	if answered, err := s.echo(ctx, source, n); !answered || err != nil {
+	if answered, err := s.echo(ctx, n.mac, source, n.address, 0); !answered || err != nil {
 		return false, err
 	}
-	if answered, err := s.echo(ctx, vip, n); answered || err != nil {
+	if answered, err := s.echo(ctx, n.mac, vip, n.address, 0); answered || err != nil {
 		return false, err
 	}
-	return s.echo(ctx, source, n)
+	return s.echo(ctx, n.mac, source, n.address, 0)
 }
 
-func (s *segment) echo(ctx context.Context, source netip.Addr, n neighbour) (bool, error) {
-	id, sequence := uint16(rand.Uint32()), uint16(rand.Uint32())
-	frame, err := echoRequest(s.mac, n.mac, source, n.address, id, sequence)
+// echo reports whether the host answers an echo request of that size, 0 for the
+// smallest, with an answer of the same.
+func (s *segment) echo(ctx context.Context, to lvs.MAC, source, destination netip.Addr, size int) (bool, error) {
+	request := newEcho(s, to, source, destination)
+	request.size = size
+	m, answered, err := s.exchange(ctx, request)
+	return answered && m.answer == echoReply, err
+}
+
+// exchange sends an echo request, and returns its reply or the error about it.
+func (s *segment) exchange(ctx context.Context, request echo) (message, bool, error) {
+	frame, err := request.frame()
 	if err != nil {
-		return false, err
+		return message{}, false, err
 	}
 	if err := s.forget(ctx); err != nil {
-		return false, err
+		return message{}, false, err
 	}
-	return s.ask(ctx, frame, echoTries, echoWithin, func(frame []byte) bool {
-		return isEchoReply(frame, n.address, source, id, sequence)
+	var m message
+	answered, err := s.ask(ctx, frame, echoTries, echoWithin, func(frame []byte) bool {
+		var isICMP bool
+		m, isICMP = readMessage(frame)
+		return isICMP && (request.isAnsweredBy(m) || request.isAbout(m))
 	})
+	return m, answered, err
 }
 
-func (e *examination) foundDeceived(s *segment, vip netip.Addr, n neighbour) {
-	host := Host{Role: Neighbour, Address: n.address, MAC: n.mac.String()}
+func (e *examination) foundDeceived(ctx context.Context, s *segment, vip netip.Addr, n neighbour) {
+	host := e.host(ctx, Host{Role: Neighbour, Address: n.address, MAC: n.mac.String()})
 	e.found(Finding{
 		Check: StaleARP, Level: Error, Service: vip.String(), Host: host,
 		What: fmt.Sprintf("%s sends what is for %s to another host than the director", host, vip),

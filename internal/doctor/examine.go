@@ -19,15 +19,28 @@ type Subject interface {
 	Status(ctx context.Context) (api.Status, error)
 	Services(ctx context.Context) ([]lvs.ServiceStatus, error)
 	Peers(ctx context.Context) ([]lvs.Peer, error)
+	Connections(ctx context.Context, visit func(lvs.Connection) error) error
 }
 
 // An examination is one visit. It has one frame under way at a time.
 type examination struct {
-	segments map[int]*segment // by interface index
+	segments map[int]*segment   // by interface index
+	attached []string           // interfaces that the data plane is attached to
+	own      map[lvs.MAC]string // the director's interfaces
 	vips     []netip.Addr
+	services []lvs.ServiceStatus
 	servers  []server // each address once
 	peers    []lvs.Peer
+	names    *directory
 	findings []Finding
+
+	blamed    map[claim]bool      // told already
+	deceiving map[netip.Addr]bool // VIPs that somebody else claims
+	// accepting are the real servers that were seen to accept a packet for the VIP,
+	// and to keep it.
+	accepting    map[lvs.ServiceKey][]lvs.RealServerStatus
+	segmentSizes map[netip.Addr]int  // that real servers ask for
+	measured     map[netip.Addr]bool // whose MTU is known
 }
 
 // A server is the host behind real servers of one address.
@@ -54,22 +67,43 @@ func Examine(ctx context.Context, subject Subject) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	patients := patientsOf(services)
-	e := &examination{segments: map[int]*segment{}, peers: peers}
-	for _, p := range patients {
-		e.vips = append(e.vips, p.vip)
+	e := &examination{
+		segments: map[int]*segment{}, services: services, peers: peers, names: newDirectory(),
+		blamed: map[claim]bool{}, deceiving: map[netip.Addr]bool{},
+		accepting:    map[lvs.ServiceKey][]lvs.RealServerStatus{},
+		segmentSizes: map[netip.Addr]int{}, measured: map[netip.Addr]bool{},
 	}
 	err = e.open(status.Interfaces, services)
 	if err == nil {
-		e.tellPeerFrames(status)
-		for _, p := range patients {
-			if err = e.examine(ctx, p); err != nil {
-				err = fmt.Errorf("examine %s: %w", p.vip, err)
-				break
-			}
-		}
+		err = e.visit(ctx, subject, status)
 	}
 	return e.findings, errors.Join(err, e.close())
+}
+
+// visit examines the director first, then each VIP, and at last what only clients
+// notice.
+func (e *examination) visit(ctx context.Context, subject Subject, status api.Status) error {
+	e.tellPeerFrames(status)
+	if err := e.examineDevices(status.Interfaces); err != nil {
+		return err
+	}
+	e.findSources()
+	if err := e.callRoll(ctx); err != nil {
+		return err
+	}
+	patients := patientsOf(e.services)
+	for _, p := range patients {
+		if err := e.examine(ctx, p); err != nil {
+			return fmt.Errorf("examine %s: %w", p.vip, err)
+		}
+	}
+	if err := e.examineClients(ctx, subject); err != nil {
+		return err
+	}
+	for _, p := range patients {
+		e.examineOverheard(ctx, p)
+	}
+	return nil
 }
 
 // examine looks for what deceives the neighbours first: what a neighbour has
@@ -82,24 +116,46 @@ func (e *examination) examine(ctx context.Context, p patient) error {
 	if err := e.findImpostors(ctx, p); err != nil {
 		return err
 	}
-	deceived := len(e.findings) > before
+	deceived := isWorse(e.findings[before:])
 	before = len(e.findings)
 	if err := e.examineServers(ctx, p); err != nil {
 		return err
 	}
 	deceived = deceived || slices.ContainsFunc(e.findings[before:], func(f Finding) bool { return f.Check == ARPAnnounce })
-	if deceived {
-		return nil
+	if !deceived {
+		before = len(e.findings)
+		if err := e.findDeceived(ctx, p); err != nil {
+			return err
+		}
+		deceived = len(e.findings) > before
 	}
-	return e.findDeceived(ctx, p)
+	e.deceiving[p.vip] = deceived
+	return nil
 }
+
+// isWorse reports whether one of the findings is more than told.
+func isWorse(findings []Finding) bool { return Worst(findings) > Healthy }
 
 func (e *examination) found(f Finding) { e.findings = append(e.findings, f) }
 
 // open opens the segments that the data plane is attached to and those of the
 // real servers.
 func (e *examination) open(attached []api.Interface, services []lvs.ServiceStatus) error {
+	for _, p := range patientsOf(services) {
+		e.vips = append(e.vips, p.vip)
+	}
+	devices, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	e.own = map[lvs.MAC]string{}
+	for _, device := range devices {
+		if len(device.HardwareAddr) == len(lvs.MAC{}) && device.Flags&net.FlagLoopback == 0 {
+			e.own[lvs.MAC(device.HardwareAddr)] = device.Name
+		}
+	}
 	for _, i := range attached {
+		e.attached = append(e.attached, i.Name)
 		if err := e.openInterface(net.InterfaceByName(i.Name)); err != nil {
 			return err
 		}
@@ -166,6 +222,12 @@ func (e *examination) server(address netip.Addr) (server, bool) {
 		return server{}, false
 	}
 	return e.servers[i], true
+}
+
+// host returns the host with its name, if the director knows it.
+func (e *examination) host(ctx context.Context, h Host) Host {
+	h.Name = e.names.name(ctx, h.Address)
+	return h
 }
 
 // director returns the director as a host of the segment.

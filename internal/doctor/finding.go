@@ -68,6 +68,16 @@ const (
 	// SecondDirector is about a real server that sends the VIP's packets on to
 	// another one.
 	SecondDirector = "second-director"
+	// NoWayBack is about a real server whose answers do not reach clients.
+	NoWayBack = "no-way-back"
+	// Unproved is told of a real server that may have the VIP, and says nothing.
+	Unproved = "unproved"
+	// VIPSource is about a director that speaks in the VIP's name to a real server.
+	VIPSource = "vip-as-source"
+	// GenericXDP is about an interface that could run XDP in its driver.
+	GenericXDP = "xdp-generic"
+	// Aggregation is about an interface that joins packets before XDP.
+	Aggregation = "aggregation"
 )
 
 // A Role is what a host is to the director.
@@ -81,16 +91,20 @@ const (
 )
 
 // A Host is known by what the director sees of it. Address is the zero Addr, and
-// MAC "", where that is not known.
+// Name and MAC are "", where that is not known.
 type Host struct {
 	Role    Role       `json:"role"`
+	Name    string     `json:"name,omitempty"` // by the director's hosts file or name server
 	Address netip.Addr `json:"address,omitzero"`
 	MAC     string     `json:"mac,omitempty"`
 }
 
-// String returns "real server 192.0.2.11 (02:00:00:00:00:11)".
+// String returns "real server web1 192.0.2.11 (02:00:00:00:00:11)".
 func (h Host) String() string {
 	text := string(h.Role)
+	if h.Name != "" {
+		text += " " + h.Name
+	}
 	if h.Address.IsValid() {
 		text += " " + h.Address.String()
 	}

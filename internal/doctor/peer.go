@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -39,13 +40,13 @@ func (e *examination) tellPeerFrames(status api.Status) {
 
 // standsBy reports whether the VIP is at a peer: one answers for it, and this
 // director does not. It tells that.
-func (e *examination) standsBy(s *segment, vip netip.Addr, mac lvs.MAC) bool {
+func (e *examination) standsBy(ctx context.Context, s *segment, vip netip.Addr, mac lvs.MAC) bool {
 	active := slices.ContainsFunc(s.prefixes, func(prefix netip.Prefix) bool { return prefix.Addr() == vip })
 	peer := slices.ContainsFunc(e.peers, func(p lvs.Peer) bool { return p.MAC == mac })
 	if active || !peer {
 		return false
 	}
-	host := e.identify(s, vip, mac)
+	host := e.identify(ctx, s, vip, mac)
 	e.found(Finding{
 		Check: StandingBy, Level: Healthy, Service: vip.String(), Host: host,
 		What: fmt.Sprintf("this director stands by: %s has %s", host, vip),

@@ -28,8 +28,11 @@ type segment struct {
 	socket   *os.File
 	sent     time.Time
 	buffer   []byte
-	// asking are all who were heard to ask for a MAC address, and in whose name.
-	asking map[claim]bool
+	// roll is who answers for the VIPs, and for the director's own addresses.
+	roll map[netip.Addr][]lvs.MAC
+	// asking are all who were heard to ask for a MAC address, and in whose name;
+	// telling those who told all unasked where an address is.
+	asking, telling map[claim]bool
 }
 
 // A claim says that an address is at a MAC address.
@@ -40,7 +43,7 @@ type claim struct {
 
 // openSegment opens the interface in the network namespace of the calling thread.
 func openSegment(device *net.Interface) (*segment, error) {
-	s := &segment{device: device, buffer: make([]byte, 1<<16), asking: map[claim]bool{}}
+	s := &segment{device: device, buffer: make([]byte, 1<<16), asking: map[claim]bool{}, telling: map[claim]bool{}}
 	if copy(s.mac[:], device.HardwareAddr) != len(s.mac) {
 		return nil, fmt.Errorf("open %s: not an Ethernet interface", device.Name)
 	}
@@ -65,6 +68,9 @@ func openSegment(device *net.Interface) (*segment, error) {
 	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	err = errors.Join(
 		os.NewSyscallError("setsockopt PACKET_IGNORE_OUTGOING", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)),
+		// Questions for IPv6 addresses go to groups that a network card may not hear.
+		os.NewSyscallError("setsockopt PACKET_ADD_MEMBERSHIP", unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+			&unix.PacketMreq{Ifindex: int32(device.Index), Type: unix.PACKET_MR_ALLMULTI})),
 		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: device.Index})),
 	)
 	if err != nil {
@@ -144,15 +150,41 @@ func (s *segment) listen(ctx context.Context, within time.Duration, see func(fra
 	}
 }
 
-// overhear remembers who asks for a MAC address.
+// overhear remembers who asks for a MAC address, and who tells one unasked.
 func (s *segment) overhear(frame []byte) {
-	const typeAt, headerEnd = 12, 14
-	if len(frame) < headerEnd || binary.BigEndian.Uint16(frame[typeAt:]) != unix.ETH_P_ARP {
+	if !isResolution(frame) {
 		return
 	}
-	if p := journey.Decode(frame); p.Kind == journey.ARPRequest && p.Source.IsValid() && !p.Source.IsUnspecified() {
+	p := journey.Decode(frame)
+	const group = 1 // the bit of an address of more than one
+	told := claim{p.SourceMAC, p.Target}
+	switch {
+	case p.Kind == journey.ARPReply, p.Kind == journey.NeighborAdvertisement:
+		if p.DestinationMAC[0]&group != 0 {
+			s.telling[told] = true
+		}
+	case !p.Resolves() || !p.Source.IsValid() || p.Source.IsUnspecified():
+	case p.Source == p.Target:
+		s.telling[told] = true
+	default:
 		s.asking[claim{p.SourceMAC, p.Source}] = true
 	}
+}
+
+// isResolution reports whether the frame is ARP, or of neighbour discovery: spared
+// the reading of all else.
+func isResolution(frame []byte) bool {
+	const typeAt, header4, nextHeaderAt, header6 = 12, 14, 20, 54
+	if len(frame) < header4 {
+		return false
+	}
+	switch binary.BigEndian.Uint16(frame[typeAt:]) {
+	case unix.ETH_P_ARP:
+		return true
+	case unix.ETH_P_IPV6:
+		return len(frame) > header6 && frame[nextHeaderAt] == unix.IPPROTO_ICMPV6
+	}
+	return false
 }
 
 // forget throws away what has come in so far.
