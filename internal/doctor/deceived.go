@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -37,6 +39,9 @@ func (e *examination) findDeceived(ctx context.Context, p patient) error {
 				break
 			}
 			deceived, err := s.deceived(ctx, source, p.vip, n)
+			if err == nil && deceived {
+				deceived, err = s.isDeceit(ctx, source, p.vip, n)
+			}
 			if err != nil {
 				return err
 			}
@@ -50,7 +55,9 @@ func (e *examination) findDeceived(ctx context.Context, p patient) error {
 
 // isServer reports whether the neighbour is a real server, by any of its addresses.
 func (e *examination) isServer(s *segment, n neighbour) bool {
-	return slices.ContainsFunc(e.servers, func(r server) bool { return r.address == n.address || r.segment == s && r.mac == n.mac })
+	return slices.ContainsFunc(e.servers, func(r server) bool {
+		return r.address == n.address || r.segment == s && (r.mac == n.mac || slices.Contains(s.roll[r.address], n.mac))
+	})
 }
 
 // deceived asks from the director's own address once more at the end, so that a
@@ -63,6 +70,33 @@ func (s *segment) deceived(ctx context.Context, source, vip netip.Addr, n neighb
 		return false, err
 	}
 	return s.echo(ctx, n.mac, source, n.address, 0)
+}
+
+// isDeceit reports whether a wrong MAC address is why the neighbour sends what is for
+// the VIP elsewhere. A router may have its own routes, and harms only those whose
+// way it is: it is to be one that the director uses too, or what is sent through it
+// must reach another host that has the VIP.
+func (s *segment) isDeceit(ctx context.Context, source, vip netip.Addr, n neighbour) (bool, error) {
+	last := newEcho(s, n.mac, source, vip)
+	last.hops = fewHops
+	m, answered, err := s.exchange(ctx, last)
+	if isRouter := answered && m.answer == hopsExceeded; !isRouter || err != nil || s.isGateway(n.mac) {
+		return true, err
+	}
+	return s.echo(ctx, n.mac, source, vip, 0)
+}
+
+// isGateway reports whether the director has a route by the host.
+func (s *segment) isGateway(mac lvs.MAC) bool {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: s.device.Index}, netlink.RT_FILTER_OIF)
+	if err != nil {
+		return false
+	}
+	known := s.neighbours()
+	return slices.ContainsFunc(routes, func(route netlink.Route) bool {
+		gateway, _ := netip.AddrFromSlice(route.Gw)
+		return slices.Contains(known, neighbour{gateway.Unmap(), mac})
+	})
 }
 
 // echo reports whether the host answers an echo request of that size, 0 for the

@@ -15,9 +15,6 @@ import (
 // answers for addresses that nobody has, is taken for one who sends on.
 func (e *examination) sendsOn(ctx context.Context, s *segment, vip netip.Addr, mac lvs.MAC) (bool, error) {
 	source := s.own(vip, e.vips)
-	if !source.IsValid() {
-		return false, nil
-	}
 	last := newEcho(s, mac, source, vip)
 	last.hops = fewHops
 	m, answered, err := s.exchange(ctx, last)
