@@ -22,6 +22,7 @@
 /* Where a packet goes. */
 struct route {
 	struct connection *conn; /* NULL: a new one, or none */
+	struct connection *over; /* the flow's entry that gave way, or NULL */
 	__u32 server;
 };
 
@@ -103,7 +104,7 @@ static __always_inline bool follow_connection(const struct packet *pkt, const st
 	if (!conn)
 		return false;
 	if (gives_way(conn, pkt, set)) {
-		expire_connection(conn);
+		route->over = conn;
 		return false;
 	}
 	route->conn = conn;
@@ -116,11 +117,16 @@ static __always_inline enum verdict find_route(const struct packet *pkt, struct 
 					       __u32 now, struct route *route)
 {
 	struct way way = find_way(hash_flow(&pkt->flow, set), set);
+	enum verdict v;
 
 	if (follow_connection(pkt, &way, set, now, route))
 		return FORWARD;
 	route->conn = NULL;
-	return admit(pkt, &way, now, &route->server);
+	v = admit(pkt, &way, now, &route->server);
+	/* The scheduler still counts the old connection: IPVS ends it by a timer. */
+	if (route->over)
+		expire_connection(route->over);
+	return v;
 }
 
 /* Takes a packet that has a route to its real server. */
