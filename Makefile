@@ -1,6 +1,7 @@
 # make build     bin/fairlead
 # make lab       a whole LVS-DR network on this machine: build it, watch it, take it down
 # make test      all tests, with what they need installed; as root, else some are skipped
+# make oracle    a real kernel's IPVS and fairlead, side by side: SEEDS=200 random scenarios and the recorded ones; SEED=n repeats one
 # make lint      gofmt, go vet, staticcheck
 # make generate  the Go code of the API and the BPF objects, again
 # make bench     the data plane's cost per packet
@@ -9,7 +10,11 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/fairlead-lb/fairlead/internal/cli.version=$(VERSION)
 
-.PHONY: build lab test test-deps lint generate bench clean
+SEEDS ?= 200
+ORACLE := $(if $(SEED),-run '^TestRandom$$',-run '^TestRandom$$|^TestKernel')
+ORACLE_FLAGS := $(if $(SEED),-seed=$(SEED),-seeds=$(SEEDS) -any-seeds -recorded)
+
+.PHONY: build lab test test-deps oracle lint generate bench clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/fairlead ./cmd/fairlead
@@ -24,6 +29,10 @@ test: test-deps build
 
 test-deps:
 	scripts/test-deps
+
+# As root, as the data plane is.
+oracle: test-deps
+	$(GO) test -count=1 -v -timeout 60m $(ORACLE) ./test/oracle -args $(ORACLE_FLAGS)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

@@ -111,7 +111,8 @@ func (d *director) SetTimeouts(_ context.Context, t lvs.Timeouts) error {
 	return d.Plane.SetTimeouts(t)
 }
 
-func (d *director) TableSize(context.Context) (int, error) { return d.Plane.TableSize(), nil }
+// TableSize returns the kernel's, which headings show: ours has another meaning.
+func (d *director) TableSize(context.Context) (int, error) { return 4096, nil }
 
 func (d *director) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
 	for c := range d.Plane.Connections() {

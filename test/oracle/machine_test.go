@@ -121,9 +121,9 @@ func (m machine) Services() ([]scenario.Service, error) {
 }
 
 // clockError is how far the clock may be off, to both sides: it counts ticks, and
-// goes on while a packet is on its way. Scenarios look at multiples of half a
-// second.
-const clockError = 250 * time.Millisecond
+// goes on while a packet is on its way. Scenarios look at least twice as long after
+// a packet, and half a second at most.
+const clockError = 100 * time.Millisecond
 
 // Connections returns the connection table as a scenario reads it.
 func (m machine) Connections() ([]scenario.Connection, error) {

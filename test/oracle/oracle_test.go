@@ -42,6 +42,11 @@ func TestLists(t *testing.T) {
 	playSuite(t, "list", reach{})
 }
 
+// TestFound plays what random scenarios found.
+func TestFound(t *testing.T) {
+	playSuite(t, "found", reach{cases: 2, readOuts: 12, packets: 7})
+}
+
 func readSuite(t *testing.T, name string) []*scenario.Scenario {
 	t.Helper()
 	all, err := scenario.ReadFolder(os.DirFS("testdata"), name)
@@ -102,7 +107,7 @@ func (d *director) compare(p *plan) error {
 		return err
 	}
 	for i := range got.Steps {
-		difference := scenario.DifferAt(p.played, got, i)
+		difference := scenario.DifferAt(p.played, got, i, "recorded", "fairlead")
 		waits := p.frameWaits(&got.Steps[i]) != ""
 		switch {
 		case waits && difference == nil:

@@ -13,13 +13,15 @@ type Difference struct {
 	Scenario  *Scenario // as it was played
 	Index     int       // of the step
 	Want, Got []string
+	// WantOf and GotOf say whose answers they are.
+	WantOf, GotOf string
 }
 
 // Differ returns a *Difference for the first step of two played copies of a
-// scenario whose answers differ, or nil.
-func Differ(want, got *Scenario) error {
+// scenario whose answers differ, or nil. wantOf and gotOf say who played them.
+func Differ(want, got *Scenario, wantOf, gotOf string) error {
 	for i := range want.Steps {
-		if err := DifferAt(want, got, i); err != nil {
+		if err := DifferAt(want, got, i, wantOf, gotOf); err != nil {
 			return err
 		}
 	}
@@ -27,12 +29,12 @@ func Differ(want, got *Scenario) error {
 }
 
 // DifferAt returns a *Difference if the answers to one step differ, or nil.
-func DifferAt(want, got *Scenario, index int) error {
+func DifferAt(want, got *Scenario, index int, wantOf, gotOf string) error {
 	w, g := &want.Steps[index], &got.Steps[index]
 	if sameAnswer(w, w.Answer, g.Answer) {
 		return nil
 	}
-	return &Difference{Scenario: want, Index: index, Want: w.Answer, Got: g.Answer}
+	return &Difference{Scenario: want, Index: index, Want: w.Answer, Got: g.Answer, WantOf: wantOf, GotOf: gotOf}
 }
 
 // Error returns the step and the lines of the answers, those marked that are on
@@ -45,19 +47,21 @@ func (d *Difference) Error() string {
 	if step.Verb == Send && len(d.Want) == 1 && len(d.Got) == 1 {
 		for i, word := range step.Words {
 			if want, got := d.Want[0][len(answered)+i], d.Got[0][len(answered)+i]; want != got {
-				fmt.Fprintf(&b, "first at packet %d, %s: kernel %c, fairlead %c\n", i+1, word, want, got)
+				fmt.Fprintf(&b, "first at packet %d, %s: %s %c, %s %c\n", i+1, word, d.WantOf, want, d.GotOf, got)
 				break
 			}
 		}
 	}
-	for _, line := range mergeLines(d.Want, d.Got) {
+	for _, line := range d.mergeLines() {
 		b.WriteString(line + "\n")
 	}
 	return b.String()
 }
 
 // mergeLines returns the lines of both, in order, with what says whose they are.
-func mergeLines(want, got []string) []string {
+func (d *Difference) mergeLines() []string {
+	want, got := d.Want, d.Got
+	format := fmt.Sprintf("%%-%ds  %%s", max(len(d.WantOf), len(d.GotOf)))
 	longest := make([][]int, len(want)+1) // common lines from here on
 	for i := range longest {
 		longest[i] = make([]int, len(got)+1)
@@ -75,13 +79,13 @@ func mergeLines(want, got []string) []string {
 		i, j := len(longest)-1-len(want), len(longest[0])-1-len(got)
 		switch {
 		case len(want) > 0 && len(got) > 0 && want[0] == got[0]:
-			lines = append(lines, "          "+want[0])
+			lines = append(lines, fmt.Sprintf(format, "", want[0]))
 			want, got = want[1:], got[1:]
 		case len(got) == 0 || len(want) > 0 && longest[i+1][j] >= longest[i][j+1]:
-			lines = append(lines, "kernel    "+want[0])
+			lines = append(lines, fmt.Sprintf(format, d.WantOf, want[0]))
 			want = want[1:]
 		default:
-			lines = append(lines, "fairlead  "+got[0])
+			lines = append(lines, fmt.Sprintf(format, d.GotOf, got[0]))
 			got = got[1:]
 		}
 	}

@@ -116,9 +116,10 @@ func marked(mark, text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		line, ended := strings.CutSuffix(line, "\n")
 		if line == "" {
-			mark = strings.TrimRight(mark, " ")
+			lines = append(lines, strings.TrimRight(mark, " "))
+		} else {
+			lines = append(lines, mark+line)
 		}
-		lines = append(lines, mark+line)
 		if !ended {
 			lines = append(lines, answered+"no newline")
 		}

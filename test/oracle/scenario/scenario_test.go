@@ -129,7 +129,7 @@ func TestDiffer(t *testing.T) {
 			[]string{"= TCP 203.0.113.1:1024 192.0.2.10:80 198.51.100.11:80 SYN_RECV 51"}, false,
 		},
 	} {
-		if err := Differ(step(test.want...), step(test.got...)); (err == nil) != test.same {
+		if err := Differ(step(test.want...), step(test.got...), "kernel", "fairlead"); (err == nil) != test.same {
 			t.Errorf("%s: got %v", test.name, err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestDifferenceShowsBothAnswers(t *testing.T) {
 	want := &Scenario{Name: "s", Steps: []Step{{Verb: Connections, Answer: []string{"= a", "= b", "= d"}}}}
 	got := &Scenario{Name: "s", Steps: []Step{{Verb: Connections, Answer: []string{"= a", "= c", "= d"}}}}
 	const text = "s: step 1:\nconnections\n          = a\nkernel    = b\nfairlead  = c\n          = d\n"
-	if err := Differ(want, got); err == nil || err.Error() != text {
+	if err := Differ(want, got, "kernel", "fairlead"); err == nil || err.Error() != text {
 		t.Errorf("got %v, want %s", err, text)
 	}
 }
