@@ -159,7 +159,7 @@ func (p *Plane) candidates(s *stage, ended *directorConnection) []lvs.Candidate 
 	candidates := make([]lvs.Candidate, 0, len(s.service.servers))
 	for _, slot := range s.service.servers {
 		rs := s.servers[slot]
-		if ended != nil && ended.Server == slot && !s.released {
+		if ended != nil && ended.Server == slot && !s.passed {
 			uncount(&rs, ended)
 		}
 		c := lvs.Candidate{

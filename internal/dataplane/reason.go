@@ -94,8 +94,11 @@ func whyScheduled(s *stage, o *outcome, candidates []lvs.Candidate, chosen int) 
 	case lvs.WeightedOverflow:
 		return fmt.Sprintf("%s has the highest weight, %d, of those with no more active connections than that", c.RealServerKey, c.Weight)
 	case lvs.PowerOfTwo:
-		return fmt.Sprintf("%s has the lower (active*256+inactive)/weight of two that were drawn by lot; the packet itself may draw others",
-			c.RealServerKey)
+		why := fmt.Sprintf("%s has the lower (active*256+inactive)/weight of two that were drawn by lot", c.RealServerKey)
+		if !s.passed {
+			why += "; the packet itself may draw others"
+		}
+		return why
 	case lvs.DestinationHashing, lvs.SourceHashing, lvs.MaglevHashing:
 		return fmt.Sprintf("the hash of %s picks %s", hashed(s), c.RealServerKey)
 	case lvs.LocalityBasedLeastConnection, lvs.LocalityBasedLeastConnectionReplicate:

@@ -168,8 +168,9 @@ type stage struct {
 	servers map[uint32]directorRealServer
 	service *service // nil: none
 	edition directorEdition
-	// released: what the packet ends is no longer in the servers' counts.
-	released bool
+	// passed: the packet has passed, and what it ended is no longer in the
+	// servers' counts.
+	passed bool
 }
 
 // copyIn copies what a packet on that interface can meet.

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -27,9 +28,7 @@ func (p *Plane) tellTraced(t *traced, at time.Time) lvs.TracedPacket {
 	}
 	if told.Candidates != nil {
 		told.Omitted = max(int(t.Edition.Servers)-len(t.candidates), 0)
-		if told.Omitted > 0 && told.Choice.Why == "" {
-			told.Choice.Why = "it is one of those that are not told"
-		}
+		told.Choice.Why = amongOmitted(told.Choice.Why, told.Omitted)
 	}
 	if t.Parsed == uint32(directorVerdictCONTINUE) {
 		told.Protocol = lvs.Protocol(sight.Protocol)
@@ -42,15 +41,26 @@ func (p *Plane) tellTraced(t *traced, at time.Time) lvs.TracedPacket {
 	return told
 }
 
+// amongOmitted completes a reason that was found without some of the servers.
+func amongOmitted(why string, omitted int) string {
+	switch {
+	case omitted == 0:
+		return why
+	case why == "":
+		return "it is one of the servers that are not told"
+	}
+	return fmt.Sprintf("%s, of those that are told; %d more are not", why, omitted)
+}
+
 // tracedStage is what the packet met.
 func (p *Plane) tracedStage(t *traced) *stage {
 	before := directorConnectionGroup{}
 	before.Slots[0] = sameLayout[directorConnection](t.Before)
 	s := &stage{
-		groups:   map[uint32]directorConnectionGroup{0: before},
-		servers:  map[uint32]directorRealServer{},
-		edition:  sameLayout[directorEdition](t.Edition),
-		released: true,
+		groups:  map[uint32]directorConnectionGroup{0: before},
+		servers: map[uint32]directorRealServer{},
+		edition: sameLayout[directorEdition](t.Edition),
+		passed:  true,
 	}
 	if t.HasService != 0 {
 		s.service = p.tracedService(t, s.edition)

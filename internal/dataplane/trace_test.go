@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -276,6 +277,38 @@ func TestTraceTellsEveryWayOut(t *testing.T) {
 	long := segment{client: client, vip: vip, flags: "A", payload: make([]byte, 3000)}.frame(t)
 	if _, _, told := tr.run(long); !bytes.Equal(told.InData, long[:MaxTracedFrame]) || told.In.Length != len(long) {
 		t.Errorf("of a frame of %d bytes, %d were told, as one of %d", len(long), len(told.InData), told.In.Length)
+	}
+	tr.stop()
+}
+
+// Each scheduler's choice is told with its reason.
+func TestTraceOfEachScheduler(t *testing.T) {
+	const vip = "192.0.2.10:80"
+	p := newTestPlane(t)
+	tr := mustTrace(t, p, lvs.TraceFilter{})
+	for _, scheduler := range implementedSchedulers() {
+		reset(t, p)
+		svc := tcpService(vip, scheduler)
+		mustAddService(t, p, svc)
+		for i := range 3 {
+			mustAddServer(t, p, svc, fmt.Sprintf("198.51.100.%d:80", 1+i), uint32(20*(1+i))) // ovf: room for all
+		}
+		for i := range 20 {
+			_, out, told := tr.run(tcpFrame(fmt.Sprintf("203.0.113.%d:1024", 1+i), vip, "S"))
+			if told.Service.Scheduler != scheduler || told.Choice.By != lvs.ChosenByScheduler || len(told.Candidates) != 3 {
+				t.Fatalf("%s: %+v of %+v, by %s", scheduler, told.Choice, told.Candidates, told.Service.Scheduler)
+			}
+			active := uint32(0)
+			for _, c := range told.Candidates {
+				active += c.Active
+			}
+			if active != uint32(i) {
+				t.Errorf("%s: %d connections at the candidates, want %d", scheduler, active, i)
+			}
+			if told.Choice.Why == "" || strings.Contains(told.Choice.Why, "may draw") || serverMAC(told.Choice.Server.Address) != lvs.MAC(out[:6]) {
+				t.Errorf("%s: chosen %+v, sent to %s", scheduler, told.Choice, lvs.MAC(out[:6]))
+			}
+		}
 	}
 	tr.stop()
 }
