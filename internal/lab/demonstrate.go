@@ -131,24 +131,29 @@ func (l *Lab) Capture(limit int, observe func(journey.Frame)) (*journey.Capture,
 // and waits until the director knows the way to each. protocol is ipvsadm's
 // option, -t or -u.
 func (l *Lab) AddService(ctx context.Context, protocol string, service netip.AddrPort, options Options) error {
-	_, err := l.Output(ctx, Director, "ipvsadm", "-A", protocol, service.String(), "-s", string(options.Scheduler))
+	return l.addService(ctx, Director, protocol, service, options, l.Servers())
+}
+
+// addService adds a service of some real servers to the director on the host.
+func (l *Lab) addService(ctx context.Context, host, protocol string, service netip.AddrPort, options Options, servers []Host) error {
+	_, err := l.Output(ctx, host, "ipvsadm", "-A", protocol, service.String(), "-s", string(options.Scheduler))
 	if err != nil {
 		return err
 	}
-	for i, server := range l.Servers() {
+	for i, server := range servers {
 		address := netip.AddrPortFrom(server.Address(options.Family), service.Port())
-		_, err := l.Output(ctx, Director, "ipvsadm", "-a", protocol, service.String(), "-r", address.String(),
+		_, err := l.Output(ctx, host, "ipvsadm", "-a", protocol, service.String(), "-r", address.String(),
 			"-g", "-w", strconv.Itoa(options.Weights[i]))
 		if err != nil {
 			return err
 		}
 	}
-	return l.awaitNextHops(ctx)
+	return l.awaitNextHops(ctx, host)
 }
 
-// awaitNextHops waits until the director has a way to every real server.
-func (l *Lab) awaitNextHops(ctx context.Context) error {
-	client := l.DirectorClient()
+// awaitNextHops waits until the director on the host has a way to every real server.
+func (l *Lab) awaitNextHops(ctx context.Context, host string) error {
+	client := l.clientOf(host)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, nextHopTimeout)
 	defer cancel()

@@ -20,6 +20,8 @@ type Fault struct {
 	notIPv6 string
 	// bystander says that the fault is one of a host without a part in the service.
 	bystander bool
+	// servers is how many real servers it takes.
+	servers int
 	// uploads says that it harms large requests; small ones are told apart.
 	uploads bool
 	// check is what the doctor is to find, and host whose fault it is: "" for the
@@ -61,6 +63,24 @@ func Faults() []Fault {
 		Name: "wrong-mac", About: "the director's neighbour table has a wrong MAC address for " + faulty,
 		check: doctor.WrongMAC, host: Director,
 		inject: injectWrongMAC,
+	}, {
+		Name: "rp-filter", About: faulty + " has a second interface, by which it reaches the client, and rp_filter is 1 where the client's packets come in",
+		notIPv6: "Linux has no rp_filter for it",
+		check:   doctor.RPFilter, host: faulty,
+		inject: injectReversePath,
+	}, {
+		Name: "mtu", About: faulty + " has an MTU of 1400, and its route to the client asks for segments of 1500",
+		check: doctor.MTU, host: faulty, uploads: true,
+		inject: injectMTU,
+	}, {
+		Name: "proxy-arp", About: "a host that has not the VIP answers for it, as proxy_arp is 1 and its routes lead the VIP elsewhere",
+		check: doctor.ProxyARP, host: Bystander, bystander: true,
+		inject: injectProxyARP,
+		before: forgetVIP,
+	}, {
+		Name: "director-as-real-server", About: faulty + " is a director of the same service too, and schedules what was forwarded to it once more",
+		check: doctor.SecondDirector, host: faulty, servers: 2,
+		inject: injectSecondDirector,
 	}}
 }
 
@@ -81,6 +101,9 @@ func FaultByName(name string) (Fault, error) {
 func (f Fault) With(config Config, family Family) (Config, error) {
 	if family == IPv6 && f.notIPv6 != "" {
 		return config, fmt.Errorf("fault %s: not with IPv6: %s", f.Name, f.notIPv6)
+	}
+	if config.Servers < f.servers {
+		return config, fmt.Errorf("fault %s: it takes %d real servers", f.Name, f.servers)
 	}
 	config.Bystander = config.Bystander || f.bystander
 	return config, nil

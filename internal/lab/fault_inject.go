@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -109,4 +110,80 @@ func injectWrongMAC(ctx context.Context, l *Lab, family Family) error {
 		}
 		return false, err
 	})
+}
+
+// injectReversePath gives the real server a second interface on the segment, as
+// hosts have one for what is not the clients', and the route to the client by it.
+func injectReversePath(ctx context.Context, l *Lab, family Family) error {
+	const number = 92
+	p := port{Host: newHost(faulty, number), device: secondInterface, name: faulty + "-" + secondInterface, segment: serverSegment}
+	p.IPv4, p.IPv6 = hostPrefix(p.IPv4.Addr()), hostPrefix(p.IPv6.Addr())
+	peer := netlink.NsFd(l.namespaces[faulty].handle)
+	err := l.within(Switch, func() error { return addPort(p, peer) })
+	if err == nil {
+		err = l.within(faulty, func() error { return addressPort(p, nil) })
+	}
+	if err != nil {
+		return fmt.Errorf("give %s a second interface: %w", faulty, err)
+	}
+	l.ports = append(l.ports, p)
+	return l.onHost(ctx, faulty, fmt.Sprintf("%s && sysctl -qw net.ipv4.conf.%s.rp_filter=1", l.routeToClient(family, secondInterface), hostInterface))
+}
+
+// routeToClient returns the command that makes a real server reach the client by
+// the device.
+func (l *Lab) routeToClient(family Family, device string) string {
+	command := "ip route add " + l.hosts[0].Address(family).String() + " dev " + device
+	if e := edge(l.hosts); e.Name == Router {
+		command += " onlink via " + e.Address(family).String()
+	}
+	return command
+}
+
+// injectMTU makes the real server's link narrower than its clients are told. The MTU
+// alone would not harm TCP: the segment size that the real server asks for follows
+// it, unless a route has one of its own.
+func injectMTU(ctx context.Context, l *Lab, family Family) error {
+	const ethernet, narrow, tcpHeader = 1500, 1400, 20
+	ipHeader := 20
+	if family == IPv6 {
+		ipHeader = 40
+	}
+	return l.onHost(ctx, faulty, fmt.Sprintf("%s advmss %d && ip link set dev %s mtu %d",
+		l.routeToClient(family, hostInterface), ethernet-ipHeader-tcpHeader, hostInterface, narrow))
+}
+
+// injectProxyARP makes the bystander a router that takes the VIP to be behind its
+// other interface, which leads nowhere; what it sends itself is routed as before. It
+// answers at once, as hosts of containers do.
+func injectProxyARP(ctx context.Context, l *Lab, family Family) error {
+	const around = "192.0.2.96/27" // the VIP, and none of the hosts
+	what, settings := around, "net.ipv4.ip_forward=1 net.ipv4.conf.%[1]s.proxy_arp=1 net.ipv4.neigh.%[1]s.proxy_delay=0"
+	if family == IPv6 {
+		what = family.VIP().String()
+		settings = "net.ipv6.conf.all.forwarding=1 net.ipv6.conf.%[1]s.proxy_ndp=1 net.ipv6.neigh.%[1]s.proxy_delay=0 && " +
+			"ip neighbour add proxy " + what + " dev %[1]s"
+	}
+	return l.onHost(ctx, Bystander, fmt.Sprintf("ip link add %[2]s type veth peer name nowhere && ip link set nowhere up && ip link set %[2]s up && "+
+		"ip -%[3]d route add default dev %[2]s table 100 && ip -%[3]d rule add iif %[1]s to %[4]s lookup 100 && sysctl -qw "+settings,
+		hostInterface, secondInterface, family, what))
+}
+
+// injectSecondDirector starts a director on the real server, with the same service
+// and the other real servers.
+func injectSecondDirector(ctx context.Context, l *Lab, family Family) error {
+	err := l.change(func() error {
+		ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+		defer cancel()
+		if err := l.within(Switch, func() error { return receiveFromXDP(faulty) }); err != nil {
+			return err
+		}
+		return l.startDirector(ctx, faulty, Director)
+	})
+	if err != nil {
+		return fmt.Errorf("start a director on %s: %w%s", faulty, err, l.lastWords(faulty))
+	}
+	others := slices.DeleteFunc(l.Servers(), func(h Host) bool { return h.Name == faulty })
+	options := Options{Scheduler: lvs.RoundRobin, Family: family, Weights: slices.Repeat([]int{1}, len(others))}
+	return l.addService(ctx, faulty, "-t", netip.AddrPortFrom(family.VIP(), HTTPPort), options, others)
 }

@@ -28,6 +28,8 @@ type FaultReport struct {
 	// doctor found nothing more.
 	Mended bool        `json:"mended"`
 	After  Observation `json:"after"`
+	// Left is what the doctor still found after its commands.
+	Left []doctor.Finding `json:"left"`
 }
 
 // OK reports whether the fault was shown, found with nothing else, and mended.
@@ -79,8 +81,8 @@ func (l *Lab) Break(ctx context.Context, fault Fault, family Family, progress fu
 	if report.After, err = watch.until(ctx, isWell); err != nil {
 		return report, err
 	}
-	left, err := l.Diagnose(ctx)
-	report.Mended = isWell(report.After) && len(left) == 0
+	report.Left, err = l.Diagnose(ctx)
+	report.Mended = isWell(report.After) && len(report.Left) == 0
 	return report, err
 }
 
@@ -142,6 +144,9 @@ func (r FaultReport) WriteText(w io.Writer) error {
 		fmt.Fprint(&text, "\nThe doctor found nothing\n")
 	}
 	fmt.Fprintf(&text, "\nAfter:   %s\n", strings.Join(r.After.lines(), "\n         "))
+	for _, f := range r.Left {
+		fmt.Fprintf(&text, "\nThe doctor still finds %s:\n  %s\n", f.Check, f.What)
+	}
 	_, err := io.WriteString(w, text.String())
 	return err
 }

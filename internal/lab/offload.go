@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,10 +25,24 @@ func finishFramesInSoftware(device string) error {
 	return setOffloads(device, 0, ethtoolTxChecksum, ethtoolTSO, ethtoolGSO)
 }
 
+// largestEthernet is the longest frame that a switch passes on.
+const largestEthernet = 1514
+
 // A veth takes frames that XDP redirects to it only when its receiving side polls,
-// and it polls for GRO.
+// and it polls for GRO. But a switch puts no frames together, which would then pass
+// where single ones are too large: so there is no room for two.
 func receiveFromXDP(device string) error {
-	return setOffloads(device, 1, ethtoolGRO)
+	if err := setOffloads(device, 1, ethtoolGRO); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	if err := errors.Join(netlink.LinkSetGROMaxSize(link, largestEthernet), netlink.LinkSetGROIPv4MaxSize(link, largestEthernet)); err != nil {
+		return fmt.Errorf("limit what %s receives at once: %w", device, err)
+	}
+	return nil
 }
 
 // setOffloads works in the network namespace of the calling thread.

@@ -20,7 +20,9 @@ const termGrace = 5 * time.Second
 // A Process is a process of the lab. Started is its start time in clock ticks
 // since boot: a process that was given the same PID later has another.
 type Process struct {
-	Host    string `json:"host"`
+	Host string `json:"host"`
+	// Program is "" for the host's own, and Director for a real server's director.
+	Program string `json:"program,omitempty"`
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started"`
 }
@@ -30,6 +32,9 @@ func newProcess(host string, pid int) (Process, error) {
 	started, _, err := processStat(pid)
 	return Process{Host: host, PID: pid, Started: started}, err
 }
+
+// isDirector reports whether the process has a data plane.
+func (p Process) isDirector() bool { return p.Host == Director || p.Program == Director }
 
 // Alive reports whether the process still runs.
 func (p Process) Alive() bool {

@@ -26,8 +26,10 @@ func remove(ctx context.Context, directory string, s state) error {
 	for _, p := range s.Processes {
 		errs = append(errs, p.terminate(ctx))
 	}
-	if director, ok := s.process(Director); ok {
-		errs = append(errs, unload(ctx, directory, s.Binary, director))
+	for _, p := range s.Processes {
+		if p.isDirector() {
+			errs = append(errs, unload(ctx, directory, s.Binary, p))
+		}
 	}
 	errs = append(errs, killInhabitants(ctx, directory), unmountBelow(directory))
 	if err := errors.Join(errs...); err != nil {
@@ -41,7 +43,7 @@ func remove(ctx context.Context, directory string, s state) error {
 // unload removes the pinned data plane. Where the namespace is gone, so is what
 // was attached in it.
 func unload(ctx context.Context, directory, binary string, director Process) error {
-	ns, err := openNamespace(namespacePath(directory, Director))
+	ns, err := openNamespace(namespacePath(directory, director.Host))
 	if err != nil {
 		return nil
 	}

@@ -34,7 +34,7 @@ func (l *Lab) Start(ctx context.Context, host string) error {
 		defer cancel()
 		start := l.startServer
 		if host == Director {
-			start = l.startDirector
+			start = func(ctx context.Context, host string) error { return l.startDirector(ctx, host, "") }
 		}
 		if err := start(ctx, host); err != nil {
 			return fmt.Errorf("start %s: %w%s", host, err, l.lastWords(host))
@@ -77,7 +77,7 @@ func (l *Lab) startServer(ctx context.Context, host string) error {
 	defer ready.Close()
 	cmd := exec.Command(l.state.Binary, "lab", "serve", host)
 	cmd.ExtraFiles = []*os.File{tell} // file descriptor 3
-	err = l.launch(host, cmd)
+	err = l.launch(host, "", cmd)
 	tell.Close()
 	if err != nil {
 		return err
@@ -96,15 +96,16 @@ func (l *Lab) startServer(ctx context.Context, host string) error {
 	return nil
 }
 
-// startDirector waits until the director answers on its socket.
-func (l *Lab) startDirector(ctx context.Context, host string) error {
+// startDirector starts a director under the name of the program, and waits until it
+// answers on its socket.
+func (l *Lab) startDirector(ctx context.Context, host, program string) error {
 	directory := l.runDirectory(host)
 	cmd := exec.Command(l.state.Binary, "director", "--run-dir", directory, "--interface", hostInterface)
-	if err := l.launch(host, cmd); err != nil {
+	if err := l.launch(host, program, cmd); err != nil {
 		return err
 	}
-	process, _ := l.state.process(host)
-	client := l.DirectorClient()
+	process := l.state.Processes[l.state.find(host, program)]
+	client := l.clientOf(host)
 	defer client.Close()
 	return poll(ctx, func() (bool, error) {
 		if !process.Alive() {
@@ -119,13 +120,16 @@ func (l *Lab) startDirector(ctx context.Context, host string) error {
 }
 
 // DirectorClient returns a client of the lab's director. The caller closes it.
-func (l *Lab) DirectorClient() *api.Client {
-	return api.NewClient(filepath.Join(l.runDirectory(Director), "director.sock"))
+func (l *Lab) DirectorClient() *api.Client { return l.clientOf(Director) }
+
+// clientOf returns a client of the director that runs on the host.
+func (l *Lab) clientOf(host string) *api.Client {
+	return api.NewClient(filepath.Join(l.runDirectory(host), "director.sock"))
 }
 
 // launch starts a process of the lab in the host's namespace, on its own session
 // so that a terminal's Ctrl-C does not reach it, and writes down which it is.
-func (l *Lab) launch(host string, cmd *exec.Cmd) error {
+func (l *Lab) launch(host, program string, cmd *exec.Cmd) error {
 	log, err := os.OpenFile(l.logPath(host), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -138,6 +142,7 @@ func (l *Lab) launch(host string, cmd *exec.Cmd) error {
 		return err
 	}
 	process, err := newProcess(host, cmd.Process.Pid)
+	process.Program = program
 	go cmd.Wait() // so that it is no zombie when it ends before us
 	if err != nil {
 		return errors.Join(err, cmd.Process.Kill())

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,7 @@ type state struct {
 	Binary    string   `json:"binary"`
 	// Kept says that the lab was built whole and outlives its builder.
 	Kept      bool      `json:"kept"`
-	Processes []Process `json:"processes"` // one of a host at most: the latest
+	Processes []Process `json:"processes"` // one of a host and program at most: the latest
 }
 
 // config returns what the network was built from.
@@ -31,22 +32,23 @@ func (s *state) config() Config {
 	return Config{Servers: s.Servers, Topology: s.Topology, Bystander: s.Bystander}
 }
 
-// process returns the latest process of the host.
+// process returns the latest process of the host's own program.
 func (s *state) process(host string) (Process, bool) {
-	for _, p := range s.Processes {
-		if p.Host == host {
-			return p, true
-		}
+	if i := s.find(host, ""); i >= 0 {
+		return s.Processes[i], true
 	}
 	return Process{}, false
 }
 
+// find returns the index of the process, -1 if there is none.
+func (s *state) find(host, program string) int {
+	return slices.IndexFunc(s.Processes, func(p Process) bool { return p.Host == host && p.Program == program })
+}
+
 func (s *state) setProcess(p Process) {
-	for i := range s.Processes {
-		if s.Processes[i].Host == p.Host {
-			s.Processes[i] = p
-			return
-		}
+	if i := s.find(p.Host, p.Program); i >= 0 {
+		s.Processes[i] = p
+		return
 	}
 	s.Processes = append(s.Processes, p)
 }
