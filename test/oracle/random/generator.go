@@ -59,7 +59,7 @@ func (g *generator) begin() {
 	g.clients = pick(g, 3, 10, 40)
 	for _, setting := range g.features.Sysctls {
 		if g.chance(6) {
-			g.scenario.Steps = append(g.scenario.Steps, scenario.New(scenario.Sysctl, setting))
+			g.add(scenario.New(scenario.Sysctl, setting))
 		}
 	}
 	if g.chance(4) {
