@@ -6,9 +6,12 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // mostVerified is how many instructions the verifier may look at for one
@@ -96,6 +99,10 @@ func withFewCapabilities(t *testing.T, dir string) {
 	servedBy(t, p, "wlc", 2)
 	send(t, p, 0, "S", "forward")
 	mustSweep(t, p)
+	brief := lvs.TraceFilter{For: time.Millisecond}
+	if err := p.Trace(t.Context(), brief, func(lvs.TraceReport) error { return nil }); err != nil {
+		t.Fatalf("%+v", err)
+	}
 	mustClose(t, p)
 	if p, err = Open(Config{PinDir: dir}); err != nil {
 		t.Fatalf("take over: %+v", err)
