@@ -181,6 +181,9 @@ enum sysctl {
 	SYSCTL_AM_DROPRATE,
 	SYSCTL_SECURE_TCP,
 	SYSCTL_AMEMTHRESH,
+	SYSCTL_LBLC_EXPIRATION,
+	SYSCTL_LBLCR_EXPIRATION,
+	SYSCTL_SLOW_START,
 	SYSCTLS = 16,		/* room for more in the same layout */
 };
 
@@ -323,8 +326,7 @@ struct service {
 				 * entry may be of a connection that found no
 				 * room, and is forwarded by hash */
 	__u32 policy;		/* index into policies; 0: the director's; Go */
-	__u32 slow_start;	/* ticks; Go */
-	__u32 padding[3];
+	__u32 padding[4];
 };
 _Static_assert(sizeof(struct service) == 64, "one cache line");
 
@@ -449,9 +451,7 @@ struct settings {
 	__u8 defence_turns[DEFENCE_PACKETS]; /* drop_entry: by the packets of an entry, how
 				 * many such ones stay until one goes; plane */
 	__u8 defence_padding[3];
-	__u32 lblc_expiration;	/* ticks; for Go */
-	__u32 lblcr_expiration;	/* ticks; Go */
-	__u32 reserved[2];
+	__u32 reserved[4];
 	struct policy policy;	/* of the whole director */
 };
 _Static_assert(sizeof(struct settings) == 384 && __builtin_offsetof(struct settings, policy) == 128,

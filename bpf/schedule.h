@@ -62,7 +62,8 @@ __noinline int choose(struct edition *edition, const struct flow *flow, __u32 no
 /*
  * Slow start: whether a server that came or came back a short time ago is to be
  * passed over. Of the new connections that are its, it gets a share that grows
- * from nothing to all of them.
+ * from nothing to all of them, evenly: never more of a service's connections than
+ * the part of its time that has passed.
  */
 static __always_inline bool is_starting(const struct real_server *server, __u32 now, __u32 random)
 {

@@ -245,6 +245,16 @@ static __noinline int least_member(const struct edition *edition, const struct c
 	return members.walk.server;
 }
 
+/* Whether the servers of an entry stayed the same for so long that one has to go. */
+static __always_inline bool is_settled(const struct cache_entry *entry, const struct settings *set,
+				       __u32 now)
+{
+	__u64 seconds = set->policy.sysctls[SYSCTL_LBLCR_EXPIRATION];
+
+	return entry->size > 1 &&
+	       now - entry->last_changed > seconds * set->hz >> TICK_JIFFIES_SHIFT;
+}
+
 /* The least loaded of the remembered servers unless it is swamped: then the one
  * that wlc chooses, which is remembered too. */
 __noinline int choose_lblcr(struct edition *edition, const struct flow *flow, __u32 now)
@@ -260,8 +270,7 @@ __noinline int choose_lblcr(struct edition *edition, const struct flow *flow, __
 	if (entry) {
 		entry->last_used = now;
 		choice = least_member(edition, entry);
-		if (entry->size > 1 &&
-		    (__s32)(now - entry->last_changed - set->lblcr_expiration) > 0)
+		if (is_settled(entry, set, now))
 			shrink_cached(edition, entry, now);
 		server = get_server(choice);
 		if (server && !is_swamped(edition, server))

@@ -194,7 +194,7 @@ func (b *bench) configure() error {
 		rs := lvs.RealServer{
 			RealServerKey: lvs.RealServerKey{Address: server, Port: 80},
 			Method:        lvs.DirectRouting,
-			Weight:        uint32(1 + i%4),
+			Weight:        benchWeight(b.Scheduler, i),
 		}
 		if err := b.plane.AddServer(b.service.ServiceKey, rs); err != nil {
 			return err
@@ -206,6 +206,16 @@ func (b *bench) configure() error {
 		server = server.Next()
 	}
 	return nil
+}
+
+// benchWeight is the weight of the i-th server. ovf takes it for a number of
+// connections too: nobody is to have too many.
+func benchWeight(name lvs.Scheduler, i int) uint32 {
+	weight := uint32(1 + i%4)
+	if name == lvs.WeightedOverflow {
+		weight += benchNewFlows
+	}
+	return weight
 }
 
 // TCP flags.

@@ -185,8 +185,7 @@ type benchService struct {
 	Key           benchServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	SlowStart     uint32
-	Padding       [3]uint32
+	Padding       [4]uint32
 }
 
 type benchServiceKey struct {
@@ -216,9 +215,7 @@ type benchSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	LblcExpiration        uint32
-	LblcrExpiration       uint32
-	Reserved              [2]uint32
+	Reserved              [4]uint32
 	Policy                benchPolicy
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -16,9 +15,6 @@ import (
 // What lblc and lblcr remember lies in one map, for all services. Each service
 // that has such a scheduler has a cache of its own in it, with a number that is
 // never used again: a scheduler that is set anew remembers nothing.
-
-// cacheExpiration is the kernel's default of lblc_expiration and lblcr_expiration.
-const cacheExpiration = 24 * time.Hour
 
 // A cache is a service's share of the map; the zero value is none.
 type cache struct {
@@ -96,10 +92,11 @@ func (p *Plane) cacheDue(now uint32) bool {
 
 // cacheExpiration is how long what is not used stays, in ticks.
 func (p *Plane) cacheExpiration(name lvs.Scheduler) uint32 {
+	sysctl := "lblcr_expiration"
 	if name == lvs.LocalityBasedLeastConnection {
-		return atomic.LoadUint32(&p.settings().LblcExpiration)
+		sysctl = "lblc_expiration"
 	}
-	return atomic.LoadUint32(&p.settings().LblcrExpiration)
+	return p.toTicks(time.Duration(p.value(&p.settings().Policy, sysctl)) * time.Second)
 }
 
 // readCaches returns when each address was used last, by cache.

@@ -31,6 +31,9 @@ func (p *Plane) Sweep() (SweepResult, error) {
 		return result, err
 	}
 	p.collectRemoved(removedPeriod)
+	if err := p.endSlowStarts(); err != nil {
+		return result, err
+	}
 	if len(p.limbo) > 0 || len(p.flipped) > 0 {
 		return result, p.settle()
 	}

@@ -285,8 +285,7 @@ type directorService struct {
 	Key           directorServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	SlowStart     uint32
-	Padding       [3]uint32
+	Padding       [4]uint32
 }
 
 type directorServiceKey struct {
@@ -316,9 +315,7 @@ type directorSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	LblcExpiration        uint32
-	LblcrExpiration       uint32
-	Reserved              [2]uint32
+	Reserved              [4]uint32
 	Policy                directorPolicy
 }
 

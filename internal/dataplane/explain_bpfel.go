@@ -159,8 +159,7 @@ type explainService struct {
 	Key           explainServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	SlowStart     uint32
-	Padding       [3]uint32
+	Padding       [4]uint32
 }
 
 type explainServiceKey struct {
@@ -190,9 +189,7 @@ type explainSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	LblcExpiration        uint32
-	LblcrExpiration       uint32
-	Reserved              [2]uint32
+	Reserved              [4]uint32
 	Policy                explainPolicy
 }
 
@@ -223,6 +220,9 @@ const (
 	explainSysctlSYSCTL_AM_DROPRATE               explainSysctl = 7
 	explainSysctlSYSCTL_SECURE_TCP                explainSysctl = 8
 	explainSysctlSYSCTL_AMEMTHRESH                explainSysctl = 9
+	explainSysctlSYSCTL_LBLC_EXPIRATION           explainSysctl = 10
+	explainSysctlSYSCTL_LBLCR_EXPIRATION          explainSysctl = 11
+	explainSysctlSYSCTL_SLOW_START                explainSysctl = 12
 	explainSysctlSYSCTLS                          explainSysctl = 16
 )
 

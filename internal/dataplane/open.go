@@ -130,13 +130,14 @@ func tableGroups(connections int) (uint32, error) {
 
 func newPlane(cfg Config) *Plane {
 	p := &Plane{
-		dir:      cfg.PinDir,
-		mode:     cfg.Mode,
-		services: map[lvs.ServiceKey]*service{},
-		removed:  map[serverIdentity]uint32{},
-		flipped:  map[uint32]bool{},
-		problems: map[uint32]string{},
-		links:    map[string]*attachment{},
+		dir:        cfg.PinDir,
+		mode:       cfg.Mode,
+		services:   map[lvs.ServiceKey]*service{},
+		removed:    map[serverIdentity]uint32{},
+		flipped:    map[uint32]bool{},
+		slowStarts: map[uint32]bool{},
+		problems:   map[uint32]string{},
+		links:      map[string]*attachment{},
 	}
 	p.free.lists = newSlotAllocator(uint32(directorLimitMAX_LIST_SLOTS))
 	p.free.tables = newSlotAllocator(uint32(directorLimitMAX_TABLE_LINES))
@@ -194,7 +195,6 @@ func (p *Plane) initialize(groups uint32) error {
 	if err := p.setDefaultSysctls(); err != nil {
 		return err
 	}
-	set.LblcExpiration, set.LblcrExpiration = p.toTicks(cacheExpiration), p.toTicks(cacheExpiration)
 
 	for i := range uint32(directorLimitMAX_SERVICES) {
 		p.free.services = append(p.free.services, i)

@@ -53,6 +53,8 @@ type Plane struct {
 	// there are some whose service is gone.
 	cacheNumber uint32
 	cachesLeft  bool
+	// slowStarts are the servers that start slowly.
+	slowStarts map[uint32]bool
 	// rehearsal is nil until Explain needs it.
 	rehearsal *rehearsal
 	// tracer is nil unless somebody traces.

@@ -134,6 +134,9 @@ func (p *Plane) mendServers() map[uint32]bool {
 	}
 	for i := range p.view.servers.elements {
 		slot, rs := uint32(i), &p.view.servers.elements[i]
+		if rs.SlowStartTicks != 0 {
+			p.slowStarts[slot] = true
+		}
 		if rs.State == directorServerStateSERVER_FREE || listed[slot] {
 			continue
 		}

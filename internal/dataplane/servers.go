@@ -68,6 +68,9 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 		}
 	}
 	raw, err := p.rawCounters(slot)
+	if err == nil {
+		err = p.startSlowly(svc, slot, want.Weight)
+	}
 	if err != nil {
 		return err
 	}
@@ -165,6 +168,11 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	}
 	slot := svc.servers[at]
 	was := p.serverStatus(slot, lvs.Counters{}).RealServer
+	if was.Weight == 0 {
+		if err := p.startSlowly(svc, slot, want.Weight); err != nil {
+			return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
+		}
+	}
 	lastWeight := p.view.servers.elements[slot].LastWeight
 	p.writeServer(slot, want)
 	if svc.Scheduler != lvs.WeightedRoundRobin && !tableHasWeights(svc.Scheduler) {

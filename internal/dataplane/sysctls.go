@@ -54,9 +54,12 @@ var sysctlSlots = map[string]explainSysctl{
 	"drop_packet":               explainSysctlSYSCTL_DROP_PACKET,
 	"expire_nodest_conn":        explainSysctlSYSCTL_EXPIRE_NODEST_CONN,
 	"expire_quiescent_template": explainSysctlSYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
+	"lblc_expiration":           explainSysctlSYSCTL_LBLC_EXPIRATION,
+	"lblcr_expiration":          explainSysctlSYSCTL_LBLCR_EXPIRATION,
 	"secure_tcp":                explainSysctlSYSCTL_SECURE_TCP,
 	"sloppy_sctp":               explainSysctlSYSCTL_SLOPPY_SCTP,
 	"sloppy_tcp":                explainSysctlSYSCTL_SLOPPY_TCP,
+	"slow_start":                explainSysctlSYSCTL_SLOW_START,
 }
 
 // noneTimeout is how long an entry may be without a state: the time between its

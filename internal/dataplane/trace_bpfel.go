@@ -152,8 +152,7 @@ type traceService struct {
 	Key           traceServiceKey
 	OverflowUntil uint32
 	Policy        uint32
-	SlowStart     uint32
-	Padding       [3]uint32
+	Padding       [4]uint32
 }
 
 type traceServiceKey struct {
@@ -183,9 +182,7 @@ type traceSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	LblcExpiration        uint32
-	LblcrExpiration       uint32
-	Reserved              [2]uint32
+	Reserved              [4]uint32
 	Policy                tracePolicy
 }
 

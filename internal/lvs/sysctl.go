@@ -55,10 +55,15 @@ var sysctls = []Sysctl{
 	mode("drop_packet", "drops some new connections: 0 none, 1 when the table is nearly full, 2 the same and now, 3 always"),
 	switchOf("expire_nodest_conn", "1 ends a connection whose real server was removed; 0 drops its packets until that returns", 0),
 	switchOf("expire_quiescent_template", "1 lets no persistence entry lead to a real server of weight 0", 0),
+	directorOnly(duration("lblc_expiration", "scheduler lblc forgets who served an address that was not asked for so long", 24*60*60)),
+	directorOnly(duration("lblcr_expiration", "scheduler lblcr forgets who served an address that was not asked for so long, "+
+		"and takes a real server away from one that has several", 24*60*60)),
 	mode("secure_tcp", "half-open connections are SYNACK instead of SYN_RECV, and RST closes them: 0 never, "+
 		"1 when the table is nearly full, 2 the same and now, 3 always"),
 	switchOf("sloppy_sctp", "1 takes SCTP that does not begin with INIT for a new connection", 0),
 	switchOf("sloppy_tcp", "1 takes TCP that does not begin with SYN for a new connection", 0),
+	duration("slow_start", "the time in which the share of a real server grows that was added, or whose weight was 0; "+
+		"not in IPVS, for any scheduler; it counts from the next start on", 0),
 
 	timeout("timeout_close", "TCP CLOSE", 10),
 	timeout("timeout_closewait", "TCP CLOSE_WAIT", 60),
@@ -90,6 +95,10 @@ func switchOf(name, meaning string, byDefault int32) Sysctl {
 	return Sysctl{Name: name, Meaning: meaning, Default: byDefault, Min: math.MinInt32, Max: math.MaxInt32, PerService: true}
 }
 
+func duration(name, meaning string, seconds int32) Sysctl {
+	return Sysctl{Name: name, Meaning: meaning, Unit: "s", Default: seconds, Max: MaxTimeoutSeconds, PerService: true}
+}
+
 func mode(name, meaning string) Sysctl {
 	return Sysctl{Name: name, Meaning: meaning, Max: 3, PerService: true}
 }
@@ -115,7 +124,6 @@ type AbsentSysctl struct {
 const (
 	whyNoSync         = "there is no sync daemon yet"
 	whyNoMasquerading = "masquerading is not supported yet"
-	whyNoLocality     = "schedulers lblc and lblcr are not supported yet"
 	whyAlwaysRates    = "rates are always estimated: they cost packets nothing"
 )
 
@@ -128,8 +136,6 @@ var absentSysctls = []AbsentSysctl{
 	{"est_cpulist", whyAlwaysRates},
 	{"est_nice", whyAlwaysRates},
 	{"ignore_tunneled", "a packet that was in a tunnel is not scheduled twice"},
-	{"lblc_expiration", whyNoLocality},
-	{"lblcr_expiration", whyNoLocality},
 	{"nat_icmp_send", whyNoMasquerading},
 	{"pmtu_disc", "it is about tunnels, which are not supported yet"},
 	{"run_estimation", whyAlwaysRates},
