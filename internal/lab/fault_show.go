@@ -40,7 +40,8 @@ func (r FaultReport) OK() bool {
 // Break makes the fault on a lab whose director has no service yet: it adds a
 // service of the family, injects the fault, shows what becomes of real traffic, runs the
 // doctor, runs the commands that it prints as they stand, and shows the traffic
-// again. The error is for what could not be tried.
+// again. The error is for what could not be tried. Nobody else may use the lab
+// meanwhile, to which some faults add an interface; it wants the lab of [Fault.With].
 func (l *Lab) Break(ctx context.Context, fault Fault, family Family, progress func(string)) (FaultReport, error) {
 	report := FaultReport{Name: fault.Name}
 	service := netip.AddrPortFrom(family.VIP(), HTTPPort)
