@@ -106,12 +106,12 @@ func findEntry(groups map[uint32]directorConnectionGroup, sight *explainSight, n
 func (p *Plane) tellChoice(e *lvs.Explanation, s *stage, o *outcome, before *directorConnection) {
 	switch {
 	case o.scheduled:
-		e.Candidates = p.candidates(s, before)
+		e.Candidates = p.candidates(s)
 		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Server: p.serverKey(o.server)}
 		chosen := mark(e.Candidates, e.Choice.Server)
 		e.Choice.Why = whyScheduled(s, o, e.Candidates, chosen)
 	case o.server != noServer && e.After == nil:
-		e.Candidates = p.candidates(s, before)
+		e.Candidates = p.candidates(s)
 		e.Choice = lvs.Choice{By: lvs.ChosenByHash, Server: p.serverKey(o.server)}
 		mark(e.Candidates, e.Choice.Server)
 		e.Choice.Why = "the connection table has no room for it: the packets of a client's port go to the same server, by hash"
@@ -120,7 +120,7 @@ func (p *Plane) tellChoice(e *lvs.Explanation, s *stage, o *outcome, before *dir
 	case o.verdict == directorVerdictDROP_SERVER_REMOVED && before != nil:
 		p.tellKnown(e, before.Server, "it is of a connection whose real server was removed and may return")
 	case (o.verdict == directorVerdictANSWER_NO_SERVER || o.nobody) && s.service != nil:
-		e.Candidates = p.candidates(s, before)
+		e.Candidates = p.candidates(s)
 		e.Choice = lvs.Choice{By: lvs.ChosenByScheduler, Why: whyNobody(s, e.Candidates)}
 	}
 }
@@ -154,14 +154,11 @@ func (p *Plane) tellOut(e *lvs.Explanation, s *stage, o *outcome, ifindex int) {
 }
 
 // candidates are the service's servers as the scheduler finds them: an entry that
-// the packet ends has been given back by then.
-func (p *Plane) candidates(s *stage, ended *directorConnection) []lvs.Candidate {
+// gives way to the packet is still counted then.
+func (p *Plane) candidates(s *stage) []lvs.Candidate {
 	candidates := make([]lvs.Candidate, 0, len(s.service.servers))
 	for _, slot := range s.service.servers {
 		rs := s.servers[slot]
-		if ended != nil && ended.Server == slot && !s.passed {
-			uncount(&rs, ended)
-		}
 		c := lvs.Candidate{
 			RealServerKey: p.serverKey(slot),
 			Weight:        rs.Weight,
@@ -173,22 +170,6 @@ func (p *Plane) candidates(s *stage, ended *directorConnection) []lvs.Candidate 
 		candidates = append(candidates, c)
 	}
 	return candidates
-}
-
-// uncount takes an entry out of a server's counts, as conn.h does.
-func uncount(rs *directorRealServer, entry *directorConnection) {
-	if entry.Flags&uint8(explainConnectionFlagCONNECTION_INACTIVE) != 0 {
-		rs.Inactive--
-	} else {
-		rs.Active--
-	}
-	total, upper := uint64(rs.Active)+uint64(rs.Inactive), uint64(rs.Upper)
-	switch {
-	case upper != 0 && total >= upper:
-		rs.Overloaded = 1
-	case upper == 0, rs.Lower != 0 && total < uint64(rs.Lower), rs.Lower == 0 && total*4 < upper*3:
-		rs.Overloaded = 0
-	}
 }
 
 // mark marks the chosen one, and returns its position.

@@ -437,16 +437,13 @@ func TestExplainSaysWhy(t *testing.T) {
 	}
 }
 
-// A SYN on the ports of a connection that is over: the scheduler finds it given
-// back already.
+// A SYN on the ports of a connection that is over: the scheduler still counts it.
 func TestExplainReusedConnection(t *testing.T) {
 	const vip, server, client = "192.0.2.10:80", "198.51.100.1:80", "203.0.113.5:1024"
 	p := openPlane(t, mountBPF(t), 1)
 	svc := tcpService(vip, lvs.LeastConnection)
 	mustAddService(t, p, svc)
 	rs := mustAddServer(t, p, svc, server, 1)
-	rs.UpperThreshold = 1
-	mustEditServer(t, p, svc, rs)
 	mustRun(t, p, tcpFrame(client, vip, "S"))
 	mustRun(t, p, tcpFrame(client, vip, "F"))
 	e, err := p.Explain(tcpFrame(client, vip, "S"), testIfindex)
@@ -456,7 +453,7 @@ func TestExplainReusedConnection(t *testing.T) {
 	if e.Before == nil || e.Before.State != lvs.StateTimeWait || e.After == nil || e.After.State != lvs.StateSynRecv {
 		t.Errorf("before %+v, after %+v", e.Before, e.After)
 	}
-	want := []lvs.Candidate{{RealServerKey: rs.RealServerKey, Weight: 1, Divisor: 1, Chosen: true}}
+	want := []lvs.Candidate{{RealServerKey: rs.RealServerKey, Weight: 1, Inactive: 1, Load: 1, Divisor: 1, Chosen: true}}
 	if diff := cmp.Diff(want, e.Candidates, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("candidates (-want +got):\n%s", diff)
 	}

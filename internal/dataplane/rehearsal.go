@@ -168,8 +168,7 @@ type stage struct {
 	servers map[uint32]directorRealServer
 	service *service // nil: none
 	edition directorEdition
-	// passed: the packet has passed, and what it ended is no longer in the
-	// servers' counts.
+	// passed: the packet has passed; this is not a rehearsal.
 	passed bool
 }
 
