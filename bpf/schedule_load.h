@@ -90,7 +90,7 @@ static __always_inline int visit_stride(struct walk *walk, __u32 stride, enum sc
 
 		if (first + i >= walk->edition->servers)
 			return 1;
-		server = usable_at(walk, first + i, &index);
+		server = usable_at(walk->edition, walk->excluded, first + i, &index);
 		if (server && weigh(walk, scheduler, index, server))
 			return 1;
 	}
@@ -131,10 +131,12 @@ struct draw {
 	__u64 load;
 };
 
+/* Not a struct walk, of which it needs little: the stack is short. */
 struct twos_walk {
-	struct walk walk;
+	const struct edition *edition;
 	__u64 total;		/* of the usable weights */
 	struct draw draws[2];
+	int excluded;
 };
 
 /* Stores a sum so that the verifier forgets what it knows of it: it does not
@@ -152,8 +154,9 @@ static int visit_total(__u32 i, void *ctx)
 {
 	struct twos_walk *twos = ctx;
 	__u32 index;
-	const struct real_server *server = usable_at(&twos->walk, i, &index);
+	const struct real_server *server;
 
+	server = usable_at(twos->edition, twos->excluded, i, &index);
 	if (server)
 		store_sum(&twos->total, twos->total + server->weight);
 	return 0;
@@ -173,8 +176,9 @@ static int visit_draw(__u32 i, void *ctx)
 {
 	struct twos_walk *twos = ctx;
 	__u32 index;
-	const struct real_server *server = usable_at(&twos->walk, i, &index);
+	const struct real_server *server;
 
+	server = usable_at(twos->edition, twos->excluded, i, &index);
 	if (!server)
 		return 0;
 	draw(&twos->draws[0], index, server);
@@ -187,7 +191,8 @@ static int visit_draw(__u32 i, void *ctx)
 __noinline int choose_twos(struct edition *edition, int excluded, __u64 random)
 {
 	struct twos_walk twos = {
-		.walk = new_walk(edition, excluded),
+		.edition = edition,
+		.excluded = excluded,
 		.draws = { { .server = NO_SERVER }, { .server = NO_SERVER } },
 	};
 

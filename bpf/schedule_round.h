@@ -39,9 +39,10 @@ __noinline int choose_rr(struct edition *edition, int excluded)
 static int visit_weight(__u32 i, void *ctx)
 {
 	struct walk *walk = ctx;
+	struct real_server *server;
 	__u32 index;
-	struct real_server *server = usable_at(walk, walk->first + i, &index);
 
+	server = usable_at(walk->edition, walk->excluded, walk->first + i, &index);
 	if (!server)
 		return 0;
 	if (server->weight > walk->highest)

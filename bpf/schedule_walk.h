@@ -52,12 +52,12 @@ static __always_inline struct real_server *server_at(const struct edition *editi
 }
 
 /* The server at a position of a list, if a walk may choose it. */
-static __always_inline struct real_server *usable_at(const struct walk *walk, __u32 position,
-						     __u32 *index)
+static __always_inline struct real_server *usable_at(const struct edition *edition, int excluded,
+						     __u32 position, __u32 *index)
 {
-	struct real_server *server = server_at(walk->edition, position, index);
+	struct real_server *server = server_at(edition, position, index);
 
-	return server && is_usable(server) && (int)*index != walk->excluded ? server : NULL;
+	return server && is_usable(server) && (int)*index != excluded ? server : NULL;
 }
 
 /* Walks count positions from walk->first on. */
@@ -72,7 +72,7 @@ static int visit_usable(__u32 i, void *ctx)
 
 	if (position >= walk->edition->servers)
 		position -= walk->edition->servers;
-	if (!usable_at(walk, position, &index))
+	if (!usable_at(walk->edition, walk->excluded, position, &index))
 		return 0;
 	walk->server = index;
 	walk->found = position;
