@@ -209,8 +209,11 @@ func (m *model) advance(ticks uint32) (expired int) {
 }
 
 func (m *model) end(flow modelFlow) {
-	c := m.connections[flow]
+	m.connections[flow].uncount()
 	delete(m.connections, flow)
+}
+
+func (c *modelConnection) uncount() {
 	c.server.count(c.active(), ^uint32(0))
 	c.server.updateOverload()
 }
@@ -223,13 +226,16 @@ func (m *model) packet(flow modelFlow, event string, syn bool, length int) (stri
 		return "pass-no-services", nil
 	}
 	c := m.connections[flow]
-	if c != nil && syn && (c.state == lvs.StateTimeWait || c.state == lvs.StateClose) {
-		m.end(flow)
-		c = nil
-	}
-	if c == nil {
-		var verdict string
-		if c, verdict = m.admit(flow, event); c == nil {
+	over := c != nil && syn && (c.state == lvs.StateTimeWait || c.state == lvs.StateClose)
+	if c == nil || over {
+		admitted, verdict := m.admit(flow, event)
+		if over { // counted until then (ip_vs_core.c, ip_vs_in_hook)
+			c.uncount()
+			if admitted == nil {
+				delete(m.connections, flow)
+			}
+		}
+		if c = admitted; c == nil {
 			return verdict, nil
 		}
 	}
