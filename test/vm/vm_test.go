@@ -19,7 +19,7 @@ const kernelDirectory = "../../bin/oldest-kernel"
 // What the guest runs: every program loaded, by every way in and out. Opening a
 // plane takes seconds where a processor is emulated, so it is not everything.
 const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestTakeOverKeepsEverything|TestFewCapabilitiesSuffice|" +
-	"TestForwardsTCP|TestForwardChangesNothingElse|TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestAnswers|TestServiceLookup|" +
+	"TestForwardsTCP|TestForwardChangesNothingElse|TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestServicePolicy|TestDropEntry|TestStatesOfAService|TestAnswers|TestServiceLookup|" +
 	"TestConnectionReuse|TestUnusableServers|TestLocalServer|TestExplainSaysWhy|TestTraceReplacesTheProgram|" +
 	"TestTraceTellsEveryWayOut)$"
 
