@@ -67,7 +67,7 @@ func TestServices(t *testing.T) {
 		lvs.ErrServiceExists, "add service TCP 192.0.2.100:80: ") // as IPVS: it is there, before all else
 	b.must(t, b.AddService(ctx, wlc(vip6)))
 	b.must(t, b.EditService(ctx, changed(wlc(vip), func(s *lvs.Service) { s.Scheduler = lvs.RoundRobin })))
-	expect(t, b.EditService(ctx, changed(wlc(vip), func(s *lvs.Service) { s.Scheduler = lvs.MaglevHashing })), lvs.ErrUnsupported, "mh")
+	expect(t, b.EditService(ctx, changed(wlc(vip), func(s *lvs.Service) { s.Scheduler = "nosuch" })), lvs.ErrSchedulerNotFound, "nosuch")
 
 	services, err := b.Services(ctx)
 	want := []lvs.ServiceStatus{
