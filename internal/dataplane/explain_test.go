@@ -135,7 +135,7 @@ func (r *explainRun) disturb() {
 		mustSweep(r.t, r.plane)
 	case n < 80:
 		r.configure(key)
-	case n < 94:
+	case n < 89:
 		r.changeServer(key, r.random.IntN(modelServers))
 	case n < 99:
 		r.deleteServer(key)
