@@ -67,10 +67,10 @@ __noinline int choose(struct edition *edition, const struct flow *flow, __u32 no
  */
 static __always_inline bool is_starting(const struct real_server *server, __u32 now, __u32 random)
 {
-	__u32 since = now - server->slow_start_since;
+	__s32 since = now - server->slow_start_since;
+	__s32 window = server->slow_start_ticks;
 
-	return server->slow_start_ticks && since < server->slow_start_ticks &&
-	       (__u64)random * server->slow_start_ticks >> 32 >= since;
+	return since < window && (__s32)((__u64)random * window >> 32) >= since;
 }
 
 /* The index of a real server, or NO_SERVER. */

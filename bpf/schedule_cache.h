@@ -245,14 +245,15 @@ static __noinline int least_member(const struct edition *edition, const struct c
 	return members.walk.server;
 }
 
-/* Whether the servers of an entry stayed the same for so long that one has to go. */
+/* Whether the servers of an entry stayed the same for so long that one has to go.
+ * Another CPU may have changed them at a tick that is still to come here. */
 static __always_inline bool is_settled(const struct cache_entry *entry, const struct settings *set,
 				       __u32 now)
 {
-	__u64 seconds = set->policy.sysctls[SYSCTL_LBLCR_EXPIRATION];
+	__s64 seconds = set->policy.sysctls[SYSCTL_LBLCR_EXPIRATION];
 
 	return entry->size > 1 &&
-	       now - entry->last_changed > seconds * set->hz >> TICK_JIFFIES_SHIFT;
+	       (__s32)(now - entry->last_changed) > seconds * set->hz >> TICK_JIFFIES_SHIFT;
 }
 
 /* The least loaded of the remembered servers unless it is swamped: then the one

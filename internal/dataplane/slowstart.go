@@ -40,7 +40,7 @@ func (p *Plane) endSlowStarts() error {
 	}
 	for slot := range p.slowStarts {
 		rs := &p.view.servers.elements[slot]
-		if now-rs.SlowStartSince >= rs.SlowStartTicks {
+		if int32(now-rs.SlowStartSince) >= int32(rs.SlowStartTicks) {
 			atomic.StoreUint32(&rs.SlowStartTicks, 0)
 			delete(p.slowStarts, slot)
 		}
