@@ -91,8 +91,9 @@ func hasNativeXDP(index int) (native, told bool) {
 		return false, false
 	}
 	request := nl.NewNetlinkRequest(int(family.ID), 0)
-	request.AddData(&nl.Genlmsg{Command: netdevGet, Version: netdevVersion})
-	request.AddData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(index))))
+	// The header's last two bytes are to be zero, which nl.Genlmsg leaves to chance.
+	request.AddRawData([]byte{netdevGet, netdevVersion, 0, 0})
+	request.AddRawData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(index))).Serialize())
 	messages, err := request.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil || len(messages) != 1 || len(messages[0]) < nl.SizeofGenlmsg {
 		return false, false

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -93,24 +94,50 @@ func TestFrames(t *testing.T) {
 
 // A probe for a free address claims nothing.
 func TestProbeTellsNothing(t *testing.T) {
-	target := netip.MustParseAddr("192.0.2.77")
-	frame, err := question(lvs.MAC{2}, netip.Addr{}, target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p := journey.Decode(frame); p.Target != target || !p.Source.IsUnspecified() {
-		t.Errorf("%+v", p)
+	for _, text := range []string{"192.0.2.77", "2001:db8::77"} {
+		target := netip.MustParseAddr(text)
+		frame, err := question(lvs.MAC{2}, netip.Addr{}, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := journey.Decode(frame); p.Target != target || !p.Source.IsUnspecified() {
+			t.Errorf("%+v", p)
+		}
 	}
 }
 
 func TestRandomHost(t *testing.T) {
-	for _, text := range []string{"192.0.2.0/24", "198.51.100.16/28", "10.0.0.0/8"} {
+	for _, text := range []string{"192.0.2.0/24", "198.51.100.16/28", "10.0.0.0/8", "2001:db8::/64", "2001:db8::10/124"} {
 		prefix := netip.MustParsePrefix(text)
 		for range 1000 {
 			got := randomHost(prefix)
-			if !prefix.Contains(got) || got == prefix.Addr() || !prefix.Contains(got.Next()) {
+			if !prefix.Contains(got) || got == prefix.Masked().Addr() || !prefix.Contains(got.Next()) {
 				t.Fatalf("%s: %s", prefix, got)
 			}
 		}
+	}
+}
+
+func TestBisect(t *testing.T) {
+	for largest := 576; largest < 1500; largest += 77 {
+		got, err := bisect(576, 1500, func(size int) (bool, error) { return size <= largest, nil })
+		if got != largest || err != nil {
+			t.Errorf("%d, %v, want %d", got, err, largest)
+		}
+	}
+}
+
+// A host that the director does not know costs no more time than all may take.
+func TestNamesTakeNoTime(t *testing.T) {
+	names := newDirectory()
+	began := time.Now()
+	for i := range 50 {
+		names.name(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	if took := time.Since(began); took > 2*namesWithin {
+		t.Errorf("took %s", took)
+	}
+	if got := names.name(t.Context(), netip.MustParseAddr("127.0.0.1")); got != "localhost" {
+		t.Errorf("by the hosts file: %q", got)
 	}
 }
