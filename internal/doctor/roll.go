@@ -86,6 +86,10 @@ func (e *examination) callRoll(ctx context.Context) error {
 			if source := s.own(vip, e.vips); source.IsValid() { // else nobody to answer to
 				inquiries = append(inquiries, inquiry{source, vip})
 			}
+			// The director's other interfaces answer no question of its own address.
+			if len(e.own) > len(e.attached) {
+				inquiries = append(inquiries, inquiry{target: vip})
+			}
 		}
 		for _, r := range e.servers {
 			if source := s.own(r.address, e.vips); r.segment == s && !r.gateway && source.IsValid() {

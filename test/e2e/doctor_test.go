@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -174,6 +176,85 @@ func TestDoctorNamesServerThatIsGone(t *testing.T) {
 	})
 	if got := findings[0].Host.Address.String(); got != "192.0.2.11" {
 		t.Errorf("found %s: %+v", got, findings)
+	}
+}
+
+// What there is of UDP and of IPv6: silence proves nothing, a refusal does.
+func TestDoctorNamesWhatIsWrongWithUDPAndIPv6(t *testing.T) {
+	l := mustUp(t, labDirectory(t), "silent")
+	web := service(lab.IPv6, lab.HTTPPort)
+	mustAddService(t, l, "-u", service(lab.IPv4, lab.EchoPort), lvs.RoundRobin)
+	mustAddService(t, l, "-t", web, lvs.RoundRobin)
+	shell := func(host, command string) func() {
+		return func() { mustOutput(t, l, host, "sh", "-c", command) }
+	}
+	// Director and client know each other.
+	if _, err := l.Get(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		do    func()
+		undo  func() // nil: the doctor's first command on the director
+		found string // "level check address", "; " between them
+	}{{
+		name:  "no VIP behind a UDP service",
+		do:    shell("rs2", "ip address del 192.0.2.100/32 dev lo"),
+		undo:  shell("rs2", "fairlead realserver up --vip 192.0.2.100"),
+		found: "error no-vip 192.0.2.12",
+	}, {
+		name:  "a real server that answers nothing",
+		do:    shell("rs2", "ip address del 192.0.2.100/32 dev lo; sysctl -qw net.ipv4.icmp_echo_ignore_all=1"),
+		undo:  shell("rs2", "fairlead realserver up --vip 192.0.2.100; sysctl -qw net.ipv4.icmp_echo_ignore_all=0"),
+		found: "healthy unproved 192.0.2.12",
+	}, {
+		name:  "a real server that has the VIP, and answers no echo request",
+		do:    shell("rs2", "sysctl -qw net.ipv4.icmp_echo_ignore_all=1"),
+		undo:  shell("rs2", "sysctl -qw net.ipv4.icmp_echo_ignore_all=0"),
+		found: "",
+	}, {
+		name:  "no program on the UDP port",
+		do:    func() { mustDo(t, l.Kill(t.Context(), "rs1")) },
+		undo:  func() { mustDo(t, l.Start(t.Context(), "rs1")) },
+		found: "error service-closed 192.0.2.11; error service-closed 2001:db8::11",
+	}, {
+		name:  "a client with a wrong MAC address for a VIP of IPv6",
+		do:    shell("client", "ip neighbour replace 2001:db8::100 lladdr 02:00:00:00:00:11 dev eth0 nud reachable"),
+		found: "error stale-arp 2001:db8::1",
+	}, {
+		name: "no way back to a client",
+		do: func() {
+			shell("rs1", "ip route add blackhole 2001:db8::1")()
+			eventually(t, 20*time.Second, "a client waits in vain", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+				defer cancel()
+				_, err := l.Get(ctx, web)
+				return err != nil
+			})
+		},
+		undo:  shell("rs1", "ip route del blackhole 2001:db8::1"),
+		found: "error no-way-back 2001:db8::11",
+	}} {
+		t.Run(test.name, func(t *testing.T) {
+			test.do()
+			findings, status := diagnose(t, l)
+			switch {
+			case test.undo != nil:
+				test.undo()
+			case len(findings) > 0:
+				shell(lab.Director, findings[0].Mend[0].Command)()
+			}
+			var found []string
+			for _, f := range findings {
+				found = append(found, fmt.Sprintf("%s %s %s", f.Level, f.Check, f.Host.Address))
+			}
+			if got := strings.Join(found, "; "); got != test.found || status != int(doctor.Worst(findings)) {
+				t.Errorf("status %d, found %q, want %q: %+v", status, got, test.found, findings)
+			}
+			if left, status := diagnose(t, l); status != 0 {
+				t.Errorf("afterwards: %+v", left)
+			}
+		})
 	}
 }
 
