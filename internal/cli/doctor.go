@@ -23,15 +23,23 @@ func newDoctorCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what is wrong on the path, name the host, print the command that mends it",
-		Long: `Examine, on the director, the path of every virtual service: whether a host besides
-the director answers for the VIP; whether each real server is at the MAC address
-that the director sends to, accepts packets for the VIP and keeps the VIP out of
-its own ARP requests; and whether a neighbour has learnt a wrong MAC address for
-the VIP. Each finding says which host it is about, why direct routing fails with
-it, and the commands that mend it.
+		Long: `Examine, on the director, the path of every virtual service:
 
-It sends single ARP requests, neighbour solicitations, echo requests, and SYNs
-that it ends with a RST. It needs root, or CAP_NET_RAW.
+  who else answers for the VIP, has it or answers for others (proxy ARP)
+  each real server: is it at the MAC address that the director sends to, does it
+    accept packets for the VIP, keep them, take those of full size, answer clients
+    that wait, and keep the VIP out of its own ARP requests
+  which neighbours have learnt a wrong MAC address for the VIP
+  the director: its addresses, XDP mode, what joins packets before XDP, rp_filter
+
+Each finding says which host it is about, why direct routing fails with it, and the
+commands that mend it. What is told with level healthy is no fault.
+
+It sends single ARP requests, neighbour solicitations, echo requests, empty UDP
+datagrams, and SYNs that it ends with a RST. A service of UDP proves nothing by its
+silence; an echo request and a port where nobody listens prove the VIP then. Hosts
+have the names that /etc/hosts or the name server knows at once. It needs root, or
+CAP_NET_RAW.
 
 The exit status is 0 if all is well, 1 if the worst finding is a warning, 2 if it
 is an error, and 3 if that cannot be told.`,
