@@ -55,7 +55,7 @@ func (e *examination) foundGeneric(device *net.Interface) {
 		What: fmt.Sprintf("XDP runs on %s in generic mode, and its driver has the native one", device.Name),
 		Why: "each packet costs several times as much: the kernel makes its own packet of it first. A driver refuses native mode " +
 			"while the MTU is too large for one page, or LRO is on; forwarding pauses while the data plane is attached anew",
-		Mend: []Remedy{{host, fmt.Sprintf("fairlead director unload && fairlead director --interface %s --mode native", device.Name)}},
+		Mend: []Remedy{{host, fmt.Sprintf("fairlead director unload && fairlead director --interface %s --mode native", strings.Join(e.attached, ","))}},
 	})
 }
 

@@ -82,6 +82,6 @@ func (e *examination) foundSilence(ctx context.Context, service lvs.ServiceStatu
 		What: fmt.Sprintf("%s answers no echo request, and a service of %s proves nothing by its silence: whether it accepts packets for %s is not known",
 			host, service.Protocol, service.Address),
 		Why:  "direct routing leaves the VIP as the destination address: a host that has it on no interface throws the packets away",
-		Mend: []Remedy{{host, "fairlead realserver check"}},
+		Mend: []Remedy{{host, "fairlead realserver check --vip " + service.Address.String()}},
 	})
 }
