@@ -150,10 +150,10 @@ func (e *examination) findSources() {
 		told[vip] = true
 		host := e.director(r.segment, r.address)
 		e.found(Finding{
-			Check: VIPSource, Level: Error, Service: vip.String(), Host: host,
+			Check: VIPSource, Level: Warning, Service: vip.String(), Host: host,
 			What: fmt.Sprintf("the director speaks to real server %s in the name of %s", r.address, vip),
-			Why: "the real server has that address itself, and throws away what comes from it: it answers neither the director's ARP requests " +
-				"nor its checks",
+			Why: "the real server has that address itself, and throws away what comes from it: it does not answer the director's checks, " +
+				"and with IPv4 not its ARP requests either",
 			Mend: []Remedy{{host, r.segment.otherSource(r.address, vip, host.Address)}},
 		})
 	}

@@ -250,11 +250,15 @@ func (e *examination) examineDirector(p patient) error {
 		return nil
 	}
 	host := e.director(all[0], p.vip)
+	command := fmt.Sprintf("ip address add %s/%d dev %s", p.vip, p.vip.BitLen(), all[0].device.Name)
+	if p.vip.Is6() {
+		command += " preferred_lft 0" // never the source of what the director says itself
+	}
 	e.found(Finding{
 		Check: VIPMissing, Level: Error, Service: p.vip.String(), Host: host,
 		What: fmt.Sprintf("the director has not the address %s", p.vip),
 		Why:  "nobody answers when clients or the router ask for the MAC address of the VIP",
-		Mend: []Remedy{{host, fmt.Sprintf("ip address add %s/%d dev %s", p.vip, p.vip.BitLen(), all[0].device.Name)}},
+		Mend: []Remedy{{host, command}},
 	})
 	return nil
 }

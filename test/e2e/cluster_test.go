@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -65,12 +66,14 @@ func newCluster(t *testing.T, l *lab.Lab) [2]*node {
 	return nodes
 }
 
-// startDirectorOn runs a director on a host of the lab until the test ends. It is a
-// generic one: a veth takes frames that are redirected natively only if the switch's
-// end polls.
+// startDirectorOn runs a director on a host of the lab until the test ends. A veth
+// takes frames that are redirected natively only if the switch's end polls, as it
+// does for GRO.
 func startDirectorOn(t *testing.T, l *lab.Lab, host string) *api.Client {
 	t.Helper()
-	cmd, err := l.Command(t.Context(), host, "fairlead", "director", "--interface", "eth0", "--mode", "generic")
+	requireCommand(t, "ethtool", "ethtool")
+	mustOutput(t, l, lab.Switch, "ethtool", "-K", host, "gro", "on")
+	cmd, err := l.Command(t.Context(), host, "fairlead", "director", "--interface", "eth0", "--mode", "native")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +117,11 @@ func vipOnWire(t *testing.T, l *lab.Lab, host string, do func(netlink.Link, *net
 			prefix := netip.PrefixFrom(family.VIP(), family.VIP().BitLen())
 			addr, err := netlink.ParseAddr(prefix.String())
 			if err == nil {
+				// With IPv6 never the source of what the host says itself.
+				addr.ValidLft = math.MaxUint32
+				if family == lab.IPv4 {
+					addr.PreferedLft = math.MaxUint32
+				}
 				err = do(link, addr)
 			}
 			errs = append(errs, err)
