@@ -43,7 +43,7 @@ const (
 	benchRounds   = 31
 	benchTurns    = 5       // of a round; the quickest counts
 	benchPackets  = 20_000  // of a turn
-	benchNewFlows = 1 << 16 // new connections of a round
+	benchNewFlows = 1 << 12 // new connections of a turn
 	benchStride   = 0x9e3779b1
 	benchTTL      = 64
 )
@@ -87,6 +87,16 @@ func Bench(ctx context.Context, c BenchCase) (BenchResult, error) {
 	return result, nil
 }
 
+// tableSize returns how many connections the table is made for. New ones find it
+// in the cache, as established/ipv4/1 does its entry: what a large table costs
+// besides is told by the cases of established connections.
+func (c BenchCase) tableSize() int {
+	if c.Scheduler != "" {
+		return c.Flows
+	}
+	return max(c.Flows, DefaultConnections)
+}
+
 type bench struct {
 	BenchCase
 	plane   *Plane
@@ -107,7 +117,7 @@ func newBench(c BenchCase) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := tableGroups(max(c.Flows, DefaultConnections))
+	groups, err := tableGroups(c.tableSize())
 	if err != nil {
 		return nil, err
 	}
@@ -356,15 +366,25 @@ func (b *bench) roundOfKnown() (tested, bare float64, err error) {
 	return tested, bare, nil
 }
 
-// roundOfNew sends the first packet of every flow, and ends them all.
+// roundOfNew lets them take turns with the first packets of flows, all of which it
+// ends before the next turn.
 func (b *bench) roundOfNew() (tested, bare float64, err error) {
-	if bare, err = b.run(b.objects.Bare, flagSYN, b.Flows); err != nil {
-		return 0, 0, err
+	tested, bare = math.Inf(1), math.Inf(1)
+	for range benchTurns {
+		least, err := b.run(b.objects.Bare, flagSYN, b.Flows)
+		if err != nil {
+			return 0, 0, err
+		}
+		took, err := b.run(b.tested, flagSYN, b.Flows)
+		if err != nil {
+			return 0, 0, err
+		}
+		if err := b.expireAll(); err != nil {
+			return 0, 0, err
+		}
+		tested, bare = min(tested, took), min(bare, least)
 	}
-	if tested, err = b.run(b.tested, flagSYN, b.Flows); err != nil {
-		return 0, 0, err
-	}
-	return tested, bare, b.expireAll()
+	return tested, bare, nil
 }
 
 // establish sets up every flow.
