@@ -17,7 +17,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 enum abi {
 	/* Pinned maps of another version are not taken over. Raise it with
 	 * every change of a struct or of what a field means. */
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 };
 
 enum limit {
@@ -55,6 +55,9 @@ enum limit {
 	MAX_PEERS = 256,
 	/* What those are known by, and real servers beside a local one. */
 	MAX_PEER_MACS = MAX_SERVERS + MAX_PEERS,
+	/* Rules that mark packets. A packet without a connection is compared with
+	 * them one after the other: a few nanoseconds each. */
+	MAX_MARK_RULES = 256,
 	/* Interfaces are found by index modulo this. */
 	MAX_INTERFACES = 4096,
 	/* IPv6 extension headers before the upper layer (RFC 8200 allows more,
@@ -68,6 +71,10 @@ enum limit {
 	/* Entries with fewer packets than this may be given up in defence. */
 	DEFENCE_PACKETS = 9,
 	DEFENCE_IDLE_SECONDS = 60,
+	/* In the protocol of a template: no packet's flow is ever a template's. */
+	TEMPLATE_PROTOCOL = 0x80,
+	/* How much longer a template lives that runs out before its connections. */
+	TEMPLATE_RETRY_SECONDS = 60,
 	/* One tick of a connection's clock is four jiffies: a 32-bit count of
 	 * them reaches over the longest timeout, 31 days, on both sides of now
 	 * with any HZ. */
@@ -136,6 +143,8 @@ enum scheduler_flag {
 	FLAG_FALLBACK = 1,	/* another server in place of one that is not usable */
 	FLAG_PORT = 2,		/* the client's port counts */
 	FLAG_STABLE = 4,	/* mh: the order of the list does not count; for Go */
+	/* Not the scheduler's: each datagram is scheduled by itself. */
+	FLAG_ONE_PACKET = 0x100,
 };
 
 /* The TCP states are the kernel's (include/net/ip_vs.h), and so is the order of
@@ -216,6 +225,9 @@ struct address {
 enum connection_flag {
 	CONNECTION_INACTIVE = 1,	/* counted as inactive at its server */
 	CONNECTION_ENDED = 2,		/* counted no more */
+	CONNECTION_TEMPLATE = 4,	/* no connection but a template */
+	CONNECTION_VOID = 8,		/* template: nobody finds it any more */
+	CONNECTION_CONTROLLED = 16,	/* a template made it: see bond.h */
 };
 
 /*
@@ -257,6 +269,14 @@ struct connection_group {
 	struct connection slots[GROUP_SLOTS];
 };
 
+/* Of the entries of a group: how they hang together; see bond.h. */
+struct bond_group {
+	__u64 bonds[GROUP_SLOTS];
+};
+_Static_assert(sizeof(struct bond_group) == 64, "one cache line");
+
+/* The service of a firewall mark has protocol 0, port 0, and the mark as its
+ * address: ::ffff:0.0.0.7 for IPv4, 0:7:: for IPv6 (as IPVS's templates). */
 struct service_key {
 	struct address vaddr;
 	__be16 vport;
@@ -312,8 +332,8 @@ struct edition {
 	__u32 table;		/* dh, sh, mh: first line in `tables` */
 	__u32 table_lines;	/* 0: nobody can be chosen */
 	__u32 cache;		/* lblc, lblcr: whose entries of `caches` are its */
-	__u32 padding;
-	__u64 reserved[2];
+	__u32 persistence;	/* ticks that a template lives; 0: there are none; Go */
+	struct address client_mask; /* what of a client's address names a template; Go */
 };
 _Static_assert(sizeof(struct edition) == 64, "one cache line");
 
@@ -379,8 +399,8 @@ struct real_server {
 	struct address raddr;
 	__be16 rport;
 	__u16 identity_padding[3];
-	__u32 removed;		/* when, tick */
-	__u32 removed_padding;
+	__u32 idle_since;	/* of a removed one, tick; 0: not idle yet */
+	__u32 persistent;	/* templates; plane */
 	__u64 reserved;
 };
 _Static_assert(sizeof(struct real_server) == 192, "three cache lines");
@@ -413,6 +433,13 @@ struct interface {
 _Static_assert(sizeof(struct interface) == 64 && __builtin_offsetof(struct interface, mode) == 32,
 	       "one cache line, no hidden padding");
 
+/* What of the table a sweep ends. A template's end is known when those that it
+ * controlled have ended. */
+enum sweep_part {
+	SWEEP_CONNECTIONS,
+	SWEEP_TEMPLATES,
+};
+
 /* What the sweeper is given. */
 struct sweep_range {
 	__u32 first;		/* group */
@@ -421,8 +448,25 @@ struct sweep_range {
 	__u32 defended;
 	/* 1: connections of removed servers end where expire_nodest_conn says so. */
 	__u32 abandoned;
-	__u32 padding;
+	enum sweep_part part;
 };
+
+/* Which packets carry a firewall mark: those of which all that is said holds.
+ * Addresses are compared where the mask has ones; Go. */
+struct mark_rule {
+	struct address caddr;
+	struct address caddr_mask;
+	struct address vaddr;
+	struct address vaddr_mask;
+	__u16 cport_first;	/* both ends belong to the range */
+	__u16 cport_last;
+	__u16 vport_first;
+	__u16 vport_last;
+	__u32 mark;
+	__u8 protocol;		/* 0: any */
+	__u8 padding[3];
+};
+_Static_assert(sizeof(struct mark_rule) == 80, "no hidden padding");
 
 /* What the clock program tells. */
 struct clock_reading {
@@ -451,7 +495,9 @@ struct settings {
 	__u8 defence_turns[DEFENCE_PACKETS]; /* drop_entry: by the packets of an entry, how
 				 * many such ones stay until one goes; plane */
 	__u8 defence_padding[3];
-	__u32 reserved[4];
+	__u32 mark_rules;	/* upper half: the first one that holds, in mark_rules;
+				 * lower half: how many; Go */
+	__u32 reserved[3];
 	struct policy policy;	/* of the whole director */
 };
 _Static_assert(sizeof(struct settings) == 384 && __builtin_offsetof(struct settings, policy) == 128,

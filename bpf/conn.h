@@ -21,6 +21,7 @@
 #ifndef FAIRLEAD_CONN_H
 #define FAIRLEAD_CONN_H
 
+#include "bond.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -40,6 +41,9 @@ enum {
 /* The ports and the protocol in the word at cport; the state, the flags and the
  * distance beside them are no part of the flow. */
 static const __u64 FLOW_WORD = 0xffffffffff;
+
+/* What has to be the same in an entry of a flow: no void one is found. */
+static const __u64 MATCHED_WORD = FLOW_WORD | (__u64)CONNECTION_VOID << 48;
 
 /* Any odd number of mixed bits. */
 static const __u64 MIX = 0x9e3779b97f4a7c15;
@@ -105,15 +109,27 @@ static __always_inline __u32 stride(const struct way *way)
 	return other_bits(way) | 1;
 }
 
-/* The i-th place of a way, 0 <= i < PROBE_SLOTS. */
+/* The group of the i-th place of a way, 0 <= i < PROBE_SLOTS. */
+static __always_inline __u32 group_at(const struct way *way, __u32 i, const struct settings *set)
+{
+	if (i < GROUP_SLOTS)
+		return way->group;
+	return (way->group + stride(way) * (i / GROUP_SLOTS)) & set->group_mask;
+}
+
+/* The slot of the i-th place of a way, counted from the table's beginning. */
+static __always_inline __u32 slot_at(const struct way *way, __u32 i, const struct settings *set)
+{
+	return group_at(way, i, set) << GROUP_SLOTS_SHIFT | ((way->home + i) & (GROUP_SLOTS - 1));
+}
+
+/* The i-th place of a way. */
 static __always_inline struct connection *place(const struct way *way, __u32 i,
 						const struct settings *set)
 {
+	__u32 index = group_at(way, i, set);
 	struct connection_group *group;
-	__u32 index = way->group;
 
-	if (i >= GROUP_SLOTS)
-		index = (index + stride(way) * (i / GROUP_SLOTS)) & set->group_mask;
 	group = bpf_map_lookup_elem(&connections, &index);
 	if (!group)
 		return NULL;
@@ -141,7 +157,7 @@ static __always_inline bool same_flow(const struct connection *conn, const struc
 
 	return !((conn->caddr.low ^ flow->caddr.low) | (conn->vaddr.low ^ flow->vaddr.low) |
 		 (conn->caddr.high ^ flow->caddr.high) | (conn->vaddr.high ^ flow->vaddr.high) |
-		 (word & FLOW_WORD));
+		 (word & MATCHED_WORD));
 }
 
 static __always_inline bool is_entry_of(const struct connection *conn, __u32 control,
@@ -267,19 +283,51 @@ static __always_inline __u32 *state_word(struct connection *conn)
 }
 
 /* A packet that found the entry before may still be about to move it between
- * the counts: the flag ends that. */
-static __always_inline void uncount_at_server(struct connection *conn)
+ * the counts: the flag ends that. Returns the flags until then. */
+static __always_inline __u8 uncount_at_server(struct connection *conn)
 {
-	__u32 was = __sync_fetch_and_or(state_word(conn), CONNECTION_ENDED << 16);
+	__u8 was = __sync_fetch_and_or(state_word(conn), CONNECTION_ENDED << 16) >> 16;
 	struct real_server *server = get_server(conn->server);
 
 	if (!server)
-		return;
-	if (was >> 16 & CONNECTION_INACTIVE)
+		return was;
+	if (was & CONNECTION_TEMPLATE)
+		__sync_fetch_and_sub(&server->persistent, 1);
+	else if (was & CONNECTION_INACTIVE)
 		__sync_fetch_and_sub(&server->inactive, 1);
 	else
 		__sync_fetch_and_sub(&server->active, 1);
 	update_overload(server);
+	return was;
+}
+
+/* Where an entry lies. */
+static __always_inline __u32 slot_of(const struct connection *conn)
+{
+	const struct settings *set = get_settings();
+	struct way way;
+
+	if (!set)
+		return 0;
+	way = find_way(hash_entry(conn, set), set);
+	return slot_at(&way, conn->distance, set);
+}
+
+/* When an entry that ends ended: when its time was over, or now. */
+static __always_inline __u32 end_of(const struct connection *conn, __u32 now)
+{
+	return is_over(conn->expires, now) ? conn->expires : now;
+}
+
+/* A connection that ends lets go of the template that controls it. */
+static __noinline int leave_template(const struct connection *conn)
+{
+	const struct settings *set = get_settings();
+	__u64 *bond = bond_at(slot_of(conn));
+
+	if (set && bond)
+		let_go(*bond, end_of(conn, now_tick(set)), set);
+	return 0;
 }
 
 /* Gives back what the entry of a claimed slot holds. The slot stays claimed.
@@ -291,8 +339,9 @@ __noinline int release(struct connection *conn)
 
 	if (!conn || !set)
 		return 0;
+	if (uncount_at_server(conn) & CONNECTION_CONTROLLED)
+		leave_template(conn);
 	way = find_way(hash_entry(conn, set), set);
-	uncount_at_server(conn);
 	count_passed(&way, set, conn->distance, -CONTROL_PASSED_ONE);
 	return 0;
 }
@@ -311,7 +360,7 @@ static __noinline int expire_connection(struct connection *conn)
 
 /* A slot that may be taken: free, or its entry's time is over. Returns with
  * the slot claimed and empty. */
-static __always_inline bool take_slot(struct connection *conn, __u32 now)
+static __always_inline bool take_slot(struct connection *conn, __u32 slot, __u32 now)
 {
 	__u32 control = read_control(conn);
 
@@ -319,7 +368,9 @@ static __always_inline bool take_slot(struct connection *conn, __u32 now)
 	case CONTROL_FREE:
 		return claim(conn, control);
 	case CONTROL_LIVE:
-		if (!is_over(conn->expires, now) || !claim(conn, control))
+		if (!is_over(conn->expires, now) ||
+		    (is_template(conn) && !may_end(conn, slot, control, now)) ||
+		    !claim(conn, control))
 			return false;
 		release(conn);
 		return true;
@@ -385,10 +436,31 @@ static __noinline int claim_slot(const struct way *way, const struct settings *s
 
 		if (!conn || passed(read_control(conn)) > MAX_PASSED)
 			return NO_PLACE;
-		if (take_slot(conn, now))
+		if (take_slot(conn, slot_at(way, i, set), now))
 			return i;
 	}
 	return evict_half_open(way, set, now);
+}
+
+/* Claims a slot on a way, and counts it there. Returns its distance, or NO_PLACE. */
+static __always_inline int enter_way(const struct way *way, const struct settings *set, __u32 now)
+{
+	int distance = claim_slot(way, set, now);
+
+	if (distance > 0)
+		count_passed(way, set, distance, CONTROL_PASSED_ONE);
+	return distance;
+}
+
+/* Writes what names the entry of a claimed slot. */
+static __always_inline void name_entry(struct connection *conn, const struct flow *flow,
+				       enum connection_state state, enum connection_flag flags,
+				       __u32 distance)
+{
+	conn->caddr = flow->caddr;
+	conn->vaddr = flow->vaddr;
+	*(volatile __u64 *)&conn->cport = flow->word | (__u64)state << 40 |
+		(__u64)flags << 48 | (__u64)distance << 56;
 }
 
 /* What a connection begins with: its first packet has been counted. */
@@ -398,6 +470,7 @@ struct birth {
 	enum connection_flag flags;
 	__u32 timeout;		/* ticks */
 	__u32 bytes;
+	int template;		/* the slot of the one that is held; or NO_PLACE */
 };
 
 /* Enters a flow, counted at its server. Returns the distance of its entry, which
@@ -415,23 +488,19 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 	rs = get_server(birth->server);
 	if (!rs)
 		return NO_PLACE;
-	distance = claim_slot(way, set, now);
+	distance = enter_way(way, set, now);
 	if (distance == NO_PLACE)
 		return NO_PLACE;
 	conn = place(way, distance, set);
 	if (!conn)
 		return NO_PLACE;
-	if (distance)
-		count_passed(way, set, distance, CONTROL_PASSED_ONE);
-
-	conn->caddr = flow->caddr;
-	conn->vaddr = flow->vaddr;
+	name_entry(conn, flow, birth->state, birth->flags, distance);
 	conn->server = birth->server;
-	*(volatile __u64 *)&conn->cport = flow->word | (__u64)birth->state << 40 |
-		(__u64)birth->flags << 48 | (__u64)distance << 56;
 	conn->packets = 1;
 	conn->bytes = birth->bytes;
 	conn->expires = now + birth->timeout;
+	if (birth->flags & CONNECTION_CONTROLLED)
+		bind_connection(slot_at(way, distance, set), birth->template, birth->state);
 	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &rs->inactive : &rs->active, 1);
 	update_overload(rs);
 	settle(conn, CONTROL_LIVE);

@@ -48,6 +48,8 @@ static __always_inline bool is_given_up(const struct connection *conn, const str
 {
 	if (!policy->drop_entries)
 		return false;
+	if (is_template(conn))
+		return !conn->state; /* not assured */
 	switch (conn->state) {
 	case STATE_SYN_RECV:
 	case STATE_SYN_ACK:

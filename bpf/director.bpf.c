@@ -15,6 +15,7 @@
 #include "defence.h"
 #include "peer.h"
 #include "schedule.h"
+#include "persist.h"
 #include "xdp.h"
 #include "stats.h"
 #include "steady.h"
@@ -28,11 +29,13 @@ struct route {
 
 /* The table has no room for a flow: its packets go by hash, this one and, for
  * as long as the longest timeout, those that come without an entry. */
-static __always_inline enum verdict admit_by_hash(struct service *svc, struct edition *edition,
-						  __u64 hash, const struct policy *policy, __u32 now,
+static __always_inline enum verdict admit_by_hash(const struct packet *pkt, const struct way *way,
+						  struct service *svc, struct edition *edition,
+						  const struct policy *policy, __u32 now,
 						  __u32 *chosen)
 {
-	int server = choose_by_hash(edition, hash);
+	int server = edition->persistence ? choose_by_template(pkt, svc, edition, now) :
+					    choose_by_hash(edition, other_bits(way));
 
 	on_hashed(edition);
 	if (server == NO_SERVER)
@@ -69,26 +72,39 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	policy = get_policy(svc->policy, set);
 	if (!may_begin(pkt, policy)) {
 		if (!pkt->syn && !is_abort(pkt) && has_overflowed(svc, now))
-			return admit_by_hash(svc, edition, other_bits(way), policy, now, chosen);
+			return admit_by_hash(pkt, way, svc, edition, policy, now, chosen);
 		return PASS_NO_CONNECTION;
 	}
 	if (drops_new(policy))
 		return DROP_DEFENCE;
 	if (flow_cport(&pkt->flow) == bpf_htons(FTP_DATA_PORT))
 		return PASS_FTP;
-	if (svc->key.vport != flow_vport(&pkt->flow))
-		return svc->key.vport ? PASS_FTP : ANSWER_NO_SERVER;
+	if (!edition->persistence && !serves_port(svc, pkt))
+		return leaves_to_host(svc, pkt) ? PASS_FTP : ANSWER_NO_SERVER;
 
-	on_schedule(edition);
-	server = schedule(edition, &pkt->flow, now);
-	on_scheduled(edition);
-	if (server == NO_SERVER)
-		return ANSWER_NO_SERVER;
-	*chosen = server;
-	birth = birth_of(pkt, policy, server);
-	if (create_connection(way, &pkt->flow, &birth, now) == NO_PLACE)
-		return admit_by_hash(svc, edition, other_bits(way), policy, now, chosen);
-	count_connection(server);
+	birth.template = NO_PLACE;
+	if (!edition->persistence || !use_template(pkt, svc, edition, now, &birth)) {
+		on_schedule(edition);
+		server = schedule(edition, &pkt->flow, now);
+		on_scheduled(edition);
+		if (server == NO_SERVER)
+			return leaves_to_host(svc, pkt) ? PASS_FTP : ANSWER_NO_SERVER;
+		birth.server = server;
+		if (edition->persistence && !create_template(pkt, svc, edition, now, &birth))
+			return admit_by_hash(pkt, way, svc, edition, policy, now, chosen);
+	}
+	*chosen = birth.server;
+	if (is_one_packet(edition, pkt)) {
+		pass_through(birth.server);
+		let_go_unbound(birth.template, now);
+	} else {
+		begin_with(&birth, pkt, policy);
+		if (create_connection(way, &pkt->flow, &birth, now) == NO_PLACE) {
+			let_go_unbound(birth.template, now);
+			return admit_by_hash(pkt, way, svc, edition, policy, now, chosen);
+		}
+	}
+	count_connection(birth.server);
 	return FORWARD;
 }
 
@@ -197,6 +213,7 @@ int director(struct xdp_md *ctx)
 
 /* One run of the sweeper. */
 struct sweep {
+	enum sweep_part part;
 	__u32 first;
 	__u32 defended;
 	__u32 abandoned;
@@ -235,12 +252,16 @@ static int sweep_group(__u32 i, void *ctx)
 	defended = sweep->defended && bpf_get_prandom_u32() % DEFENCE_SHARE < sweep->defended;
 	for (int slot = 0; slot < GROUP_SLOTS; slot++) {
 		struct connection *conn = &group->slots[slot];
+		__u32 control = read_control(conn);
 
-		if (control_status(read_control(conn)) != CONTROL_LIVE)
+		if (control_status(control) != CONTROL_LIVE ||
+		    is_template(conn) != (sweep->part == SWEEP_TEMPLATES))
 			continue;
-		if (is_over(conn->expires, sweep->now) ||
-		    ((defended || sweep->abandoned) &&
-		     ends_early(conn, defended, sweep->abandoned, sweep->now)))
+		if ((is_over(conn->expires, sweep->now) ||
+		     ((defended || sweep->abandoned) &&
+		      ends_early(conn, defended, sweep->abandoned, sweep->now))) &&
+		    (!is_template(conn) ||
+		     may_end(conn, index << GROUP_SLOTS_SHIFT | slot, control, sweep->now)))
 			sweep->expired += expire_connection(conn);
 		else
 			sweep->used++;
@@ -248,8 +269,8 @@ static int sweep_group(__u32 i, void *ctx)
 	return 0;
 }
 
-/* Ends the connections of SWEEP_GROUPS groups whose time is over, and those that
- * end early. It runs to
+/* Ends the connections or templates of SWEEP_GROUPS groups whose time is over, and
+ * those that end early. It runs to
  * its end even if the director is killed, so that no slot and no count is lost.
  * Returns entries expired in the upper half and in use in the lower. */
 SEC("syscall")
@@ -259,6 +280,7 @@ int sweep(struct sweep_range *range)
 		.first = range->first,
 		.defended = range->defended,
 		.abandoned = range->abandoned,
+		.part = range->part,
 	};
 	struct settings *set = get_settings();
 

@@ -22,6 +22,15 @@ struct {
 	__type(value, struct connection_group);
 } connections SEC(".maps");
 
+/* By group, as the connection table; as many. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bond_group);
+} bonds SEC(".maps");
+
 /* From protocol, VIP and port to the index of the service. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -116,6 +125,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counters);
 } edition_carry SEC(".maps");
+
+/* Two lists, of which one holds: settings.mark_rules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * MAX_MARK_RULES);
+	__type(key, __u32);
+	__type(value, struct mark_rule);
+} mark_rules SEC(".maps");
 
 /* By enum verdict. */
 struct {

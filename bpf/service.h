@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * service.h: find the virtual service of a packet, in IPVS's order
- * (ip_vs_ctl.c, ip_vs_service_find): exact; for TCP to a port that FTP may
+ * (ip_vs_ctl.c, ip_vs_service_find): that of its firewall mark; exact; for TCP to a port that FTP may
  * have opened, the FTP service of that address; any port of that address.
  */
 #ifndef FAIRLEAD_SERVICE_H
 #define FAIRLEAD_SERVICE_H
 
-#include "maps.h"
-#include "packet.h"
+#include "mark.h"
 
 enum {
 	FTP_DATA_PORT = 20,
@@ -34,15 +33,23 @@ static __always_inline bool may_be_ftp(const struct packet *pkt, const struct se
 	       (port == FTP_DATA_PORT || port >= set->first_unprivileged_port);
 }
 
+static __always_inline bool is_of_mark(const struct service *svc)
+{
+	return !svc->key.protocol;
+}
+
 static __noinline struct service *find_service(const struct packet *pkt, const struct settings *set)
 {
-	struct service_key key = {
-		.vaddr = pkt->flow.vaddr,
-		.vport = flow_vport(&pkt->flow),
-		.protocol = flow_protocol(&pkt->flow),
-	};
-	struct service *svc = lookup_service(&key);
+	__u32 mark = find_mark(pkt, set);
+	struct service_key key = { .vaddr = mark_address(mark, pkt) };
+	struct service *svc = mark ? lookup_service(&key) : NULL;
 
+	if (svc)
+		return svc;
+	key.vaddr = pkt->flow.vaddr;
+	key.vport = flow_vport(&pkt->flow);
+	key.protocol = flow_protocol(&pkt->flow);
+	svc = lookup_service(&key);
 	if (!svc && may_be_ftp(pkt, set)) {
 		key.vport = bpf_htons(FTP_PORT);
 		svc = lookup_service(&key);
@@ -52,6 +59,19 @@ static __noinline struct service *find_service(const struct packet *pkt, const s
 		svc = lookup_service(&key);
 	}
 	return svc;
+}
+
+/* Whether a service that is not persistent is for a packet's port. */
+static __always_inline bool serves_port(const struct service *svc, const struct packet *pkt)
+{
+	return is_of_mark(svc) || svc->key.vport == flow_vport(&pkt->flow);
+}
+
+/* Of a packet without a server: IPVS leaves what an FTP service was found for by
+ * its port alone to the host, that is, any port but FTP's own (ip_vs_leave). */
+static __always_inline bool leaves_to_host(const struct service *svc, const struct packet *pkt)
+{
+	return svc->key.vport == bpf_htons(FTP_PORT) && flow_vport(&pkt->flow) != svc->key.vport;
 }
 
 /* The edition that holds. */

@@ -112,6 +112,8 @@ static __noinline int change_state(struct connection *conn, enum connection_stat
 	is = (was & 0xff0000ff) | (__u32)state << 8 | (__u32)flags << 16;
 	if (__sync_val_compare_and_swap(word, was, is) != was)
 		return 0;
+	if (flags & CONNECTION_CONTROLLED && is_established(state))
+		assure_template(slot_of(conn));
 	if (!((was ^ is) >> 16 & CONNECTION_INACTIVE))
 		return 0;
 	server = get_server(index);
@@ -139,18 +141,17 @@ static __always_inline __u8 state_after(const struct packet *pkt, const struct p
 }
 
 /* What a connection that begins with a packet begins with. */
-static __always_inline struct birth birth_of(const struct packet *pkt, const struct policy *policy,
-					     __u32 server)
+static __always_inline void begin_with(struct birth *birth, const struct packet *pkt,
+				       const struct policy *policy)
 {
 	__u8 state = state_after(pkt, policy, STATE_NONE);
 
-	return (struct birth){
-		.server = server,
-		.state = state,
-		.flags = is_active(state) ? 0 : CONNECTION_INACTIVE,
-		.timeout = policy->timeouts[state],
-		.bytes = pkt->length,
-	};
+	birth->state = state;
+	birth->flags = is_active(state) ? 0 : CONNECTION_INACTIVE;
+	if (birth->template != NO_PLACE)
+		birth->flags |= CONNECTION_CONTROLLED;
+	birth->timeout = policy->timeouts[state];
+	birth->bytes = pkt->length;
 }
 
 /* What a packet does to its connection: state, timer, counts. */

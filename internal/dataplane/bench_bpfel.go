@@ -35,6 +35,11 @@ type benchBenchRun struct {
 	Padding      [5]uint8
 }
 
+type benchBondGroup struct {
+	_     structs.HostLayout
+	Bonds [8]uint64
+}
+
 type benchCacheEntry struct {
 	_           structs.HostLayout
 	LastUsed    uint32
@@ -81,19 +86,19 @@ type benchCounters struct {
 }
 
 type benchEdition struct {
-	_          structs.HostLayout
-	List       uint32
-	Servers    uint32
-	Scheduler  uint32
-	WrrStep    uint32
-	WrrTop     uint32
-	Flags      uint32
-	Cursor     uint64
-	Table      uint32
-	TableLines uint32
-	Cache      uint32
-	Padding    uint32
-	Reserved   [2]uint64
+	_           structs.HostLayout
+	List        uint32
+	Servers     uint32
+	Scheduler   uint32
+	WrrStep     uint32
+	WrrTop      uint32
+	Flags       uint32
+	Cursor      uint64
+	Table       uint32
+	TableLines  uint32
+	Cache       uint32
+	Persistence uint32
+	ClientMask  benchAddress
 }
 
 type benchFlow struct {
@@ -128,6 +133,21 @@ type benchListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
 	Padding uint32
+}
+
+type benchMarkRule struct {
+	_          structs.HostLayout
+	Caddr      benchAddress
+	CaddrMask  benchAddress
+	Vaddr      benchAddress
+	VaddrMask  benchAddress
+	CportFirst uint16
+	CportLast  uint16
+	VportFirst uint16
+	VportLast  uint16
+	Mark       uint32
+	Protocol   uint8
+	Padding    [3]uint8
 }
 
 type benchPolicy struct {
@@ -172,8 +192,8 @@ type benchRealServer struct {
 	Raddr             benchAddress
 	Rport             uint16
 	IdentityPadding   [3]uint16
-	Removed           uint32
-	RemovedPadding    uint32
+	IdleSince         uint32
+	Persistent        uint32
 	Reserved          uint64
 }
 
@@ -215,7 +235,8 @@ type benchSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	MarkRules             uint32
+	Reserved              [3]uint32
 	Policy                benchPolicy
 }
 
@@ -230,6 +251,7 @@ type benchTableLine struct {
 const (
 	benchMapBenchPrograms        = "bench_programs"
 	benchMapBenchRuns            = "bench_runs"
+	benchMapBonds                = "bonds"
 	benchMapCaches               = "caches"
 	benchMapConnections          = "connections"
 	benchMapEditionCarry         = "edition_carry"
@@ -237,6 +259,7 @@ const (
 	benchMapHashConnections      = "hash_connections"
 	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
+	benchMapMarkRules            = "mark_rules"
 	benchMapPeerMacs             = "peer_macs"
 	benchMapPeers                = "peers"
 	benchMapPolicies             = "policies"
@@ -306,6 +329,7 @@ type benchProgramSpecs struct {
 type benchMapSpecs struct {
 	BenchPrograms   *ebpf.MapSpec `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.MapSpec `ebpf:"bench_runs"`
+	Bonds           *ebpf.MapSpec `ebpf:"bonds"`
 	Caches          *ebpf.MapSpec `ebpf:"caches"`
 	Connections     *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
@@ -313,6 +337,7 @@ type benchMapSpecs struct {
 	HashConnections *ebpf.MapSpec `ebpf:"hash_connections"`
 	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists           *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules       *ebpf.MapSpec `ebpf:"mark_rules"`
 	PeerMacs        *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
 	Policies        *ebpf.MapSpec `ebpf:"policies"`
@@ -354,6 +379,7 @@ func (o *benchObjects) Close() error {
 type benchMaps struct {
 	BenchPrograms   *ebpf.Map `ebpf:"bench_programs"`
 	BenchRuns       *ebpf.Map `ebpf:"bench_runs"`
+	Bonds           *ebpf.Map `ebpf:"bonds"`
 	Caches          *ebpf.Map `ebpf:"caches"`
 	Connections     *ebpf.Map `ebpf:"connections"`
 	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
@@ -361,6 +387,7 @@ type benchMaps struct {
 	HashConnections *ebpf.Map `ebpf:"hash_connections"`
 	Interfaces      *ebpf.Map `ebpf:"interfaces"`
 	Lists           *ebpf.Map `ebpf:"lists"`
+	MarkRules       *ebpf.Map `ebpf:"mark_rules"`
 	PeerMacs        *ebpf.Map `ebpf:"peer_macs"`
 	Peers           *ebpf.Map `ebpf:"peers"`
 	Policies        *ebpf.Map `ebpf:"policies"`
@@ -378,6 +405,7 @@ func (m *benchMaps) Close() error {
 	return _BenchClose(
 		m.BenchPrograms,
 		m.BenchRuns,
+		m.Bonds,
 		m.Caches,
 		m.Connections,
 		m.EditionCarry,
@@ -385,6 +413,7 @@ func (m *benchMaps) Close() error {
 		m.HashConnections,
 		m.Interfaces,
 		m.Lists,
+		m.MarkRules,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

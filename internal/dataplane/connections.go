@@ -30,7 +30,9 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	if err := p.expireCaches(); err != nil {
 		return result, err
 	}
-	p.collectRemoved(removedPeriod)
+	if err := p.collectRemoved(); err != nil {
+		return result, err
+	}
 	if err := p.endSlowStarts(); err != nil {
 		return result, err
 	}
@@ -41,7 +43,29 @@ func (p *Plane) Sweep() (SweepResult, error) {
 }
 
 // sweepTable sweeps the whole table; what it is given says what ends early.
+// Connections end first: with them goes what keeps templates alive.
 func (p *Plane) sweepTable(sweep directorSweepRange) (SweepResult, error) {
+	sweep.Part = directorSweepPartSWEEP_CONNECTIONS
+	result, err := p.sweepPart(sweep)
+	if err != nil || !p.hasTemplates() {
+		return result, err
+	}
+	sweep.Part = directorSweepPartSWEEP_TEMPLATES
+	templates, err := p.sweepPart(sweep)
+	return SweepResult{result.Expired + templates.Expired, result.Used + templates.Used}, err
+}
+
+// hasTemplates reports whether there is any: each is counted at its server.
+func (p *Plane) hasTemplates() bool {
+	for i := range p.view.servers.elements {
+		if atomic.LoadUint32(&p.view.servers.elements[i].Persistent) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Plane) sweepPart(sweep directorSweepRange) (SweepResult, error) {
 	var result SweepResult
 	groups := uint32(len(p.view.connections.elements))
 	for first := uint32(0); first < groups; first += uint32(directorLimitSWEEP_GROUPS) {
@@ -94,14 +118,57 @@ func readEntry(slot *directorConnection, now uint32) (directorConnection, bool) 
 
 func (p *Plane) connection(entry *directorConnection, now uint32) lvs.Connection {
 	rs := &p.view.servers.elements[entry.Server]
+	flags := explainConnectionFlag(entry.Flags)
+	if flags&explainConnectionFlagCONNECTION_TEMPLATE != 0 {
+		return p.template(entry, rs, now)
+	}
 	return lvs.Connection{
 		Protocol: lvs.Protocol(entry.Protocol),
 		Client:   netip.AddrPortFrom(fromAddress(entry.Caddr), fromPort(entry.Cport)),
 		Virtual:  netip.AddrPortFrom(fromAddress(entry.Vaddr), fromPort(entry.Vport)),
-		Server:   netip.AddrPortFrom(fromAddress(rs.Raddr), fromPort(rs.Rport)),
+		Server:   netip.AddrPortFrom(fromAddress(rs.Raddr), serverPort(entry, rs)),
 		State:    lvs.ConnectionState(entry.State),
 		Expires:  p.fromTicks(entry.Expires - now),
 		Packets:  entry.Packets,
 		Bytes:    entry.Bytes,
+	}
+}
+
+// serverPort returns the port that a connection's packets have at the server: its
+// own, unless the service has many ports and this is not the one that it is named by.
+func serverPort(entry *directorConnection, rs *directorRealServer) uint16 {
+	controlled := explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_CONTROLLED != 0
+	ofMark := rs.Service.Protocol == 0
+	if rs.Rport == 0 || (entry.Vport != rs.Service.Vport && (controlled || !ofMark)) {
+		return fromPort(entry.Vport)
+	}
+	return fromPort(rs.Rport)
+}
+
+// voidPort is what a template that nobody finds any more has for ports
+// (ip_vs_conn.c, ip_vs_check_template).
+const voidPort = 65535
+
+// template returns a template as IPVS lists it.
+func (p *Plane) template(entry *directorConnection, rs *directorRealServer, now uint32) lvs.Connection {
+	vport, rport := fromPort(entry.Vport), uint16(0)
+	switch {
+	case explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_VOID != 0:
+		vport, rport = voidPort, voidPort
+	case vport != 0:
+		rport = fromPort(rs.Rport)
+	}
+	state := lvs.StateNone
+	if entry.State != 0 {
+		state = lvs.StateAssured
+	}
+	return lvs.Connection{
+		Template: true,
+		Protocol: lvs.Protocol(entry.Protocol ^ uint8(directorLimitTEMPLATE_PROTOCOL)),
+		Client:   netip.AddrPortFrom(fromAddress(entry.Caddr), 0),
+		Virtual:  netip.AddrPortFrom(fromAddress(entry.Vaddr), vport),
+		Server:   netip.AddrPortFrom(fromAddress(rs.Raddr), rport),
+		State:    state,
+		Expires:  p.fromTicks(entry.Expires - now),
 	}
 }

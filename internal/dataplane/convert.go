@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"net"
 	"net/netip"
 
@@ -37,6 +38,9 @@ func toPort(port uint16) uint16 {
 func fromPort(port uint16) uint16 { return toPort(port) }
 
 func toServiceKey(key lvs.ServiceKey) directorServiceKey {
+	if key.Mark != 0 {
+		return directorServiceKey{Vaddr: toMark(key.Mark, key.Address.Is6())}
+	}
 	return directorServiceKey{
 		Vaddr:    toAddress(key.Address),
 		Vport:    toPort(key.Port),
@@ -45,10 +49,104 @@ func toServiceKey(key lvs.ServiceKey) directorServiceKey {
 }
 
 func fromServiceKey(key directorServiceKey) lvs.ServiceKey {
+	if key.Protocol == 0 {
+		return fromMark(key.Vaddr)
+	}
 	return lvs.ServiceKey{
 		Address:  fromAddress(key.Vaddr),
 		Port:     fromPort(key.Vport),
 		Protocol: lvs.Protocol(key.Protocol),
+	}
+}
+
+// toMark returns what the service of a mark has for an address: the mark in the
+// first four bytes of an address of its family, as in IPVS's templates.
+func toMark(mark uint32, ipv6 bool) directorAddress {
+	var b [16]byte
+	binary.BigEndian.PutUint32(b[:], mark)
+	if ipv6 {
+		return toAddress(netip.AddrFrom16(b))
+	}
+	return toAddress(netip.AddrFrom4([4]byte(b[:4])))
+}
+
+func fromMark(vaddr directorAddress) lvs.ServiceKey {
+	addr := fromAddress(vaddr)
+	return lvs.MarkKey(binary.BigEndian.Uint32(addr.AsSlice()), addr.Is6())
+}
+
+// toClientMask returns what of a client's address counts, for the persistence mask
+// of a service of addr's family.
+func toClientMask(addr netip.Addr, mask uint32) directorAddress {
+	if addr.Is6() {
+		return maskOf(int(min(mask, 128)))
+	}
+	full := maskOf(128)
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], mask)
+	full.Low = full.Low&0xffffffff | uint64(binary.NativeEndian.Uint32(b[:]))<<32
+	return full
+}
+
+func fromClientMask(addr netip.Addr, mask directorAddress) uint32 {
+	if addr.Is6() {
+		return uint32(bits.OnesCount64(mask.High) + bits.OnesCount64(mask.Low))
+	}
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], uint32(mask.Low>>32))
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// maskOf returns an address whose first bits are ones.
+func maskOf(ones int) directorAddress {
+	var b [16]byte
+	for i := range ones {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return directorAddress{
+		High: binary.NativeEndian.Uint64(b[:8]),
+		Low:  binary.NativeEndian.Uint64(b[8:]),
+	}
+}
+
+// toPrefix returns an address and a mask that the zero prefix fits, and any address
+// with it.
+func toPrefix(prefix netip.Prefix) (addr, mask directorAddress) {
+	if !prefix.IsValid() {
+		return addr, mask
+	}
+	return toAddress(prefix.Addr()), maskOf(prefix.Bits() + 128 - prefix.Addr().BitLen())
+}
+
+func fromPrefix(addr, mask directorAddress) netip.Prefix {
+	if mask == (directorAddress{}) && addr == mask {
+		return netip.Prefix{}
+	}
+	at := fromAddress(addr)
+	ones := bits.OnesCount64(mask.High) + bits.OnesCount64(mask.Low)
+	return netip.PrefixFrom(at, ones+at.BitLen()-128)
+}
+
+func toMarkRule(rule lvs.MarkRule) directorMarkRule {
+	wire := directorMarkRule{
+		Mark:       rule.Mark,
+		Protocol:   uint8(rule.Protocol),
+		CportFirst: rule.SourcePorts.First, CportLast: rule.SourcePorts.Last,
+		VportFirst: rule.DestinationPorts.First, VportLast: rule.DestinationPorts.Last,
+	}
+	wire.Caddr, wire.CaddrMask = toPrefix(rule.Source)
+	wire.Vaddr, wire.VaddrMask = toPrefix(rule.Destination)
+	return wire
+}
+
+func fromMarkRule(wire directorMarkRule) lvs.MarkRule {
+	return lvs.MarkRule{
+		Mark:             wire.Mark,
+		Protocol:         lvs.Protocol(wire.Protocol),
+		Source:           fromPrefix(wire.Caddr, wire.CaddrMask),
+		Destination:      fromPrefix(wire.Vaddr, wire.VaddrMask),
+		SourcePorts:      lvs.PortRange{First: wire.CportFirst, Last: wire.CportLast},
+		DestinationPorts: lvs.PortRange{First: wire.VportFirst, Last: wire.VportLast},
 	}
 }
 

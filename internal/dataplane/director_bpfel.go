@@ -16,13 +16,18 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 2
+	directorAbiABI_VERSION directorAbi = 3
 )
 
 type directorAddress struct {
 	_    structs.HostLayout
 	High uint64
 	Low  uint64
+}
+
+type directorBondGroup struct {
+	_     structs.HostLayout
+	Bonds [8]uint64
 }
 
 type directorCacheEntry struct {
@@ -123,19 +128,19 @@ type directorCounters struct {
 }
 
 type directorEdition struct {
-	_          structs.HostLayout
-	List       uint32
-	Servers    uint32
-	Scheduler  directorScheduler
-	WrrStep    uint32
-	WrrTop     uint32
-	Flags      directorSchedulerFlag
-	Cursor     uint64
-	Table      uint32
-	TableLines uint32
-	Cache      uint32
-	Padding    uint32
-	Reserved   [2]uint64
+	_           structs.HostLayout
+	List        uint32
+	Servers     uint32
+	Scheduler   directorScheduler
+	WrrStep     uint32
+	WrrTop      uint32
+	Flags       directorSchedulerFlag
+	Cursor      uint64
+	Table       uint32
+	TableLines  uint32
+	Cache       uint32
+	Persistence uint32
+	ClientMask  directorAddress
 }
 
 type directorInterface struct {
@@ -152,37 +157,55 @@ type directorInterface struct {
 type directorLimit uint32
 
 const (
-	directorLimitGROUP_SLOTS           directorLimit = 8
-	directorLimitGROUP_SLOTS_SHIFT     directorLimit = 3
-	directorLimitPROBE_GROUPS          directorLimit = 16
-	directorLimitPROBE_SLOTS           directorLimit = 128
-	directorLimitMAX_SERVERS           directorLimit = 16384
-	directorLimitMAX_SERVICES          directorLimit = 4096
-	directorLimitMAX_EDITIONS          directorLimit = 8192
-	directorLimitMAX_LIST_SLOTS        directorLimit = 1048576
-	directorLimitHASH_TABLE_BITS       directorLimit = 8
-	directorLimitHASH_TABLE_SLOTS      directorLimit = 256
-	directorLimitMAGLEV_TABLE_SLOTS    directorLimit = 4093
-	directorLimitTABLE_LINE_SLOTS      directorLimit = 32
-	directorLimitMAX_TABLE_LINES       directorLimit = 262144
-	directorLimitCACHE_SERVERS         directorLimit = 28
-	directorLimitMAX_CACHE_ENTRIES     directorLimit = 131072
-	directorLimitMAX_LIST              directorLimit = 4096
-	directorLimitMAX_PEERS             directorLimit = 256
-	directorLimitMAX_PEER_MACS         directorLimit = 16640
-	directorLimitMAX_INTERFACES        directorLimit = 4096
-	directorLimitMAX_EXTENSION_HEADERS directorLimit = 8
-	directorLimitSWEEP_GROUPS          directorLimit = 4096
-	directorLimitDEFENCE_SHARE         directorLimit = 32
-	directorLimitDEFENCE_PACKETS       directorLimit = 9
-	directorLimitDEFENCE_IDLE_SECONDS  directorLimit = 60
-	directorLimitTICK_JIFFIES_SHIFT    directorLimit = 2
+	directorLimitGROUP_SLOTS            directorLimit = 8
+	directorLimitGROUP_SLOTS_SHIFT      directorLimit = 3
+	directorLimitPROBE_GROUPS           directorLimit = 16
+	directorLimitPROBE_SLOTS            directorLimit = 128
+	directorLimitMAX_SERVERS            directorLimit = 16384
+	directorLimitMAX_SERVICES           directorLimit = 4096
+	directorLimitMAX_EDITIONS           directorLimit = 8192
+	directorLimitMAX_LIST_SLOTS         directorLimit = 1048576
+	directorLimitHASH_TABLE_BITS        directorLimit = 8
+	directorLimitHASH_TABLE_SLOTS       directorLimit = 256
+	directorLimitMAGLEV_TABLE_SLOTS     directorLimit = 4093
+	directorLimitTABLE_LINE_SLOTS       directorLimit = 32
+	directorLimitMAX_TABLE_LINES        directorLimit = 262144
+	directorLimitCACHE_SERVERS          directorLimit = 28
+	directorLimitMAX_CACHE_ENTRIES      directorLimit = 131072
+	directorLimitMAX_LIST               directorLimit = 4096
+	directorLimitMAX_PEERS              directorLimit = 256
+	directorLimitMAX_PEER_MACS          directorLimit = 16640
+	directorLimitMAX_MARK_RULES         directorLimit = 256
+	directorLimitMAX_INTERFACES         directorLimit = 4096
+	directorLimitMAX_EXTENSION_HEADERS  directorLimit = 8
+	directorLimitSWEEP_GROUPS           directorLimit = 4096
+	directorLimitDEFENCE_SHARE          directorLimit = 32
+	directorLimitDEFENCE_PACKETS        directorLimit = 9
+	directorLimitDEFENCE_IDLE_SECONDS   directorLimit = 60
+	directorLimitTEMPLATE_PROTOCOL      directorLimit = 128
+	directorLimitTEMPLATE_RETRY_SECONDS directorLimit = 60
+	directorLimitTICK_JIFFIES_SHIFT     directorLimit = 2
 )
 
 type directorListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
 	Padding uint32
+}
+
+type directorMarkRule struct {
+	_          structs.HostLayout
+	Caddr      directorAddress
+	CaddrMask  directorAddress
+	Vaddr      directorAddress
+	VaddrMask  directorAddress
+	CportFirst uint16
+	CportLast  uint16
+	VportFirst uint16
+	VportLast  uint16
+	Mark       uint32
+	Protocol   uint8
+	Padding    [3]uint8
 }
 
 type directorNextHop struct {
@@ -229,8 +252,8 @@ type directorRealServer struct {
 	Raddr             directorAddress
 	Rport             uint16
 	IdentityPadding   [3]uint16
-	Removed           uint32
-	RemovedPadding    uint32
+	IdleSince         uint32
+	Persistent        uint32
 	Reserved          uint64
 }
 
@@ -257,9 +280,10 @@ const (
 type directorSchedulerFlag uint32
 
 const (
-	directorSchedulerFlagFLAG_FALLBACK directorSchedulerFlag = 1
-	directorSchedulerFlagFLAG_PORT     directorSchedulerFlag = 2
-	directorSchedulerFlagFLAG_STABLE   directorSchedulerFlag = 4
+	directorSchedulerFlagFLAG_FALLBACK   directorSchedulerFlag = 1
+	directorSchedulerFlagFLAG_PORT       directorSchedulerFlag = 2
+	directorSchedulerFlagFLAG_STABLE     directorSchedulerFlag = 4
+	directorSchedulerFlagFLAG_ONE_PACKET directorSchedulerFlag = 256
 )
 
 type directorServerHop uint32
@@ -315,16 +339,24 @@ type directorSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	MarkRules             uint32
+	Reserved              [3]uint32
 	Policy                directorPolicy
 }
+
+type directorSweepPart uint32
+
+const (
+	directorSweepPartSWEEP_CONNECTIONS directorSweepPart = 0
+	directorSweepPartSWEEP_TEMPLATES   directorSweepPart = 1
+)
 
 type directorSweepRange struct {
 	_         structs.HostLayout
 	First     uint32
 	Defended  uint32
 	Abandoned uint32
-	Padding   uint32
+	Part      directorSweepPart
 }
 
 type directorTableLine struct {
@@ -373,12 +405,14 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	directorMapBonds          = "bonds"
 	directorMapCaches         = "caches"
 	directorMapConnections    = "connections"
 	directorMapEditionCarry   = "edition_carry"
 	directorMapEditions       = "editions"
 	directorMapInterfaces     = "interfaces"
 	directorMapLists          = "lists"
+	directorMapMarkRules      = "mark_rules"
 	directorMapPeerMacs       = "peer_macs"
 	directorMapPeers          = "peers"
 	directorMapPolicies       = "policies"
@@ -446,12 +480,14 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
+	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -491,12 +527,14 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
+	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
+	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -512,12 +550,14 @@ type directorMaps struct {
 
 func (m *directorMaps) Close() error {
 	return _DirectorClose(
+		m.Bonds,
 		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
+		m.MarkRules,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

@@ -19,6 +19,11 @@ type explainAddress struct {
 	Low  uint64
 }
 
+type explainBondGroup struct {
+	_     structs.HostLayout
+	Bonds [8]uint64
+}
+
 type explainCacheEntry struct {
 	_           structs.HostLayout
 	LastUsed    uint32
@@ -38,8 +43,11 @@ type explainCacheKey struct {
 type explainConnectionFlag uint32
 
 const (
-	explainConnectionFlagCONNECTION_INACTIVE explainConnectionFlag = 1
-	explainConnectionFlagCONNECTION_ENDED    explainConnectionFlag = 2
+	explainConnectionFlagCONNECTION_INACTIVE   explainConnectionFlag = 1
+	explainConnectionFlagCONNECTION_ENDED      explainConnectionFlag = 2
+	explainConnectionFlagCONNECTION_TEMPLATE   explainConnectionFlag = 4
+	explainConnectionFlagCONNECTION_VOID       explainConnectionFlag = 8
+	explainConnectionFlagCONNECTION_CONTROLLED explainConnectionFlag = 16
 )
 
 type explainConnectionGroup struct {
@@ -72,19 +80,19 @@ type explainCounters struct {
 }
 
 type explainEdition struct {
-	_          structs.HostLayout
-	List       uint32
-	Servers    uint32
-	Scheduler  uint32
-	WrrStep    uint32
-	WrrTop     uint32
-	Flags      uint32
-	Cursor     uint64
-	Table      uint32
-	TableLines uint32
-	Cache      uint32
-	Padding    uint32
-	Reserved   [2]uint64
+	_           structs.HostLayout
+	List        uint32
+	Servers     uint32
+	Scheduler   uint32
+	WrrStep     uint32
+	WrrTop      uint32
+	Flags       uint32
+	Cursor      uint64
+	Table       uint32
+	TableLines  uint32
+	Cache       uint32
+	Persistence uint32
+	ClientMask  explainAddress
 }
 
 type explainInterface struct {
@@ -102,6 +110,21 @@ type explainListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
 	Padding uint32
+}
+
+type explainMarkRule struct {
+	_          structs.HostLayout
+	Caddr      explainAddress
+	CaddrMask  explainAddress
+	Vaddr      explainAddress
+	VaddrMask  explainAddress
+	CportFirst uint16
+	CportLast  uint16
+	VportFirst uint16
+	VportLast  uint16
+	Mark       uint32
+	Protocol   uint8
+	Padding    [3]uint8
 }
 
 type explainPolicy struct {
@@ -146,8 +169,8 @@ type explainRealServer struct {
 	Raddr             explainAddress
 	Rport             uint16
 	IdentityPadding   [3]uint16
-	Removed           uint32
-	RemovedPadding    uint32
+	IdleSince         uint32
+	Persistent        uint32
 	Reserved          uint64
 }
 
@@ -189,7 +212,8 @@ type explainSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	MarkRules             uint32
+	Reserved              [3]uint32
 	Policy                explainPolicy
 }
 
@@ -235,12 +259,14 @@ type explainTableLine struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	explainMapBonds           = "bonds"
 	explainMapCaches          = "caches"
 	explainMapConnections     = "connections"
 	explainMapEditionCarry    = "edition_carry"
 	explainMapEditions        = "editions"
 	explainMapInterfaces      = "interfaces"
 	explainMapLists           = "lists"
+	explainMapMarkRules       = "mark_rules"
 	explainMapPeerMacs        = "peer_macs"
 	explainMapPeers           = "peers"
 	explainMapPolicies        = "policies"
@@ -307,12 +333,14 @@ type explainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type explainMapSpecs struct {
+	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -355,12 +383,14 @@ func (o *explainObjects) Close() error {
 //
 // It can be passed to loadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type explainMaps struct {
+	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
+	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -377,12 +407,14 @@ type explainMaps struct {
 
 func (m *explainMaps) Close() error {
 	return _ExplainClose(
+		m.Bonds,
 		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
+		m.MarkRules,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

@@ -98,6 +98,7 @@ func create(cfg Config, state string) (*Plane, error) {
 		return nil, err
 	}
 	spec.Maps[directorMapConnections].MaxEntries = groups
+	spec.Maps[directorMapBonds].MaxEntries = groups
 
 	p := newPlane(cfg)
 	if err := p.load(spec, nil); err != nil {
@@ -223,12 +224,14 @@ func firstUnprivilegedPort() uint32 {
 // pinnedMaps are the maps by the names under which they are pinned.
 func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
+		directorMapBonds:          p.maps.Bonds,
 		directorMapCaches:         p.maps.Caches,
 		directorMapConnections:    p.maps.Connections,
 		directorMapEditionCarry:   p.maps.EditionCarry,
 		directorMapEditions:       p.maps.Editions,
 		directorMapInterfaces:     p.maps.Interfaces,
 		directorMapLists:          p.maps.Lists,
+		directorMapMarkRules:      p.maps.MarkRules,
 		directorMapPeerMacs:       p.maps.PeerMacs,
 		directorMapPeers:          p.maps.Peers,
 		directorMapPolicies:       p.maps.Policies,
@@ -284,6 +287,7 @@ func takeOver(cfg Config, state string) (*Plane, error) {
 		pinned[name] = m
 	}
 	spec.Maps[directorMapConnections].MaxEntries = pinned[directorMapConnections].MaxEntries()
+	spec.Maps[directorMapBonds].MaxEntries = pinned[directorMapBonds].MaxEntries()
 
 	p := newPlane(cfg)
 	p.tookOver = true

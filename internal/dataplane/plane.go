@@ -34,7 +34,9 @@ type Plane struct {
 	// removed are the slots of real servers that left their service, and whose
 	// connections wait for their return.
 	removed map[serverIdentity]uint32
-	free    struct {
+	// collectAt is the tick at which those are looked through next.
+	collectAt uint32
+	free      struct {
 		services, editions, servers []uint32
 		lists, tables               *slotAllocator
 	}
@@ -73,6 +75,7 @@ type views struct {
 	tables      array[directorTableLine]
 	interfaces  array[directorInterface]
 	settings    array[directorSettings]
+	marks       array[directorMarkRule]
 }
 
 func newViews(maps *directorMaps) (v views, err error) {
@@ -101,6 +104,9 @@ func newViews(maps *directorMaps) (v views, err error) {
 	if err == nil {
 		v.settings, err = mapArray[directorSettings](maps.Settings)
 	}
+	if err == nil {
+		v.marks, err = mapArray[directorMarkRule](maps.MarkRules)
+	}
 	if err != nil {
 		err = errors.Join(err, v.unmap())
 	}
@@ -109,7 +115,8 @@ func newViews(maps *directorMaps) (v views, err error) {
 
 func (v *views) unmap() error {
 	return errors.Join(v.connections.unmap(), v.services.unmap(), v.policies.unmap(), v.editions.unmap(),
-		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap())
+		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap(),
+		v.marks.unmap())
 }
 
 func (p *Plane) settings() *directorSettings { return &p.view.settings.elements[0] }

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -25,6 +26,9 @@ func (p *Plane) readBack() error {
 		return err
 	}
 	p.countServices()
+	if err := p.scheduleCollection(); err != nil {
+		return err
+	}
 	return p.filterPeers()
 }
 
@@ -101,10 +105,12 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 	}
 	return &service{
 		Service: lvs.Service{
-			ServiceKey:      key,
-			Scheduler:       name,
-			SchedulerFlags:  lvs.SchedulerFlags(edition.Flags),
-			PersistenceMask: lvs.FullPersistenceMask(key.Address),
+			ServiceKey:         key,
+			Scheduler:          name,
+			PersistenceTimeout: p.fromTicks(edition.Persistence).Round(time.Second),
+			PersistenceMask:    fromClientMask(key.Address, edition.ClientMask),
+			SchedulerFlags:     lvs.SchedulerFlags(edition.Flags),
+			OnePacket:          edition.Flags&directorSchedulerFlagFLAG_ONE_PACKET != 0,
 		},
 		cache:    cache,
 		index:    index,

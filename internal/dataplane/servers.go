@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/scheduler"
@@ -16,10 +15,6 @@ type serverIdentity struct {
 	service lvs.ServiceKey
 	server  lvs.RealServerKey
 }
-
-// removedPeriod is how long a removed real server without connections is kept
-// for its return (include/net/ip_vs.h, IP_VS_DEST_TRASH_PERIOD).
-const removedPeriod = 120 * time.Second
 
 func (p *Plane) serverKey(slot uint32) lvs.RealServerKey {
 	rs := &p.view.servers.elements[slot]
@@ -77,6 +72,7 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 	p.writeServer(slot, want)
 	p.view.servers.elements[slot].Policy = p.view.services.elements[svc.index].Policy
 	p.setServerState(slot, directorServerStateSERVER_LISTED)
+	p.view.servers.elements[slot].IdleSince = 0
 	delete(p.removed, identity)
 	servers := append([]uint32{slot}, svc.servers...)
 	if err := p.publish(svc, servers, lvs.Counters{}.Sub(raw), scheduler.Position.AfterAdd); err != nil {
@@ -90,7 +86,7 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 // newServer takes a slot for a real server that is not known yet.
 func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 	if len(p.free.servers) == 0 {
-		p.collectRemoved(0)
+		p.dropRemoved()
 	}
 	slot, err := p.take(&p.free.servers, "real server")
 	if err != nil {
@@ -217,45 +213,6 @@ func (p *Plane) DeleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error
 	return nil
 }
 
-// retire marks a real server that is on no list any more as removed.
-func (p *Plane) retire(key lvs.ServiceKey, slot uint32) error {
-	now, err := p.now()
-	if err != nil {
-		return err
-	}
-	p.view.servers.elements[slot].Removed = now
-	p.setServerState(slot, directorServerStateSERVER_REMOVED)
-	p.removed[serverIdentity{key, p.serverKey(slot)}] = slot
-	return nil
-}
-
-// collectRemoved gives back removed servers without connections that no cache
-// remembers and that have waited for that long.
-func (p *Plane) collectRemoved(age time.Duration) {
-	if len(p.removed) == 0 {
-		return
-	}
-	now, err := p.now()
-	if err != nil {
-		return
-	}
-	remembered, err := p.remembered()
-	if err != nil {
-		return
-	}
-	for identity, slot := range p.removed {
-		rs := &p.view.servers.elements[slot]
-		busy := atomic.LoadUint32(&rs.Active) != 0 || atomic.LoadUint32(&rs.Inactive) != 0
-		if busy || age > 0 && remembered[p.cacheWord(slot)] || p.fromTicks(now-rs.Removed) < age {
-			continue
-		}
-		delete(p.removed, identity)
-		delete(p.problems, slot)
-		p.setServerState(slot, directorServerStateSERVER_FREE)
-		p.throwAway(func() { p.free.servers = append(p.free.servers, slot) })
-	}
-}
-
 func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerStatus {
 	rs := &p.view.servers.elements[slot]
 	hop := fromNextHop(rs.nextHop())
@@ -268,10 +225,11 @@ func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerS
 			UpperThreshold: rs.Upper,
 			LowerThreshold: rs.Lower,
 		},
-		Active:   atomic.LoadUint32(&rs.Active),
-		Inactive: atomic.LoadUint32(&rs.Inactive),
-		Counters: counters,
-		NextHop:  hop,
+		Active:     atomic.LoadUint32(&rs.Active),
+		Inactive:   atomic.LoadUint32(&rs.Inactive),
+		Persistent: atomic.LoadUint32(&rs.Persistent),
+		Counters:   counters,
+		NextHop:    hop,
 	}
 }
 

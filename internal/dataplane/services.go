@@ -132,7 +132,11 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 	p.cachesLeft = p.cachesLeft || svc.cache.number != 0
 	p.countServices()
 	for _, slot := range svc.servers {
-		if err := p.retire(key, slot); err != nil {
+		err := p.zeroServer(slot) // if it comes back, it is to another service
+		if err == nil {
+			err = p.retire(key, slot)
+		}
+		if err != nil {
 			return fmt.Errorf("delete service %s: %w", key, err)
 		}
 	}
@@ -149,7 +153,7 @@ func (p *Plane) countServices() {
 		switch {
 		case key.Protocol == lvs.TCP && key.Port == 21:
 			ftp++
-		case key.Port == 0:
+		case key.Mark == 0 && key.Port == 0:
 			anyPort++
 		}
 	}
@@ -198,6 +202,15 @@ func (p *Plane) serviceStatus(svc *service) (lvs.ServiceStatus, error) {
 	}
 	status.Counters = sum
 	return status, nil
+}
+
+// zeroServer sets what is shown of a server's counters to zero.
+func (p *Plane) zeroServer(slot uint32) error {
+	raw, err := p.rawCounters(slot)
+	if err != nil {
+		return err
+	}
+	return p.setServerCarry(slot, lvs.Counters{}.Sub(raw))
 }
 
 // Zero sets the counters of a service and of its servers to zero. It wraps
@@ -317,17 +330,27 @@ func (p *Plane) writeEdition(svc *service, edition, list uint32, table span, ser
 		position, weight = 0, rounds.CarryOver(weight)
 	}
 	p.view.editions.elements[edition] = directorEdition{
-		List:       list,
-		Servers:    uint32(len(servers)),
-		Scheduler:  schedulers[svc.Scheduler],
-		WrrStep:    rounds.Step,
-		WrrTop:     rounds.Top,
-		Flags:      directorSchedulerFlag(svc.SchedulerFlags),
-		Cursor:     uint64(weight)<<32 | uint64(position),
-		Table:      table.start,
-		TableLines: table.end - table.start,
-		Cache:      svc.cache.number,
+		List:        list,
+		Servers:     uint32(len(servers)),
+		Scheduler:   schedulers[svc.Scheduler],
+		WrrStep:     rounds.Step,
+		WrrTop:      rounds.Top,
+		Flags:       editionFlags(svc.Service),
+		Cursor:      uint64(weight)<<32 | uint64(position),
+		Table:       table.start,
+		TableLines:  table.end - table.start,
+		Cache:       svc.cache.number,
+		ClientMask:  toClientMask(svc.Address, svc.PersistenceMask),
+		Persistence: p.toTicks(svc.PersistenceTimeout),
 	}
+}
+
+func editionFlags(svc lvs.Service) directorSchedulerFlag {
+	flags := directorSchedulerFlag(svc.SchedulerFlags)
+	if svc.OnePacket {
+		flags |= directorSchedulerFlagFLAG_ONE_PACKET
+	}
+	return flags
 }
 
 func (p *Plane) weights(servers []uint32) []uint32 {

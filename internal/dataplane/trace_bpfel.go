@@ -19,6 +19,11 @@ type traceAddress struct {
 	Low  uint64
 }
 
+type traceBondGroup struct {
+	_     structs.HostLayout
+	Bonds [8]uint64
+}
+
 type traceCacheEntry struct {
 	_           structs.HostLayout
 	LastUsed    uint32
@@ -65,19 +70,19 @@ type traceCounters struct {
 }
 
 type traceEdition struct {
-	_          structs.HostLayout
-	List       uint32
-	Servers    uint32
-	Scheduler  uint32
-	WrrStep    uint32
-	WrrTop     uint32
-	Flags      uint32
-	Cursor     uint64
-	Table      uint32
-	TableLines uint32
-	Cache      uint32
-	Padding    uint32
-	Reserved   [2]uint64
+	_           structs.HostLayout
+	List        uint32
+	Servers     uint32
+	Scheduler   uint32
+	WrrStep     uint32
+	WrrTop      uint32
+	Flags       uint32
+	Cursor      uint64
+	Table       uint32
+	TableLines  uint32
+	Cache       uint32
+	Persistence uint32
+	ClientMask  traceAddress
 }
 
 type traceInterface struct {
@@ -95,6 +100,21 @@ type traceListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
 	Padding uint32
+}
+
+type traceMarkRule struct {
+	_          structs.HostLayout
+	Caddr      traceAddress
+	CaddrMask  traceAddress
+	Vaddr      traceAddress
+	VaddrMask  traceAddress
+	CportFirst uint16
+	CportLast  uint16
+	VportFirst uint16
+	VportLast  uint16
+	Mark       uint32
+	Protocol   uint8
+	Padding    [3]uint8
 }
 
 type tracePolicy struct {
@@ -139,8 +159,8 @@ type traceRealServer struct {
 	Raddr             traceAddress
 	Rport             uint16
 	IdentityPadding   [3]uint16
-	Removed           uint32
-	RemovedPadding    uint32
+	IdleSince         uint32
+	Persistent        uint32
 	Reserved          uint64
 }
 
@@ -182,7 +202,8 @@ type traceSettings struct {
 	PeerFilter            uint32
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
-	Reserved              [4]uint32
+	MarkRules             uint32
+	Reserved              [3]uint32
 	Policy                tracePolicy
 }
 
@@ -317,12 +338,14 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	traceMapBonds           = "bonds"
 	traceMapCaches          = "caches"
 	traceMapConnections     = "connections"
 	traceMapEditionCarry    = "edition_carry"
 	traceMapEditions        = "editions"
 	traceMapInterfaces      = "interfaces"
 	traceMapLists           = "lists"
+	traceMapMarkRules       = "mark_rules"
 	traceMapPeerMacs        = "peer_macs"
 	traceMapPeers           = "peers"
 	traceMapPolicies        = "policies"
@@ -398,12 +421,14 @@ type traceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
+	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -449,12 +474,14 @@ func (o *traceObjects) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
+	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
+	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -474,12 +501,14 @@ type traceMaps struct {
 
 func (m *traceMaps) Close() error {
 	return _TraceClose(
+		m.Bonds,
 		m.Caches,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,
 		m.Interfaces,
 		m.Lists,
+		m.MarkRules,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

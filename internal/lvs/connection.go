@@ -16,6 +16,10 @@ type Connection struct {
 	Expires  time.Duration // until it ends; not negative
 	Packets  uint32        // from the client, modulo 2^32
 	Bytes    uint64        // IP bytes from the client
+	// Template says that this is a persistence template: Client is the client's
+	// network, State is StateNone or StateAssured. That of a firewall mark has
+	// protocol 0 and the mark for a virtual address.
+	Template bool
 }
 
 // A ConnectionState is a connection's state: of TCP, UDP or SCTP. The TCP values
@@ -55,6 +59,9 @@ const (
 	StateSCTPClosed
 )
 
+// StateAssured is of a template one of whose connections was established.
+const StateAssured ConnectionState = 255
+
 var stateNames = [...]string{
 	StateNone: "NONE", StateEstablished: "ESTABLISHED", StateSynSent: "SYN_SENT", StateSynRecv: "SYN_RECV",
 	StateFinWait: "FIN_WAIT", StateTimeWait: "TIME_WAIT", StateClose: "CLOSE", StateCloseWait: "CLOSE_WAIT",
@@ -69,6 +76,9 @@ var stateNames = [...]string{
 
 // String returns the name that ipvsadm -Lc prints.
 func (s ConnectionState) String() string {
+	if s == StateAssured {
+		return "ASSURED"
+	}
 	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
 	}

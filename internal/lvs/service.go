@@ -11,16 +11,18 @@ import (
 type Protocol uint8
 
 // The protocols of virtual services (IANA protocol numbers). A service of a
-// firewall mark has protocol 0.
+// firewall mark has protocol 0, which its templates are listed by as IP.
 const (
 	TCP  Protocol = 6
 	UDP  Protocol = 17
 	SCTP Protocol = 132
 )
 
-// String returns the name that listings use: TCP, UDP, SCTP, or the number.
+// String returns the name that listings use: IP, TCP, UDP, SCTP, or the number.
 func (p Protocol) String() string {
 	switch p {
+	case 0:
+		return "IP"
 	case TCP:
 		return "TCP"
 	case UDP:

@@ -134,6 +134,9 @@ func (d *director) reset() error {
 	if err := d.SetSysctls(lvs.ServiceKey{}, defaults); err != nil {
 		return err
 	}
+	if err := d.SetMarkRules(nil); err != nil {
+		return err
+	}
 	d.mtu = 1500
 	const longerThanAnyTimeout = 12 * time.Hour
 	if err := (machine{d}).Sleep(longerThanAnyTimeout); err != nil {

@@ -31,8 +31,8 @@ func (d *director) Service(_ context.Context, key lvs.ServiceKey) (lvs.ServiceSt
 // checkService refuses what the data plane has not, so that no recording is
 // played on half of what it needs.
 func checkService(svc lvs.Service) error {
-	if !dataplane.HasScheduler(svc.Scheduler) || svc.OnePacket ||
-		svc.PersistenceTimeout != 0 || svc.Mark != 0 {
+	if !dataplane.HasScheduler(svc.Scheduler) ||
+		svc.PersistenceEngine != "" {
 		return fmt.Errorf("service %+v: %w", svc, lvs.ErrUnsupported)
 	}
 	return nil

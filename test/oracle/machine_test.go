@@ -34,9 +34,12 @@ func (m machine) Sysctl(name, value string) error {
 	return m.SetSysctls(lvs.ServiceKey{}, []lvs.SysctlChange{change})
 }
 
-// SetMark refuses: there are no marks yet.
+// SetMark marks every packet.
 func (m machine) SetMark(mark uint32) error {
-	return fmt.Errorf("mark packets with %d: %w", mark, lvs.ErrUnsupported)
+	if mark == 0 {
+		return m.SetMarkRules(nil)
+	}
+	return m.SetMarkRules([]lvs.MarkRule{{Mark: mark, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.AllPorts}})
 }
 
 // SetMTU changes the MTU of the way to the real servers.

@@ -48,12 +48,8 @@ func commandWaits(words []string) string {
 	switch {
 	case scheduler.Known() && !dataplane.HasScheduler(scheduler):
 		return "scheduler " + string(scheduler)
-	case slices.Contains(words, "-o"):
-		return "one-packet scheduling"
-	case slices.Contains(words, "-f"):
-		return "firewall marks"
-	case slices.Contains(words, "-p"):
-		return "persistence"
+	case slices.Contains(words, "--pe"):
+		return "persistence engines"
 	case slices.Contains(words, "-m"):
 		return "masquerading"
 	case slices.Contains(words, "-i"):
@@ -81,8 +77,6 @@ func stepWaits(step *scenario.Step) string {
 		if _, err := lvs.FindSysctl(name); err != nil {
 			return "sysctl " + name
 		}
-	case scenario.Mark:
-		return "firewall marks"
 	case scenario.MTU:
 		if step.Words[0] != "rs" {
 			return "masquerading"
