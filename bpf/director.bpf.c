@@ -270,8 +270,7 @@ static int sweep_group(__u32 i, void *ctx)
 }
 
 /* Ends the connections or templates of SWEEP_GROUPS groups whose time is over, and
- * those that end early. It runs to
- * its end even if the director is killed, so that no slot and no count is lost.
+ * those that end early. It runs to its end even if the director is killed, so that no slot and no count is lost.
  * Returns entries expired in the upper half and in use in the lower. */
 SEC("syscall")
 int sweep(struct sweep_range *range)

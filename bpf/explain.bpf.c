@@ -9,6 +9,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "conn.h"
+#include "persist.h"
 #include "service.h"
 #include "xdp.h"
 
@@ -24,6 +25,14 @@ struct sight {
 	__u32 has_service;
 	struct service_key service;
 	__u32 groups[PROBE_GROUPS];	/* of the connection table: the flow's way */
+	/* Of a persistent service: the template's name and way. */
+	__u32 has_template;
+	__u32 template_groups[PROBE_GROUPS];
+	struct address template_caddr;
+	struct address template_vaddr;
+	__be16 template_vport;
+	__u8 template_protocol;
+	__u8 template_padding[5];
 };
 
 struct {
@@ -33,11 +42,30 @@ struct {
 	__type(value, struct sight);
 } sights SEC(".maps");
 
-static __always_inline void tell_way(struct sight *sight, const struct way *way,
+static __always_inline void tell_way(__u32 *groups, const struct way *way,
 				     const struct settings *set)
 {
 	for (__u32 i = 0; i < PROBE_GROUPS; i++)
-		sight->groups[i] = (way->group + stride(way) * i) & set->group_mask;
+		groups[i] = (way->group + stride(way) * i) & set->group_mask;
+}
+
+static __always_inline void tell_template(struct sight *sight, const struct packet *pkt,
+					  const struct service *svc, const struct settings *set)
+{
+	struct edition *edition = current_edition(svc);
+	struct flow flow;
+	struct way way;
+
+	if (!edition || !edition->persistence)
+		return;
+	flow = template_flow(pkt, svc, edition);
+	way = find_way(hash_flow(&flow, set), set);
+	sight->has_template = 1;
+	tell_way(sight->template_groups, &way, set);
+	sight->template_caddr = flow.caddr;
+	sight->template_vaddr = flow.vaddr;
+	sight->template_vport = flow_vport(&flow);
+	sight->template_protocol = flow_protocol(&flow);
 }
 
 SEC("xdp")
@@ -56,6 +84,7 @@ int look_ahead(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	init_packet(&pkt, in->ifindex);
 	sight->has_service = 0;
+	sight->has_template = 0;
 	sight->verdict = parse_packet(&pkt, (void *)(long)ctx->data,
 				      (void *)(long)ctx->data_end, in);
 	if (sight->verdict != CONTINUE)
@@ -66,11 +95,12 @@ int look_ahead(struct xdp_md *ctx)
 	sight->vport = flow_vport(&pkt.flow);
 	sight->protocol = flow_protocol(&pkt.flow);
 	way = find_way(hash_flow(&pkt.flow, set), set);
-	tell_way(sight, &way, set);
+	tell_way(sight->groups, &way, set);
 	svc = find_service(&pkt, set);
 	if (svc) {
 		sight->has_service = 1;
 		sight->service = svc->key;
+		tell_template(sight, &pkt, svc, set);
 	}
 	return XDP_PASS;
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -73,27 +74,72 @@ func (p *Plane) tell(frame []byte, ifindex int, now uint32, sight *explainSight,
 		found := s.service.Service
 		e.Service = &found
 	}
-	before := findEntry(s.groups, sight, now)
+	before := findEntry(s.groups, flowOf(sight), now)
 	if before != nil {
 		c := p.connection(before, now)
 		e.Before = &c
 	}
-	if after := findEntry(o.groups, sight, now); after != nil {
+	if after := findEntry(o.groups, flowOf(sight), now); after != nil {
 		c := p.connection(after, now)
 		e.After = &c
 	}
-	p.tellChoice(&e, s, o, before)
+	if o.template = templateUsed(s, o, sight, now); o.template != nil {
+		p.tellTemplate(&e, o, now)
+	} else {
+		p.tellChoice(&e, s, o, before)
+	}
 	p.tellOut(&e, s, o, ifindex)
 	return e
 }
 
-// findEntry returns the entry of a packet's flow.
-func findEntry(groups map[uint32]directorConnectionGroup, sight *explainSight, now uint32) *directorConnection {
+// An entryName is what names an entry of the connection table.
+type entryName struct {
+	caddr, vaddr directorAddress
+	cport, vport uint16
+	protocol     uint8
+}
+
+func flowOf(sight *explainSight) entryName {
+	return entryName{directorAddress(sight.Caddr), directorAddress(sight.Vaddr), sight.Cport, sight.Vport, sight.Protocol}
+}
+
+func templateOf(sight *explainSight) entryName {
+	return entryName{
+		caddr: directorAddress(sight.TemplateCaddr), vaddr: directorAddress(sight.TemplateVaddr),
+		vport: sight.TemplateVport, protocol: sight.TemplateProtocol,
+	}
+}
+
+// templateUsed returns the template that a packet's new connection follows, nil if
+// it follows none: one that was there before, and that is not void afterwards.
+func templateUsed(s *stage, o *outcome, sight *explainSight, now uint32) *directorConnection {
+	if sight.HasTemplate == 0 || !o.scheduled {
+		return nil
+	}
+	before := findEntry(s.groups, templateOf(sight), now)
+	if before == nil || before.Server != o.server {
+		return nil
+	}
+	return findEntry(o.groups, templateOf(sight), now)
+}
+
+// tellTemplate tells of a packet that a template sends to its server.
+func (p *Plane) tellTemplate(e *lvs.Explanation, o *outcome, now uint32) {
+	template := p.connection(o.template, now)
+	e.Choice = lvs.Choice{
+		By: lvs.ChosenByTemplate, Server: p.serverKey(o.server),
+		Why: fmt.Sprintf("persistence: connections of %s go to the server of the first one, for %s more",
+			template.Client.Addr(), template.Expires.Round(time.Second)),
+	}
+}
+
+// findEntry returns the entry of a name.
+func findEntry(groups map[uint32]directorConnectionGroup, name entryName, now uint32) *directorConnection {
 	for _, group := range groups {
 		for i := range group.Slots {
 			entry, ok := readEntry(&group.Slots[i], now)
-			if ok && entry.Caddr == directorAddress(sight.Caddr) && entry.Vaddr == directorAddress(sight.Vaddr) &&
-				entry.Cport == sight.Cport && entry.Vport == sight.Vport && entry.Protocol == sight.Protocol {
+			void := explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_VOID != 0
+			if ok && !void && name == (entryName{entry.Caddr, entry.Vaddr, entry.Cport, entry.Vport, entry.Protocol}) {
 				return &entry
 			}
 		}

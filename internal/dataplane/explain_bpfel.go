@@ -218,17 +218,25 @@ type explainSettings struct {
 }
 
 type explainSight struct {
-	_          structs.HostLayout
-	Caddr      explainAddress
-	Vaddr      explainAddress
-	Cport      uint16
-	Vport      uint16
-	Protocol   uint8
-	Padding    [3]uint8
-	Verdict    uint32
-	HasService uint32
-	Service    explainServiceKey
-	Groups     [16]uint32
+	_                structs.HostLayout
+	Caddr            explainAddress
+	Vaddr            explainAddress
+	Cport            uint16
+	Vport            uint16
+	Protocol         uint8
+	Padding          [3]uint8
+	Verdict          uint32
+	HasService       uint32
+	Service          explainServiceKey
+	Groups           [16]uint32
+	HasTemplate      uint32
+	TemplateGroups   [16]uint32
+	_                [4]byte
+	TemplateCaddr    explainAddress
+	TemplateVaddr    explainAddress
+	TemplateVport    uint16
+	TemplateProtocol uint8
+	TemplatePadding  [5]uint8
 }
 
 type explainSysctl uint32

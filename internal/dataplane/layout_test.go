@@ -42,7 +42,7 @@ func TestLayout(t *testing.T) {
 		"list_slot": directorListSlot{}, "table_line": directorTableLine{},
 		"cache_key": directorCacheKey{}, "cache_entry": directorCacheEntry{}, "next_hop": directorNextHop{}, "real_server": directorRealServer{},
 		"counters": directorCounters{}, "interface": directorInterface{}, "settings": directorSettings{},
-		"sweep_range": directorSweepRange{}, "clock_reading": directorClockReading{},
+		"sweep_range": directorSweepRange{}, "bond_group": directorBondGroup{}, "mark_rule": directorMarkRule{}, "clock_reading": directorClockReading{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want *btf.Struct

@@ -22,7 +22,7 @@ type modelServer struct {
 	overloaded       bool
 	active, inactive uint32
 	counters         lvs.Counters
-	removed          uint32 // tick
+	idleSince        uint32 // tick since which a removed one has no connections
 }
 
 func (s *modelServer) usable() bool { return s.Weight > 0 && !s.overloaded }
@@ -73,7 +73,6 @@ type modelService struct {
 type model struct {
 	now         uint32
 	timeouts    map[lvs.ConnectionState]uint32
-	removedAge  uint32 // ticks
 	services    []*modelService
 	known       []*modelServer // listed or waiting for their return
 	connections map[modelFlow]*modelConnection
@@ -105,6 +104,7 @@ func (m *model) editService(svc lvs.Service) {
 func (m *model) deleteService(key lvs.ServiceKey) {
 	for _, rs := range slices.Clone(m.service(key).servers) {
 		m.deleteServer(key, rs)
+		rs.counters = lvs.Counters{}
 	}
 	m.services = slices.DeleteFunc(m.services, func(s *modelService) bool { return s.ServiceKey == key })
 }
@@ -149,7 +149,7 @@ func (m *model) deleteServer(key lvs.ServiceKey, rs *modelServer) {
 		}
 	}
 	s.servers = slices.Delete(s.servers, at, at+1)
-	rs.listed, rs.removed = false, m.now
+	rs.listed, rs.idleSince = false, m.now
 	m.changed(s)
 }
 
@@ -202,10 +202,12 @@ func (m *model) advance(ticks uint32) (expired int) {
 			expired++
 		}
 	}
-	m.known = slices.DeleteFunc(m.known, func(rs *modelServer) bool {
-		return !rs.listed && rs.active+rs.inactive == 0 && m.now-rs.removed >= m.removedAge
-	})
 	return expired
+}
+
+// forget takes a removed server out of those that may return.
+func (m *model) forget(rs *modelServer) {
+	m.known = slices.DeleteFunc(m.known, func(known *modelServer) bool { return known == rs })
 }
 
 func (m *model) end(flow modelFlow) {
@@ -216,6 +218,7 @@ func (m *model) end(flow modelFlow) {
 func (c *modelConnection) uncount() {
 	c.server.count(c.active(), ^uint32(0))
 	c.server.updateOverload()
+	c.server.idleSince = m.now
 }
 
 // --- packets --------------------------------------------------------------

@@ -40,7 +40,6 @@ func TestRandomSteps(t *testing.T) {
 	r.plane = openPlane(t, r.dir, 1000)
 	r.model = &model{
 		timeouts:    ticksOf(r.plane),
-		removedAge:  r.plane.toTicks(removedPeriod),
 		connections: map[modelFlow]*modelConnection{},
 	}
 	for state, ticks := range r.model.timeouts {
@@ -180,7 +179,30 @@ func (r *randomRun) advance() {
 	if want := (SweepResult{expired, len(r.model.connections)}); found != want {
 		r.t.Errorf("sweep found %+v, want %+v", found, want)
 	}
+	r.followCollection()
 	checkTable(r.t, r.plane)
+}
+
+// followCollection lets the model forget the removed servers that the plane has
+// forgotten. Those had no connections; and none waits for longer than the period,
+// the intervals until its wait began, until its end was seen, and of a takeover.
+func (r *randomRun) followCollection() {
+	longest := r.plane.toTicks(removedPeriod+3*collectInterval) + modelStep
+	for _, rs := range slices.Clone(r.model.known) {
+		if rs.listed {
+			continue
+		}
+		_, waits := r.plane.removed[serverIdentity{rs.service, rs.RealServerKey}]
+		busy := rs.active+rs.inactive != 0
+		switch {
+		case !waits && busy:
+			r.t.Errorf("%s of %s is forgotten with connections", rs.RealServerKey, rs.service)
+		case !waits:
+			r.model.forget(rs)
+		case !busy && r.model.now-rs.idleSince > longest:
+			r.t.Errorf("%s of %s waits for its return still", rs.RealServerKey, rs.service)
+		}
+	}
 }
 
 func (r *randomRun) addOrEditService() {

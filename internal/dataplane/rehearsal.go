@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-
-	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A rehearsal runs the director's program on copies of what a packet can meet.
@@ -29,11 +27,13 @@ type rehearsal struct {
 
 type rehearsalObjects struct {
 	Director       *ebpf.Program `ebpf:"director"`
+	Bonds          *ebpf.Map     `ebpf:"bonds"`
 	Caches         *ebpf.Map     `ebpf:"caches"`
 	Connections    *ebpf.Map     `ebpf:"connections"`
 	Editions       *ebpf.Map     `ebpf:"editions"`
 	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
 	Lists          *ebpf.Map     `ebpf:"lists"`
+	MarkRules      *ebpf.Map     `ebpf:"mark_rules"`
 	Policies       *ebpf.Map     `ebpf:"policies"`
 	RealServers    *ebpf.Map     `ebpf:"real_servers"`
 	ServerCounters *ebpf.Map     `ebpf:"server_counters"`
@@ -52,11 +52,11 @@ type heldKey struct {
 // How many elements of each array one packet can meet: the groups of its way, one
 // service, and that service's list beside the servers of the way's connections.
 const (
-	rehearsedServers = uint32(directorLimitMAX_LIST) + uint32(directorLimitPROBE_SLOTS)
-	rehearsedGroups  = uint32(directorLimitPROBE_GROUPS)
+	rehearsedServers = uint32(directorLimitMAX_LIST) + 2*uint32(directorLimitPROBE_SLOTS)
+	rehearsedGroups  = 2 * uint32(directorLimitPROBE_GROUPS) // of its way and of its template's
 	rehearsedLines   = uint32(directorLimitMAGLEV_TABLE_SLOTS)/uint32(directorLimitTABLE_LINE_SLOTS) + 1
 	// One of the service, those of the way's connections.
-	rehearsedPolicies = 1 + uint32(directorLimitPROBE_SLOTS)
+	rehearsedPolicies = 1 + 2*uint32(directorLimitPROBE_SLOTS)
 )
 
 func newRehearsal(p *Plane) (*rehearsal, error) {
@@ -77,11 +77,13 @@ func (r *rehearsal) loadDirector() error {
 		return err
 	}
 	for name, entries := range map[string]uint32{
+		directorMapBonds:          rehearsedGroups,
 		directorMapCaches:         1,
 		directorMapConnections:    rehearsedGroups,
 		directorMapEditions:       1,
 		directorMapInterfaces:     1,
 		directorMapLists:          uint32(directorLimitMAX_LIST),
+		directorMapMarkRules:      uint32(directorLimitMAX_MARK_RULES),
 		directorMapPolicies:       rehearsedPolicies,
 		directorMapRealServers:    rehearsedServers,
 		directorMapServerCounters: rehearsedServers,
@@ -109,7 +111,7 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 	shared := p.pinnedMaps()
 	for name := range shared {
 		switch name {
-		case directorMapInterfaces, directorMapServiceTable, directorMapServices, directorMapSettings:
+		case directorMapEditions, directorMapInterfaces, directorMapMarkRules, directorMapServiceTable, directorMapServices, directorMapSettings:
 		default:
 			delete(shared, name)
 		}
@@ -119,7 +121,7 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 
 func (r *rehearsal) close() error {
 	o := &r.objects
-	maps := []*ebpf.Map{o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.Policies, o.RealServers, o.ServerCounters,
+	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
 		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Verdicts, r.ahead.Sights}
 	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
 	for _, m := range maps {
@@ -183,8 +185,16 @@ func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, 
 	if err != nil || sight.Verdict != uint32(directorVerdictCONTINUE) {
 		return s, err
 	}
-	if err := r.copyGroups(p, sight, s); err != nil {
+	if err := r.copyMarkRules(p); err != nil {
 		return nil, err
+	}
+	if err := r.copyGroups(p, sight.Groups[:], s); err != nil {
+		return nil, err
+	}
+	if sight.HasTemplate != 0 {
+		if err := r.copyGroups(p, sight.TemplateGroups[:], s); err != nil {
+			return nil, err
+		}
 	}
 	if sight.HasService != 0 {
 		if err := r.copyService(p, sight, s); err != nil {
@@ -197,14 +207,31 @@ func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, 
 	return s, r.copyServers(p, s)
 }
 
-func (r *rehearsal) copyGroups(p *Plane, sight *explainSight, s *stage) error {
-	for _, index := range sight.Groups {
+func (r *rehearsal) copyMarkRules(p *Plane) error {
+	first, count := p.markRules()
+	for index := first; index < first+count; index++ {
+		if err := r.put(r.objects.MarkRules, index, p.view.marks.elements[index]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rehearsal) copyGroups(p *Plane, indexes []uint32, s *stage) error {
+	for _, index := range indexes {
 		if _, ok := s.groups[index]; ok {
 			continue
 		}
 		group := p.view.connections.elements[index]
 		s.groups[index] = group
 		if err := r.put(r.objects.Connections, index, group); err != nil {
+			return err
+		}
+		var bonds directorBondGroup
+		if err := p.maps.Bonds.Lookup(index, &bonds); err != nil {
+			return fmt.Errorf("copy bonds: %w", err)
+		}
+		if err := r.put(r.objects.Bonds, index, bonds); err != nil {
 			return err
 		}
 		for _, entry := range group.Slots {
@@ -217,11 +244,7 @@ func (r *rehearsal) copyGroups(p *Plane, sight *explainSight, s *stage) error {
 }
 
 func (r *rehearsal) copyService(p *Plane, sight *explainSight, s *stage) error {
-	key := lvs.ServiceKey{
-		Address:  fromAddress(directorAddress(sight.Service.Vaddr)),
-		Port:     fromPort(sight.Service.Vport),
-		Protocol: lvs.Protocol(sight.Service.Protocol),
-	}
+	key := fromServiceKey(sameLayout[directorServiceKey](sight.Service))
 	svc, err := p.findService(key)
 	if err != nil {
 		return err
@@ -304,6 +327,8 @@ type outcome struct {
 	server uint32
 	// scheduled: server was chosen for a new connection.
 	scheduled bool
+	// template: what sent the packet there in the scheduler's place, or nil.
+	template *directorConnection
 	// nobody: the scheduler or the hash was asked, and found no server.
 	nobody bool
 	groups map[uint32]directorConnectionGroup

@@ -6,8 +6,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// sweepFrom runs the sweeper once, for connections or for templates. The lower half of what it returns counts
-// entries in use, the upper half those that it ended.
+// sweepFrom runs the sweeper once, for connections or for templates. The lower half
+// of what it returns counts entries in use, the upper half those that it ended.
 func (p *Plane) sweepFrom(sweep directorSweepRange) (uint32, error) {
 	found, err := p.progs.Sweep.Run(&ebpf.RunOptions{Context: sweep})
 	if err != nil {

@@ -321,8 +321,8 @@ func TestRemovedServerReturns(t *testing.T) {
 		send(t, p, i, "A", "forward")
 	}
 
-	// Removed for two minutes with a connection it waits on, without one it is
-	// forgotten.
+	// Removed for minutes with a connection it waits on; without one it is forgotten
+	// in time.
 	if err := p.DeleteServer(svc.ServiceKey, gone.RealServerKey); err != nil {
 		t.Fatal(err)
 	}

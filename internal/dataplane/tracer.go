@@ -68,7 +68,9 @@ func (t *tracer) load(p *Plane) error {
 		return err
 	}
 	shared := p.pinnedMaps()
-	spec.Maps[directorMapConnections].MaxEntries = shared[directorMapConnections].MaxEntries()
+	for _, name := range []string{directorMapBonds, directorMapConnections} {
+		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
+	}
 	return spec.LoadAndAssign(&t.objects, &ebpf.CollectionOptions{MapReplacements: shared})
 }
 

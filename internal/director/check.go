@@ -27,12 +27,12 @@ func checkService(s lvs.Service) error {
 		return err
 	}
 	switch {
-	case s.PersistenceTimeout != 0:
-		return unsupported("persistence")
+	case s.PersistenceTimeout != 0 && s.Address.Is6() && (s.PersistenceMask < 1 || s.PersistenceMask > 128):
+		return fmt.Errorf("persistence mask %d: %w: want an IPv6 prefix length, 1 to 128", s.PersistenceMask, lvs.ErrInvalid)
 	case s.PersistenceEngine != "":
 		return unsupported("persistence engine %q", s.PersistenceEngine)
-	case s.OnePacket:
-		return unsupported("one-packet scheduling")
+	case s.OnePacket && s.Mark == 0 && s.Protocol != lvs.UDP:
+		return fmt.Errorf("one-packet scheduling of %s: %w: it is for UDP", s.Protocol, lvs.ErrInvalid)
 	}
 	return nil
 }
@@ -40,7 +40,7 @@ func checkService(s lvs.Service) error {
 func checkServiceKey(s lvs.Service) error {
 	switch {
 	case s.Mark != 0:
-		return unsupported("firewall marks")
+		return nil
 	case s.Protocol != lvs.TCP && s.Protocol != lvs.UDP && s.Protocol != lvs.SCTP:
 		return fmt.Errorf("protocol %s: %w: want TCP, UDP or SCTP", s.Protocol, lvs.ErrInvalid)
 	case s.Port == 0 && s.PersistenceTimeout == 0:
@@ -80,7 +80,7 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 	case s.Address.Is4() != service.Address.Is4():
 		return fmt.Errorf("address %s: %w: the virtual address is of the other family, which needs tunnelling",
 			s.Address, lvs.ErrInvalid)
-	case s.Port != service.Port:
+	case s.Port != service.Port && service.Mark == 0:
 		return fmt.Errorf("port %d: %w: direct routing does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
 	}
 	return nil

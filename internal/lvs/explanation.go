@@ -106,6 +106,7 @@ type ChosenBy string
 const (
 	ChosenByNobody     ChosenBy = ""           // the packet is for no service, or was not let in
 	ChosenByConnection ChosenBy = "connection" // the packet is of a connection
+	ChosenByTemplate   ChosenBy = "template"   // persistence: as the client's earlier ones
 	ChosenByScheduler  ChosenBy = "scheduler"
 	ChosenByHash       ChosenBy = "hash" // the connection table has no room
 )

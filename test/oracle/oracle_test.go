@@ -31,7 +31,7 @@ func TestStates(t *testing.T) {
 }
 
 func TestPersistence(t *testing.T) {
-	playSuite(t, "persist", reach{})
+	playSuite(t, "persist", reach{cases: 24, readOuts: 257, packets: 344})
 }
 
 func TestFrames(t *testing.T) {
