@@ -250,21 +250,12 @@ func (p *player) frame(s *Step) ([]string, error) {
 // passedOn is the answer of a machine without a stack of its own.
 const passedOn = answered + "passed on"
 
-// byName compares the names of services, their ports as numbers.
-func byName(a, b Service) int {
-	atA, atB := strings.LastIndexByte(a.Name, ':')+1, strings.LastIndexByte(b.Name, ':')+1
-	if before := cmp.Compare(a.Name[:atA], b.Name[:atB]); before != 0 {
-		return before
-	}
-	return cmp.Or(cmp.Compare(len(a.Name)-atA, len(b.Name)-atB), cmp.Compare(a.Name, b.Name))
-}
-
 func (p *player) servers() ([]string, error) {
 	services, err := p.machine.Services()
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(services, byName)
+	slices.SortFunc(services, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
 	var lines []string
 	for _, svc := range services {
 		if len(services) > 1 {
