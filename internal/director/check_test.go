@@ -75,11 +75,13 @@ func TestCheckService(t *testing.T) {
 		{"multicast ipv6", address("ff02::1"), lvs.ErrInvalid, "unicast"},
 		{"broadcast", address("255.255.255.255"), lvs.ErrInvalid, "unicast"},
 		{"link-local", address("fe80::1"), lvs.ErrInvalid, "link-local"},
-		{"mark", service(func(s *lvs.Service) { s.ServiceKey = lvs.MarkKey(1, false) }), lvs.ErrUnsupported, "firewall mark"},
-		{"persistence", service(func(s *lvs.Service) { s.PersistenceTimeout = time.Minute }), lvs.ErrUnsupported, "persistence"},
-		{"all ports", service(func(s *lvs.Service) { s.Port, s.PersistenceTimeout = 0, time.Minute }), lvs.ErrUnsupported, "persistence"},
+		{"mark", service(func(s *lvs.Service) { s.ServiceKey = lvs.MarkKey(1, false) }), nil, ""},
+		{"persistence", service(func(s *lvs.Service) { s.PersistenceTimeout = time.Minute }), nil, ""},
+		{"no prefix", changed(wlc(vip6), func(s *lvs.Service) { s.PersistenceTimeout, s.PersistenceMask = time.Minute, 129 }), lvs.ErrInvalid, "1 to 128"},
+		{"all ports", service(func(s *lvs.Service) { s.Port, s.PersistenceTimeout = 0, time.Minute }), nil, ""},
 		{"engine", service(func(s *lvs.Service) { s.PersistenceEngine = "sip" }), lvs.ErrUnsupported, "sip"},
-		{"one-packet", service(func(s *lvs.Service) { s.OnePacket = true }), lvs.ErrUnsupported, "one-packet"},
+		{"one-packet", service(func(s *lvs.Service) { s.OnePacket, s.Protocol = true, lvs.UDP }), nil, ""},
+		{"one-packet tcp", service(func(s *lvs.Service) { s.OnePacket = true }), lvs.ErrInvalid, "UDP"},
 		{"flags", service(func(s *lvs.Service) { s.SchedulerFlags = lvs.Flag1 }), nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) { expect(t, checkService(test.service), test.reason, test.says) })
