@@ -211,14 +211,14 @@ func (m *model) forget(rs *modelServer) {
 }
 
 func (m *model) end(flow modelFlow) {
-	m.connections[flow].uncount()
+	m.connections[flow].uncount(m.now)
 	delete(m.connections, flow)
 }
 
-func (c *modelConnection) uncount() {
+func (c *modelConnection) uncount(now uint32) {
 	c.server.count(c.active(), ^uint32(0))
 	c.server.updateOverload()
-	c.server.idleSince = m.now
+	c.server.idleSince = now
 }
 
 // --- packets --------------------------------------------------------------
@@ -233,7 +233,7 @@ func (m *model) packet(flow modelFlow, event string, syn bool, length int) (stri
 	if c == nil || over {
 		admitted, verdict := m.admit(flow, event)
 		if over { // counted until then (ip_vs_core.c, ip_vs_in_hook)
-			c.uncount()
+			c.uncount(m.now)
 			if admitted == nil {
 				delete(m.connections, flow)
 			}
