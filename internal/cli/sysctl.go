@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -46,7 +44,7 @@ director again.`,
 			report := sysctlReport{all: len(args) == 0}
 			var err error
 			if service != "" {
-				if report.service, err = parseServiceKey(service); err != nil {
+				if report.service, err = lvs.ParseServiceKey(service); err != nil {
 					return fmt.Errorf("--service %w", err)
 				}
 			}
@@ -98,26 +96,6 @@ func parseSysctlArgs(args []string) (names []string, changes []lvs.SysctlChange,
 		changes = append(changes, change)
 	}
 	return names, changes, nil
-}
-
-// parseServiceKey reads "tcp:192.0.2.100:80", "sctp:[2001:db8::100]:2905",
-// "fwmark:7" or, for IPv6, "fwmark6:7".
-func parseServiceKey(text string) (lvs.ServiceKey, error) {
-	wrong := fmt.Errorf("%q: want a service like tcp:192.0.2.100:80, 'udp:[2001:db8::100]:53' or fwmark:7", text)
-	kind, rest, _ := strings.Cut(text, ":")
-	if kind == "fwmark" || kind == "fwmark6" {
-		mark, err := strconv.ParseUint(rest, 10, 32)
-		if err != nil || mark == 0 {
-			return lvs.ServiceKey{}, wrong
-		}
-		return lvs.MarkKey(uint32(mark), kind == "fwmark6"), nil
-	}
-	protocol, ok := map[string]lvs.Protocol{"tcp": lvs.TCP, "udp": lvs.UDP, "sctp": lvs.SCTP}[kind]
-	addr, err := netip.ParseAddrPort(rest)
-	if !ok || err != nil || addr.Addr().Is4In6() || addr.Addr().Zone() != "" {
-		return lvs.ServiceKey{}, wrong
-	}
-	return lvs.ServiceKey{Protocol: protocol, Address: addr.Addr(), Port: addr.Port()}, nil
 }
 
 // A sysctlReport is what "fairlead sysctl" tells.

@@ -21,6 +21,10 @@ type Sysctl struct {
 	PerService bool
 }
 
+// IsMode reports whether the sysctl is a mode of defence, 0 to 3: one that turns from
+// 1 to 2 while the connection table is nearly full, and back.
+func (s Sysctl) IsMode() bool { return s.Unit == "" && s.Min == 0 && s.Max == 3 }
+
 // A SysctlValue is a sysctl as it was read back.
 type SysctlValue struct {
 	Sysctl

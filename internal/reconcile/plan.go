@@ -1,0 +1,147 @@
+package reconcile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A Target is what steps are carried out on.
+type Target interface {
+	AddService(lvs.Service) error
+	EditService(lvs.Service) error
+	DeleteService(lvs.ServiceKey) error
+	// AddServer adds a real server before all others.
+	AddServer(lvs.ServiceKey, lvs.RealServer) error
+	EditServer(lvs.ServiceKey, lvs.RealServer) error
+	DeleteServer(lvs.ServiceKey, lvs.RealServerKey) error
+	// OrderServers says in which order all servers of a service stand.
+	OrderServers(lvs.ServiceKey, []lvs.RealServerKey) error
+	// SetSysctls changes those of a service, or of the director for the zero key.
+	SetSysctls(lvs.ServiceKey, []lvs.SysctlChange) error
+	AddPeer(netip.Addr) error
+	DeletePeer(netip.Addr) error
+}
+
+// A Step is one change.
+type Step struct {
+	text string
+	do   func(Target) error
+}
+
+// String says what the step changes: "add service TCP 192.0.2.100:80 rr".
+func (s Step) String() string { return s.text }
+
+// Do carries the step out.
+func (s Step) Do(t Target) error { return s.do(t) }
+
+// Plan returns the steps that lead from have to want, none if there is no
+// difference. What is in both is edited, so that its connections and counters stay.
+// What is new comes before what goes: no service that has real servers before and
+// after is without one in between. Neither state may have a key twice.
+func Plan(have, want lvs.State) []Step {
+	var p plan
+	p.sysctls(lvs.ServiceKey{}, have.Sysctls, want.Sysctls)
+	for _, addr := range missing(want.Peers, have.Peers) {
+		p.add(func(t Target) error { return t.AddPeer(addr) }, "add peer %s", addr)
+	}
+	old := map[lvs.ServiceKey]lvs.ServiceState{}
+	for _, s := range have.Services {
+		old[s.ServiceKey] = s
+	}
+	for _, s := range want.Services {
+		was, there := old[s.ServiceKey]
+		delete(old, s.ServiceKey)
+		switch {
+		case !there:
+			p.add(func(t Target) error { return t.AddService(s.Service) }, "add service %s %s", s.ServiceKey, s.Scheduler)
+		case was.Service != s.Service:
+			p.add(func(t Target) error { return t.EditService(s.Service) }, "edit service %s", s.ServiceKey)
+		}
+		p.sysctls(s.ServiceKey, was.Sysctls, s.Sysctls)
+		p.servers(s.ServiceKey, was.Servers, s.Servers)
+	}
+	for _, s := range have.Services {
+		if _, goes := old[s.ServiceKey]; goes {
+			p.add(func(t Target) error { return t.DeleteService(s.ServiceKey) }, "delete service %s", s.ServiceKey)
+		}
+	}
+	for _, addr := range missing(have.Peers, want.Peers) {
+		p.add(func(t Target) error { return t.DeletePeer(addr) }, "delete peer %s", addr)
+	}
+	return p.steps
+}
+
+// missing returns those of all that are not in some.
+func missing(all, some []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(some, a) })
+}
+
+type plan struct{ steps []Step }
+
+func (p *plan) add(do func(Target) error, format string, args ...any) {
+	p.steps = append(p.steps, Step{text: fmt.Sprintf(format, args...), do: do})
+}
+
+// sysctls changes those of a service, or of the director, in one step.
+func (p *plan) sysctls(key lvs.ServiceKey, have, want []lvs.SysctlSetting) {
+	var changes []lvs.SysctlChange
+	text := "set"
+	for _, s := range want {
+		if !slices.Contains(have, s) {
+			changes = append(changes, lvs.SysctlChange{Name: s.Name, Value: s.Value})
+			text += fmt.Sprintf(" %s=%d", s.Name, s.Value)
+		}
+	}
+	for _, s := range have {
+		if !slices.ContainsFunc(want, func(w lvs.SysctlSetting) bool { return w.Name == s.Name }) {
+			changes = append(changes, lvs.SysctlChange{Name: s.Name, Reset: true})
+			text += fmt.Sprintf(" %s=default", s.Name)
+		}
+	}
+	if len(changes) == 0 {
+		return
+	}
+	if (key != lvs.ServiceKey{}) {
+		text += " of " + key.String()
+	}
+	p.add(func(t Target) error { return t.SetSysctls(key, changes) }, "%s", text)
+}
+
+func (p *plan) servers(key lvs.ServiceKey, have, want []lvs.RealServer) {
+	old := map[lvs.RealServerKey]lvs.RealServer{}
+	order := make([]lvs.RealServerKey, 0, len(have)+len(want)) // as it will be
+	for _, s := range have {
+		old[s.RealServerKey] = s
+		order = append(order, s.RealServerKey)
+	}
+	wanted := make([]lvs.RealServerKey, len(want))
+	var come []lvs.RealServerKey
+	for i, s := range slices.Backward(want) {
+		wanted[i] = s.RealServerKey
+		was, there := old[s.RealServerKey]
+		delete(old, s.RealServerKey)
+		switch {
+		case !there:
+			p.add(func(t Target) error { return t.AddServer(key, s) }, "add real server %s to %s", s.RealServerKey, key)
+			come = append(come, s.RealServerKey)
+		case was != s:
+			p.add(func(t Target) error { return t.EditServer(key, s) }, "edit real server %s of %s", s.RealServerKey, key)
+		}
+	}
+	for _, s := range have {
+		if _, goes := old[s.RealServerKey]; goes {
+			p.add(func(t Target) error { return t.DeleteServer(key, s.RealServerKey) }, "delete real server %s of %s", s.RealServerKey, key)
+		}
+	}
+	slices.Reverse(come)
+	order = slices.DeleteFunc(append(come, order...), func(k lvs.RealServerKey) bool {
+		_, goes := old[k]
+		return goes
+	})
+	if !slices.Equal(order, wanted) {
+		p.add(func(t Target) error { return t.OrderServers(key, wanted) }, "order the real servers of %s", key)
+	}
+}
