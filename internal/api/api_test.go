@@ -34,6 +34,7 @@ type recorder struct {
 	services    []lvs.ServiceStatus
 	peers       []lvs.Peer
 	reports     []lvs.TraceReport
+	state       lvs.State
 	connections int
 	sent        int
 }
@@ -111,6 +112,12 @@ func (r *recorder) AddPeer(_ context.Context, addr netip.Addr) error {
 }
 func (r *recorder) DeletePeer(_ context.Context, addr netip.Addr) error {
 	return r.did("delete peer %v", addr)
+}
+
+func (r *recorder) State(context.Context) (lvs.State, error) { return r.state, r.did("state") }
+func (r *recorder) Restore(_ context.Context, state lvs.State, dryRun bool) ([]string, error) {
+	r.state = state
+	return []string{"one", "two"}, r.did("restore %v", dryRun)
 }
 
 func (r *recorder) Explain(_ context.Context, q lvs.Question) (lvs.Explanation, error) {

@@ -55,6 +55,16 @@ type Director interface {
 	AddPeer(ctx context.Context, addr netip.Addr) error
 	DeletePeer(ctx context.Context, addr netip.Addr) error
 
+	// State returns all that the director was told: sysctls, peers, services in the
+	// order of their keys.
+	State(ctx context.Context) (lvs.State, error)
+	// Restore makes the director's state another one, whole: what state does not
+	// have goes, what is in both stays with its connections and counters. Of the
+	// services only their order has no meaning. It returns what it changed, for a
+	// person to read, or, with dryRun, what it would change. All of state is checked
+	// before the first change; the refusal of an item is an *lvs.ItemError.
+	Restore(ctx context.Context, state lvs.State, dryRun bool) ([]string, error)
+
 	// Explain tells what would become of a packet that came in now, and why. It
 	// changes nothing.
 	Explain(ctx context.Context, question lvs.Question) (lvs.Explanation, error)

@@ -39,7 +39,12 @@ func toWire(err error) error {
 			continue
 		}
 		wire := connect.NewError(r.code, err)
-		detail, detailErr := connect.NewErrorDetail(&fairleadv1.Refusal{Reason: r.detail})
+		refused := &fairleadv1.Refusal{Reason: r.detail}
+		var item *lvs.ItemError
+		if errors.As(err, &item) {
+			refused.Item = item.Item
+		}
+		detail, detailErr := connect.NewErrorDetail(refused)
 		if detailErr != nil {
 			return connect.NewError(connect.CodeInternal, errors.Join(err, detailErr))
 		}
@@ -84,9 +89,14 @@ func fromWire(err error) error {
 			continue
 		}
 		for _, r := range refusals {
-			if r.detail == sent.Reason {
-				return &refusal{message: wire.Message(), reason: r.reason}
+			if r.detail != sent.Reason {
+				continue
 			}
+			refused := &refusal{message: wire.Message(), reason: r.reason}
+			if sent.Item != "" {
+				return &lvs.ItemError{Item: sent.Item, Err: refused}
+			}
+			return refused
 		}
 	}
 	if wire.Message() == "" {

@@ -18,6 +18,9 @@ import (
 const (
 	// maxRequest bounds the memory that one request can take.
 	maxRequest = 1 << 20
+	// maxState bounds that of a whole state: all services and real servers that fit
+	// into a data plane take a few megabytes.
+	maxState = 16 << 20
 	// headerTimeout bounds how long a peer may take to say what it wants.
 	headerTimeout = 10 * time.Second
 	// grace is how long a stopping server lets requests end by themselves.
@@ -31,7 +34,12 @@ func NewHandler(d Director) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(fairleadv1connect.NewDirectorServiceHandler(&handler{director: d},
 		connect.WithCompression("gzip", nil, nil),
-		connect.WithReadMaxBytes(maxRequest)))
+		connect.WithConditionalHandlerOptions(func(procedure connect.Spec) []connect.HandlerOption {
+			if procedure.Procedure == fairleadv1connect.DirectorServiceRestoreProcedure {
+				return []connect.HandlerOption{connect.WithReadMaxBytes(maxState)}
+			}
+			return []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest)}
+		})))
 	return mux
 }
 

@@ -68,6 +68,8 @@ func newRootCommand(env Env) *cobra.Command {
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),
+		newSaveCommand(env),
+		newRestoreCommand(env),
 		newSysctlCommand(env),
 		newExplainCommand(env),
 		newTraceCommand(env),

@@ -26,6 +26,7 @@ type plane interface {
 	AddServer(lvs.ServiceKey, lvs.RealServer) error
 	EditServer(lvs.ServiceKey, lvs.RealServer) error
 	DeleteServer(lvs.ServiceKey, lvs.RealServerKey) error
+	OrderServers(lvs.ServiceKey, []lvs.RealServerKey) error
 	Services() ([]lvs.ServiceStatus, error)
 	Zero(lvs.ServiceKey) error
 	Timeouts() lvs.Timeouts
@@ -146,6 +147,10 @@ func (d *Director) Service(ctx context.Context, key lvs.ServiceKey) (lvs.Service
 func (d *Director) AddService(_ context.Context, service lvs.Service) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.addService(service)
+}
+
+func (d *Director) addService(service lvs.Service) error {
 	err := checkService(service)
 	if _, ok := d.services[service.ServiceKey]; ok {
 		err = lvs.ErrServiceExists // IPVS says this before all else
@@ -165,6 +170,10 @@ func (d *Director) AddService(_ context.Context, service lvs.Service) error {
 func (d *Director) EditService(_ context.Context, service lvs.Service) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.editService(service)
+}
+
+func (d *Director) editService(service lvs.Service) error {
 	err := checkService(service)
 	if _, ok := d.services[service.ServiceKey]; !ok {
 		err = lvs.ErrNoService
@@ -228,6 +237,10 @@ func (d *Director) Clear(context.Context) error {
 func (d *Director) AddServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.addServer(key, server)
+}
+
+func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	if err := d.checkServer(key, server, false); err != nil {
 		return fmt.Errorf("add real server %s to %s: %w", server.RealServerKey, key, err)
 	}
@@ -250,6 +263,10 @@ func (d *Director) AddServer(_ context.Context, key lvs.ServiceKey, server lvs.R
 func (d *Director) EditServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.editServer(key, server)
+}
+
+func (d *Director) editServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	if err := d.checkServer(key, server, true); err != nil {
 		return fmt.Errorf("edit real server %s of %s: %w", server.RealServerKey, key, err)
 	}
@@ -284,6 +301,10 @@ func (d *Director) checkServer(key lvs.ServiceKey, server lvs.RealServer, there 
 func (d *Director) DeleteServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServerKey) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.deleteServer(key, server)
+}
+
+func (d *Director) deleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error {
 	servers, ok := d.services[key]
 	if !ok {
 		return fmt.Errorf("delete real server %s of %s: %w", server, key, lvs.ErrNoService)
@@ -355,17 +376,20 @@ func (d *Director) Sysctls(_ context.Context, service lvs.ServiceKey) ([]lvs.Sys
 
 // SetSysctls implements [api.Director].
 func (d *Director) SetSysctls(_ context.Context, service lvs.ServiceKey, changes []lvs.SysctlChange) error {
-	ofService := service != lvs.ServiceKey{}
-	if err := lvs.CheckSysctlChanges(changes, ofService); err != nil {
+	if err := lvs.CheckSysctlChanges(changes, service != lvs.ServiceKey{}); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.setSysctls(service, changes)
+}
+
+func (d *Director) setSysctls(service lvs.ServiceKey, changes []lvs.SysctlChange) error {
 	if err := d.plane.SetSysctls(service, changes); err != nil {
 		return err
 	}
 	log := d.log
-	if ofService {
+	if (service != lvs.ServiceKey{}) {
 		log = log.With("service", service)
 	}
 	for _, c := range changes {

@@ -199,6 +199,10 @@ func (d *Director) Peers(context.Context) ([]lvs.Peer, error) { return d.hops.pe
 func (d *Director) AddPeer(_ context.Context, addr netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.addPeer(addr)
+}
+
+func (d *Director) addPeer(addr netip.Addr) error {
 	if err := d.checkPeer(addr); err != nil {
 		return fmt.Errorf("add peer %s: %w", addr, err)
 	}
@@ -215,11 +219,16 @@ func (d *Director) AddPeer(_ context.Context, addr netip.Addr) error {
 }
 
 func (d *Director) checkPeer(addr netip.Addr) error {
-	if err := checkUnicast("address", addr); err != nil {
-		return err
-	}
 	if d.hops.isConfiguredPeer(addr) {
 		return lvs.ErrPeerExists
+	}
+	return d.checkPeerAddress(addr)
+}
+
+// checkPeerAddress returns why addr can't be that of a peer, nil if it can.
+func (d *Director) checkPeerAddress(addr netip.Addr) error {
+	if err := checkUnicast("address", addr); err != nil {
+		return err
 	}
 	local, err := d.isLocal(addr)
 	if err == nil && local {
@@ -239,6 +248,10 @@ func (t *hopTable) isConfiguredPeer(addr netip.Addr) bool {
 func (d *Director) DeletePeer(_ context.Context, addr netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.deletePeer(addr)
+}
+
+func (d *Director) deletePeer(addr netip.Addr) error {
 	if !d.hops.isConfiguredPeer(addr) {
 		return fmt.Errorf("delete peer %s: %w", addr, lvs.ErrNoPeer)
 	}

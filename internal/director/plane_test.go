@@ -25,6 +25,8 @@ type memoryPlane struct {
 	peers       map[netip.Addr]lvs.MAC
 	peerMACs    map[lvs.MAC]bool
 	fail        error // the answer to every change
+	failAt      int   // the change that fails, counted down; 0: none
+	failOn      bool  // those after it fail too
 }
 
 func newMemoryPlane() *memoryPlane {
@@ -41,6 +43,14 @@ func (p *memoryPlane) service(key lvs.ServiceKey) *lvs.ServiceStatus {
 func (p *memoryPlane) change(do func()) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.failAt > 0 {
+		if p.failAt--; p.failAt == 0 {
+			if p.failOn {
+				p.fail = errPlane
+			}
+			return errPlane
+		}
+	}
 	if p.fail == nil {
 		do()
 	}
@@ -58,6 +68,7 @@ func (p *memoryPlane) EditService(s lvs.Service) error {
 func (p *memoryPlane) DeleteService(key lvs.ServiceKey) error {
 	return p.change(func() {
 		p.services = slices.DeleteFunc(p.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+		delete(p.sysctls, key)
 	})
 }
 
@@ -111,7 +122,30 @@ func (p *memoryPlane) SetTimeouts(t lvs.Timeouts) error {
 	return p.change(func() { p.timeouts = t })
 }
 
-func (p *memoryPlane) Sysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error) { return nil, p.fail }
+func (p *memoryPlane) OrderServers(key lvs.ServiceKey, order []lvs.RealServerKey) error {
+	return p.change(func() {
+		slices.SortFunc(p.service(key).Servers, func(a, b lvs.RealServerStatus) int {
+			return slices.Index(order, a.RealServerKey) - slices.Index(order, b.RealServerKey)
+		})
+	})
+}
+
+func (p *memoryPlane) Sysctls(key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
+	var values []lvs.SysctlValue
+	for _, s := range lvs.Sysctls() {
+		v := lvs.SysctlValue{Sysctl: s, Value: s.Default}
+		for _, c := range p.sysctls[key] {
+			switch {
+			case c.Name == s.Name && c.Reset:
+				v.Value, v.Own = s.Default, false
+			case c.Name == s.Name:
+				v.Value, v.Own = c.Value, key != lvs.ServiceKey{}
+			}
+		}
+		values = append(values, v)
+	}
+	return values, nil
+}
 
 func (p *memoryPlane) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange) error {
 	return p.change(func() {

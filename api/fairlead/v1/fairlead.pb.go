@@ -2901,6 +2901,361 @@ func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
+// All that a director was told.
+type State struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are not what they are by default.
+	Sysctls []*SysctlSetting `protobuf:"bytes,1,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
+	// Addresses of the peers that were added.
+	Peers         []string        `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	Services      []*ServiceState `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *State) Reset() {
+	*x = State{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *State) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*State) ProtoMessage() {}
+
+func (x *State) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use State.ProtoReflect.Descriptor instead.
+func (*State) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *State) GetSysctls() []*SysctlSetting {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *State) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *State) GetServices() []*ServiceState {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type SysctlSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         int32                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysctlSetting) Reset() {
+	*x = SysctlSetting{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysctlSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysctlSetting) ProtoMessage() {}
+
+func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
+func (*SysctlSetting) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SysctlSetting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SysctlSetting) GetValue() int32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+type ServiceState struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Those that the service has for itself.
+	Sysctls []*SysctlSetting `protobuf:"bytes,2,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
+	// In the order in which schedulers walk them.
+	Servers       []*RealServer `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceState) Reset() {
+	*x = ServiceState{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceState) ProtoMessage() {}
+
+func (x *ServiceState) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
+func (*ServiceState) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ServiceState) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ServiceState) GetSysctls() []*SysctlSetting {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ServiceState) GetServers() []*RealServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type GetStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateRequest) Reset() {
+	*x = GetStateRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateRequest) ProtoMessage() {}
+
+func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
+func (*GetStateRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+}
+
+type GetStateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *State                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateResponse) Reset() {
+	*x = GetStateResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateResponse) ProtoMessage() {}
+
+func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
+func (*GetStateResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *GetStateResponse) GetState() *State {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State *State                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Check, and tell what would change, but change nothing.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RestoreRequest) GetState() *State {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was changed, or would be, in order, for a person to read.
+	Changes       []string `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *RestoreResponse) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type ListConnectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2909,7 +3264,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3276,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3289,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 type ListConnectionsResponse struct {
@@ -2946,7 +3301,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3313,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3326,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2999,7 +3354,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3366,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3379,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -3100,7 +3455,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3467,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3480,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -3196,7 +3551,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3563,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3576,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -3307,7 +3662,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3674,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3687,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Frame) GetInterface() string {
@@ -3416,7 +3771,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3783,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3796,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Candidate) GetServer() string {
@@ -3515,7 +3870,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3882,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3895,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Choice) GetBy() string {
@@ -3582,7 +3937,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3949,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3962,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -3658,7 +4013,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +4025,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +4038,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -3724,7 +4079,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +4091,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3749,7 +4104,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -3817,15 +4172,17 @@ func (x *TracedPacket) GetFrameOut() []byte {
 
 // A Refusal is the detail of an error.
 type Refusal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        Reason                 `protobuf:"varint,1,opt,name=reason,proto3,enum=fairlead.v1.Reason" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason Reason                 `protobuf:"varint,1,opt,name=reason,proto3,enum=fairlead.v1.Reason" json:"reason,omitempty"`
+	// What of a state that was to be restored is refused: "services[3].servers[0]".
+	Item          string `protobuf:"bytes,2,opt,name=item,proto3" json:"item,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +4194,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +4207,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -3858,6 +4215,13 @@ func (x *Refusal) GetReason() Reason {
 		return x.Reason
 	}
 	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Refusal) GetItem() string {
+	if x != nil {
+		return x.Item
+	}
+	return ""
 }
 
 var File_fairlead_v1_fairlead_proto protoreflect.FileDescriptor
@@ -4025,7 +4389,26 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0fAddPeerResponse\"-\n" +
 	"\x11DeletePeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x14\n" +
-	"\x12DeletePeerResponse\"\x18\n" +
+	"\x12DeletePeerResponse\"\x8a\x01\n" +
+	"\x05State\x124\n" +
+	"\asysctls\x18\x01 \x03(\v2\x1a.fairlead.v1.SysctlSettingR\asysctls\x12\x14\n" +
+	"\x05peers\x18\x02 \x03(\tR\x05peers\x125\n" +
+	"\bservices\x18\x03 \x03(\v2\x19.fairlead.v1.ServiceStateR\bservices\"9\n" +
+	"\rSysctlSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value\"\xa7\x01\n" +
+	"\fServiceState\x12.\n" +
+	"\aservice\x18\x01 \x01(\v2\x14.fairlead.v1.ServiceR\aservice\x124\n" +
+	"\asysctls\x18\x02 \x03(\v2\x1a.fairlead.v1.SysctlSettingR\asysctls\x121\n" +
+	"\aservers\x18\x03 \x03(\v2\x17.fairlead.v1.RealServerR\aservers\"\x11\n" +
+	"\x0fGetStateRequest\"<\n" +
+	"\x10GetStateResponse\x12(\n" +
+	"\x05state\x18\x01 \x01(\v2\x12.fairlead.v1.StateR\x05state\"S\n" +
+	"\x0eRestoreRequest\x12(\n" +
+	"\x05state\x18\x01 \x01(\v2\x12.fairlead.v1.StateR\x05state\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"+\n" +
+	"\x0fRestoreResponse\x12\x18\n" +
+	"\achanges\x18\x01 \x03(\tR\achanges\"\x18\n" +
 	"\x16ListConnectionsRequest\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
 	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xf8\x01\n" +
@@ -4103,9 +4486,10 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\vexplanation\x18\x06 \x01(\v2\x1c.fairlead.v1.ExplainResponseR\vexplanation\x12-\n" +
 	"\x12omitted_candidates\x18\a \x01(\rR\x11omittedCandidates\x12\x19\n" +
 	"\bframe_in\x18\b \x01(\fR\aframeIn\x12\x1b\n" +
-	"\tframe_out\x18\t \x01(\fR\bframeOut\"6\n" +
+	"\tframe_out\x18\t \x01(\fR\bframeOut\"J\n" +
 	"\aRefusal\x12+\n" +
-	"\x06reason\x18\x01 \x01(\x0e2\x13.fairlead.v1.ReasonR\x06reason*\\\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x13.fairlead.v1.ReasonR\x06reason\x12\x12\n" +
+	"\x04item\x18\x02 \x01(\tR\x04item*\\\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x06\x12\x10\n" +
@@ -4141,7 +4525,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x12REASON_UNSUPPORTED\x10\t\x12\x16\n" +
 	"\x12REASON_PEER_EXISTS\x10\n" +
 	"\x12\x12\n" +
-	"\x0eREASON_NO_PEER\x10\v2\xa6\f\n" +
+	"\x0eREASON_NO_PEER\x10\v2\xb5\r\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -4164,7 +4548,9 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\tListPeers\x12\x1d.fairlead.v1.ListPeersRequest\x1a\x1e.fairlead.v1.ListPeersResponse\x12D\n" +
 	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
 	"\n" +
-	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12D\n" +
+	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12G\n" +
+	"\bGetState\x12\x1c.fairlead.v1.GetStateRequest\x1a\x1d.fairlead.v1.GetStateResponse\x12D\n" +
+	"\aRestore\x12\x1b.fairlead.v1.RestoreRequest\x1a\x1c.fairlead.v1.RestoreResponse\x12D\n" +
 	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponse\x12@\n" +
 	"\x05Trace\x12\x19.fairlead.v1.TraceRequest\x1a\x1a.fairlead.v1.TraceResponse0\x01B<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
@@ -4181,7 +4567,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -4237,18 +4623,25 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*AddPeerResponse)(nil),         // 51: fairlead.v1.AddPeerResponse
 	(*DeletePeerRequest)(nil),       // 52: fairlead.v1.DeletePeerRequest
 	(*DeletePeerResponse)(nil),      // 53: fairlead.v1.DeletePeerResponse
-	(*ListConnectionsRequest)(nil),  // 54: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 55: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 56: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 57: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 58: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 59: fairlead.v1.Frame
-	(*Candidate)(nil),               // 60: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 61: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 62: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 63: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 64: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 65: fairlead.v1.Refusal
+	(*State)(nil),                   // 54: fairlead.v1.State
+	(*SysctlSetting)(nil),           // 55: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),            // 56: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),         // 57: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),        // 58: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),          // 59: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),         // 60: fairlead.v1.RestoreResponse
+	(*ListConnectionsRequest)(nil),  // 61: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 62: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 63: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 64: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 65: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 66: fairlead.v1.Frame
+	(*Candidate)(nil),               // 67: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 68: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 69: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 70: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 71: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 72: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -4286,67 +4679,78 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	5,  // 32: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
 	44, // 33: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
 	49, // 34: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	56, // 35: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 36: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 37: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 38: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	59, // 39: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	59, // 40: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 41: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	60, // 42: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	61, // 43: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	56, // 44: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	56, // 45: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,  // 46: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	64, // 47: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,  // 48: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	58, // 49: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	4,  // 50: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 51: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 52: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 53: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 54: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 55: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 56: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 57: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 58: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 59: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 60: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 61: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 62: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	42, // 63: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	45, // 64: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	54, // 65: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	47, // 66: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	50, // 67: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	52, // 68: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	57, // 69: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	62, // 70: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	14, // 71: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 72: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 73: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 74: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 75: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 76: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 77: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 78: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 79: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 80: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 81: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 82: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	43, // 83: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	46, // 84: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	55, // 85: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	48, // 86: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	51, // 87: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	53, // 88: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	58, // 89: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	63, // 90: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	71, // [71:91] is the sub-list for method output_type
-	51, // [51:71] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	55, // 35: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	56, // 36: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	6,  // 37: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	55, // 38: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	8,  // 39: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	54, // 40: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	54, // 41: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	63, // 42: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,  // 43: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,  // 44: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 45: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	66, // 46: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	66, // 47: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 48: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	67, // 49: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	68, // 50: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	63, // 51: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	63, // 52: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,  // 53: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	71, // 54: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,  // 55: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	65, // 56: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	4,  // 57: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 58: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 59: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 60: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 61: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 62: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 63: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 64: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 65: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 66: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 67: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 68: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 69: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42, // 70: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	45, // 71: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	61, // 72: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	47, // 73: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	50, // 74: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	52, // 75: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	57, // 76: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	59, // 77: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	64, // 78: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	69, // 79: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	14, // 80: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 81: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 82: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 83: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 84: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 85: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 86: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 87: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 88: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 89: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 90: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 91: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43, // 92: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	46, // 93: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	62, // 94: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	48, // 95: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	51, // 96: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	53, // 97: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	58, // 98: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	60, // 99: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	65, // 100: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	70, // 101: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	80, // [80:102] is the sub-list for method output_type
+	58, // [58:80] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -4360,7 +4764,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   61,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -90,6 +90,11 @@ const (
 	// DirectorServiceDeletePeerProcedure is the fully-qualified name of the DirectorService's
 	// DeletePeer RPC.
 	DirectorServiceDeletePeerProcedure = "/fairlead.v1.DirectorService/DeletePeer"
+	// DirectorServiceGetStateProcedure is the fully-qualified name of the DirectorService's GetState
+	// RPC.
+	DirectorServiceGetStateProcedure = "/fairlead.v1.DirectorService/GetState"
+	// DirectorServiceRestoreProcedure is the fully-qualified name of the DirectorService's Restore RPC.
+	DirectorServiceRestoreProcedure = "/fairlead.v1.DirectorService/Restore"
 	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
 	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
 	// DirectorServiceTraceProcedure is the fully-qualified name of the DirectorService's Trace RPC.
@@ -128,6 +133,12 @@ type DirectorServiceClient interface {
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
 	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
 	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
+	// All that a director was told, as Restore takes it.
+	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
+	// Makes the director's state another one, whole: what the new one does not have
+	// goes, what is in both stays with its connections. All is checked before the first
+	// change, and what fails nevertheless is undone.
+	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -256,6 +267,18 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
 			connect.WithClientOptions(opts...),
 		),
+		getState: connect.NewClient[v1.GetStateRequest, v1.GetStateResponse](
+			httpClient,
+			baseURL+DirectorServiceGetStateProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("GetState")),
+			connect.WithClientOptions(opts...),
+		),
+		restore: connect.NewClient[v1.RestoreRequest, v1.RestoreResponse](
+			httpClient,
+			baseURL+DirectorServiceRestoreProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Restore")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+DirectorServiceExplainProcedure,
@@ -291,6 +314,8 @@ type directorServiceClient struct {
 	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
 	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
 	deletePeer      *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
+	getState        *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
+	restore         *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
 	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	trace           *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
@@ -385,6 +410,16 @@ func (c *directorServiceClient) DeletePeer(ctx context.Context, req *connect.Req
 	return c.deletePeer.CallUnary(ctx, req)
 }
 
+// GetState calls fairlead.v1.DirectorService.GetState.
+func (c *directorServiceClient) GetState(ctx context.Context, req *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {
+	return c.getState.CallUnary(ctx, req)
+}
+
+// Restore calls fairlead.v1.DirectorService.Restore.
+func (c *directorServiceClient) Restore(ctx context.Context, req *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error) {
+	return c.restore.CallUnary(ctx, req)
+}
+
 // Explain calls fairlead.v1.DirectorService.Explain.
 func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return c.explain.CallUnary(ctx, req)
@@ -427,6 +462,12 @@ type DirectorServiceHandler interface {
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
 	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
 	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
+	// All that a director was told, as Restore takes it.
+	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
+	// Makes the director's state another one, whole: what the new one does not have
+	// goes, what is in both stays with its connections. All is checked before the first
+	// change, and what fails nevertheless is undone.
+	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -551,6 +592,18 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceGetStateHandler := connect.NewUnaryHandler(
+		DirectorServiceGetStateProcedure,
+		svc.GetState,
+		connect.WithSchema(directorServiceMethods.ByName("GetState")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceRestoreHandler := connect.NewUnaryHandler(
+		DirectorServiceRestoreProcedure,
+		svc.Restore,
+		connect.WithSchema(directorServiceMethods.ByName("Restore")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceExplainHandler := connect.NewUnaryHandler(
 		DirectorServiceExplainProcedure,
 		svc.Explain,
@@ -601,6 +654,10 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceAddPeerHandler.ServeHTTP(w, r)
 		case DirectorServiceDeletePeerProcedure:
 			directorServiceDeletePeerHandler.ServeHTTP(w, r)
+		case DirectorServiceGetStateProcedure:
+			directorServiceGetStateHandler.ServeHTTP(w, r)
+		case DirectorServiceRestoreProcedure:
+			directorServiceRestoreHandler.ServeHTTP(w, r)
 		case DirectorServiceExplainProcedure:
 			directorServiceExplainHandler.ServeHTTP(w, r)
 		case DirectorServiceTraceProcedure:
@@ -684,6 +741,14 @@ func (UnimplementedDirectorServiceHandler) AddPeer(context.Context, *connect.Req
 
 func (UnimplementedDirectorServiceHandler) DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeletePeer is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.GetState is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Restore is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
