@@ -148,7 +148,7 @@ func TestStableMH(t *testing.T) {
 }
 
 func TestCacheTimer(t *testing.T) {
-	const minute = 10 // ticks
+	const minute = 10       // ticks
 	start := ^uint32(0) - 5 // it wraps
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) }
 	t.Run("what is idle for the expiration goes at a full check", func(t *testing.T) {
