@@ -146,3 +146,48 @@ func TestOwnInterfaceAnswers(t *testing.T) {
 		}
 	})
 }
+
+// A host that asks in the VIP's name, unasked, is heard: a real server that does is
+// named as one.
+func TestQuestionsInTheVIPsName(t *testing.T) {
+	for _, text := range []string{"192.0.2.100", "2001:db8::100"} {
+		vip := netip.MustParseAddr(text)
+		inNamespace(t, twoInterfaces+"ip address add 192.0.2.10/24 dev eth0; ip -6 address add 2001:db8::10/64 dev eth0 nodad;", func() {
+			speaker := lvs.MAC{0x02, 5: 0x99}
+			device, err := net.InterfaceByName("p0")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s, err := openSegment(device)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.close()
+			stop := answering(t, func(asked netip.Addr) bool {
+				if asked != vip {
+					return false
+				}
+				frame, err := question(speaker, vip, vip.Next())
+				if err == nil {
+					err = s.send(t.Context(), frame)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				return false
+			})
+			e := rollCall(t, vip)
+			stop()
+			e.servers = []server{{address: vip.Prev(), segment: e.ordered()[0], mac: speaker}}
+			e.examineOverheard(t.Context(), patientsOf(e.services)[0])
+			if err := e.close(); err != nil {
+				t.Error(err)
+			}
+			if len(e.findings) != 1 || e.findings[0].Check != ARPAnnounce || e.findings[0].Host.Role != RealServer {
+				t.Errorf("%s: %+v", vip, e.findings)
+			}
+		})
+	}
+}
