@@ -77,12 +77,12 @@ func TestErrorsQuote(t *testing.T) {
 // mustRead reads the "time exceeded" that quotes the packet.
 func mustRead(t *testing.T, from, to netip.Addr, quoted []byte) message {
 	t.Helper()
-	header, network := ipPacket(from, to, layers.IPProtocolICMPv4, manyHops)
+	header, _ := ipPacket(from, to, layers.IPProtocolICMPv4, manyHops)
 	parts := []gopacket.SerializableLayer{ethernet(lvs.MAC{2, 1}, lvs.MAC{2}, from), header,
 		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeTimeExceeded, layers.ICMPv4CodeTTLExceeded)},
 		gopacket.Payload(quoted)}
 	if from.Is6() {
-		header, network = ipPacket(from, to, layers.IPProtocolICMPv6, manyHops)
+		header, network := ipPacket(from, to, layers.IPProtocolICMPv6, manyHops)
 		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeTimeExceeded, layers.ICMPv6CodeHopLimitExceeded)}
 		if err := icmp.SetNetworkLayerForChecksum(network); err != nil {
 			t.Fatal(err)
