@@ -112,7 +112,8 @@ func (m machine) Services() ([]scenario.Service, error) {
 	}
 	var all []scenario.Service
 	for _, svc := range services {
-		read := scenario.Service{Name: svc.ServiceKey.String()}
+		// The kernel's table does not tell a mark's family.
+		read := scenario.Service{Name: strings.TrimSuffix(svc.ServiceKey.String(), " IPv6")}
 		for _, rs := range svc.Servers {
 			read.Servers = append(read.Servers, scenario.Server{
 				Address: rs.Address, Weight: rs.Weight, Active: rs.Active, Inactive: rs.Inactive,

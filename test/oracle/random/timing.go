@@ -103,7 +103,9 @@ func (t *timing) reaches(step *scenario.Step) bool {
 	protocol, vip, _ := strings.Cut(t.target, " ")
 	for _, packet := range step.Words {
 		_, what, _ := strings.Cut(packet, "/")
-		if what != "" && protocol == "udp" || (packet[0] == '[') != (len(vip) > 0 && vip[0] == '[') {
+		what, _, _ = strings.Cut(what, "+")
+		isTCP := strings.Trim(what, "SAFRPU0") == ""
+		if what != "" && (protocol == "udp" || isTCP != (protocol == "tcp")) || (packet[0] == '[') != (len(vip) > 0 && vip[0] == '[') {
 			return false
 		}
 	}
