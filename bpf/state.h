@@ -227,6 +227,8 @@ static __always_inline bool gives_way(const struct connection *conn, const struc
 		return false;
 	if (policy->sysctls[SYSCTL_EXPIRE_NODEST_CONN] && !server->weight)
 		return true;
+	if (conn->flags & CONNECTION_CONTROLLED)
+		return false; /* its client is to stay with the server anyway */
 	reuse_mode = policy->sysctls[SYSCTL_CONN_REUSE_MODE];
 	return reuse_mode && may_be_reused(conn->state, reuse_mode);
 }
