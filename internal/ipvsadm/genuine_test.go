@@ -146,8 +146,9 @@ func hostsTable() string {
 }
 
 // compareRuns runs one command line on both, each on a director of its own, and
-// compares what they print, their exit status and what became of the director.
-func compareRuns(t *testing.T, g genuine, theirs, ours *fakeDirector, args []string, stdin string) {
+// compares what they print, their exit status and what became of the director. It
+// returns what ours came to.
+func compareRuns(t *testing.T, g genuine, theirs, ours *fakeDirector, args []string, stdin string) outcome {
 	t.Helper()
 	want := g.run(t, theirs, args, stdin)
 	want.Stderr = strings.ReplaceAll(want.Stderr, g.path, "ipvsadm")
@@ -162,6 +163,7 @@ func compareRuns(t *testing.T, g genuine, theirs, ours *fakeDirector, args []str
 	if theirs.timeouts != ours.timeouts {
 		t.Errorf("after ipvsadm %q the timeouts are %v, want %v", args, ours.timeouts, theirs.timeouts)
 	}
+	return got
 }
 
 // oddLines are command lines that a reader of the manual would not write.
