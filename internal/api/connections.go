@@ -43,6 +43,7 @@ func (e *connectionEncoder) add(c *lvs.Connection) (full bool) {
 	wire.ExpiresSeconds = secondsToWire(c.Expires)
 	wire.Packets = c.Packets
 	wire.Bytes = c.Bytes
+	wire.Template = c.Template
 	e.message.Connections = append(e.message.Connections, wire)
 	return n+1 == connectionBatch
 }
@@ -94,6 +95,7 @@ const (
 	expiresSecondsField = 6
 	packetsField        = 7
 	bytesField          = 8
+	templateField       = 9
 )
 
 // visit calls do with each connection of a message, until it returns an error,
@@ -167,7 +169,7 @@ func (d *connectionDecoder) connection(wire []byte) (lvs.Connection, error) {
 		}
 		wire = wire[n:]
 	}
-	if c.Protocol == 0 || !c.Client.IsValid() || !c.Virtual.IsValid() || !c.Server.IsValid() {
+	if (c.Protocol == 0 && !c.Template) || !c.Client.IsValid() || !c.Virtual.IsValid() || !c.Server.IsValid() {
 		return c, missing("protocol, client, virtual or server")
 	}
 	var err error
@@ -197,6 +199,8 @@ func setNumber(c *lvs.Connection, number protowire.Number, value uint64) (err er
 		c.Packets = uint32(value)
 	case bytesField:
 		c.Bytes = value
+	case templateField:
+		c.Template = value != 0
 	}
 	return err
 }

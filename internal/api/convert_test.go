@@ -123,6 +123,9 @@ func (g generator) serviceStatus() lvs.ServiceStatus {
 }
 
 func (g generator) connection() lvs.Connection {
+	if g.IntN(4) == 0 {
+		return g.template()
+	}
 	protocols := []lvs.Protocol{lvs.TCP, lvs.UDP}
 	return lvs.Connection{
 		Protocol: protocols[g.IntN(len(protocols))],
@@ -133,6 +136,20 @@ func (g generator) connection() lvs.Connection {
 		Expires:  time.Duration(g.IntN(1<<31)) * time.Second,
 		Packets:  g.Uint32(),
 		Bytes:    g.Uint64(),
+	}
+}
+
+func (g generator) template() lvs.Connection {
+	protocols := []lvs.Protocol{0, lvs.TCP, lvs.UDP, lvs.SCTP}
+	states := []lvs.ConnectionState{lvs.StateNone, lvs.StateAssured}
+	return lvs.Connection{
+		Template: true,
+		Protocol: protocols[g.IntN(len(protocols))],
+		Client:   netip.AddrPortFrom(g.addr(), 0),
+		Virtual:  netip.AddrPortFrom(g.addr(), g.port()),
+		Server:   netip.AddrPortFrom(g.addr(), g.port()),
+		State:    states[g.IntN(len(states))],
+		Expires:  time.Duration(g.IntN(1<<31)) * time.Second,
 	}
 }
 
@@ -225,7 +242,7 @@ func FuzzConnections(f *testing.F) {
 				Client:   netip.MustParseAddrPort(w.Client), Virtual: netip.MustParseAddrPort(w.Virtual),
 				Server:  netip.MustParseAddrPort(w.Server),
 				Expires: time.Duration(w.ExpiresSeconds) * time.Second,
-				Packets: w.Packets, Bytes: w.Bytes, State: got[i].State,
+				Packets: w.Packets, Bytes: w.Bytes, State: got[i].State, Template: w.Template,
 			}
 			if got[i] != want || (w.State != "" && got[i].State.String() != w.State) {
 				t.Fatalf("got %+v, want %+v in state %q", got[i], want, w.State)

@@ -88,6 +88,9 @@ func (s ConnectionState) String() string {
 // ParseConnectionState returns the state of a protocol's connections that has
 // that name, or an error that wraps ErrInvalid.
 func ParseConnectionState(protocol Protocol, name string) (ConnectionState, error) {
+	if name == StateAssured.String() {
+		return StateAssured, nil
+	}
 	for s, known := range stateNames {
 		state := ConnectionState(s)
 		if known == name && (state == StateNone || (state >= StateSCTPInit1) == (protocol == SCTP)) {

@@ -3337,17 +3337,21 @@ func (x *ListConnectionsResponse) GetConnections() []*Connection {
 }
 
 type Connection struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Protocol Protocol               `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
-	Client   string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
-	Virtual  string                 `protobuf:"bytes,3,opt,name=virtual,proto3" json:"virtual,omitempty"`
-	Server   string                 `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set for the template of a firewall mark.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	Client   string   `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Virtual  string   `protobuf:"bytes,3,opt,name=virtual,proto3" json:"virtual,omitempty"`
+	Server   string   `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
 	// As ipvsadm -Lc names it: ESTABLISHED, FIN_WAIT, UDP.
 	State          string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	ExpiresSeconds uint32 `protobuf:"varint,6,opt,name=expires_seconds,json=expiresSeconds,proto3" json:"expires_seconds,omitempty"`
 	// From the client; packets modulo 2^32.
-	Packets       uint32 `protobuf:"varint,7,opt,name=packets,proto3" json:"packets,omitempty"`
-	Bytes         uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Packets uint32 `protobuf:"varint,7,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes   uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// It is a persistence template: client is the client's network, state is NONE or
+	// ASSURED; the virtual address of a firewall mark's is the mark.
+	Template      bool `protobuf:"varint,9,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3436,6 +3440,13 @@ func (x *Connection) GetBytes() uint64 {
 		return x.Bytes
 	}
 	return 0
+}
+
+func (x *Connection) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
 }
 
 type ExplainRequest struct {
@@ -3858,7 +3869,7 @@ func (x *Candidate) GetChosen() bool {
 // The real server that a packet would go to.
 type Choice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "connection", "scheduler" or "hash"; "": no server was looked for.
+	// "connection", "template", "scheduler" or "hash"; "": no server was looked for.
 	By string `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
 	// "": none was found.
 	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
@@ -4411,7 +4422,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\achanges\x18\x01 \x03(\tR\achanges\"\x18\n" +
 	"\x16ListConnectionsRequest\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
-	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xf8\x01\n" +
+	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\x94\x02\n" +
 	"\n" +
 	"Connection\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
@@ -4421,7 +4432,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12'\n" +
 	"\x0fexpires_seconds\x18\x06 \x01(\rR\x0eexpiresSeconds\x12\x18\n" +
 	"\apackets\x18\a \x01(\rR\apackets\x12\x14\n" +
-	"\x05bytes\x18\b \x01(\x04R\x05bytes\"\xd2\x01\n" +
+	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1a\n" +
+	"\btemplate\x18\t \x01(\bR\btemplate\"\xd2\x01\n" +
 	"\x0eExplainRequest\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
