@@ -199,15 +199,22 @@ __noinline int take(struct xdp_md *ctx)
 	return finish(ctx, &pkt, set, in, v, out);
 }
 
-SEC("xdp")
-int director(struct xdp_md *ctx)
+/* A steady packet. Returns NOT_STEADY, or the XDP action. */
+static __always_inline int take_steady(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
-	int action = NOT_STEADY;
 
-	if (likely(in && set && !is_from_peer(ctx, set)))
-		action = follow_steady(ctx, in, set, now_tick(set));
+	if (unlikely(!in || !set || is_from_peer(ctx, set)))
+		return NOT_STEADY;
+	return follow_steady(ctx, in, set, now_tick(set));
+}
+
+SEC("xdp")
+int director(struct xdp_md *ctx)
+{
+	int action = take_steady(ctx);
+
 	return likely(action != NOT_STEADY) ? action : take(ctx);
 }
 
