@@ -17,7 +17,10 @@ import (
 
 var compareEndpoints = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 
-var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 // A generator makes random values of the domain that the wire can carry.
 type generator struct{ *rand.Rand }

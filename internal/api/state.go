@@ -66,6 +66,9 @@ func stateToWire(state lvs.State) *fairleadv1.State {
 	for _, addr := range state.Peers {
 		wire.Peers = append(wire.Peers, addr.String())
 	}
+	for _, rule := range state.Marks {
+		wire.Marks = append(wire.Marks, markToWire(rule))
+	}
 	for _, s := range state.Services {
 		service := &fairleadv1.ServiceState{Service: serviceToWire(s.Service), Sysctls: settingsToWire(s.Sysctls)}
 		for _, server := range s.Servers {
@@ -88,6 +91,13 @@ func stateFromWire(field string, wire *fairleadv1.State) (lvs.State, error) {
 			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("peers[%d]", i), Err: err}
 		}
 		state.Peers = append(state.Peers, addr)
+	}
+	for i, given := range wire.Marks {
+		rule, err := markFromWire(given)
+		if err != nil {
+			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("marks[%d]", i), Err: err}
+		}
+		state.Marks = append(state.Marks, rule)
 	}
 	for i, given := range wire.Services {
 		service, err := serviceStateFromWire(fmt.Sprintf("services[%d]", i), given)

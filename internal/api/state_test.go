@@ -20,6 +20,11 @@ func TestStatesArrive(t *testing.T) {
 		Sysctls: []lvs.SysctlSetting{{Name: "sloppy_tcp", Value: -1}},
 		Peers:   []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")},
 	}
+	want.Marks = []lvs.MarkRule{
+		{Mark: 1<<32 - 1, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.PortRange{First: 80, Last: 80}},
+		{Mark: 1, Protocol: lvs.UDP, Source: netip.MustParsePrefix("2001:db8::/32"), Destination: netip.MustParsePrefix("2001:db8::/64"),
+			SourcePorts: lvs.PortRange{First: 1, Last: 2}, DestinationPorts: lvs.AllPorts},
+	}
 	// As many services and servers as a data plane takes: more than another request may weigh.
 	for range 4096 {
 		want.Services = append(want.Services, lvs.ServiceState{
@@ -64,6 +69,8 @@ func TestBadStates(t *testing.T) {
 	}{
 		{nil, "", "missing"},
 		{&fairleadv1.State{Peers: []string{"192.0.2.10", "rs1"}}, "peers[1]", `"rs1"`},
+		{&fairleadv1.State{Marks: []*fairleadv1.MarkRule{{Mark: 1}}}, "marks[0]", "ports"},
+		{&fairleadv1.State{Marks: []*fairleadv1.MarkRule{{Mark: 1, Source: "x"}}}, "marks[0]", `"x"`},
 		{&fairleadv1.State{Services: []*fairleadv1.ServiceState{{}}}, "services[0]", "missing"},
 		{&fairleadv1.State{Services: []*fairleadv1.ServiceState{nil}}, "services[0]", "missing"},
 		{&fairleadv1.State{Services: []*fairleadv1.ServiceState{{Service: service}, {Service: service,

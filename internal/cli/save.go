@@ -19,14 +19,16 @@ func newSaveCommand(env Env) *cobra.Command {
 		Short: "Print all that the director was told, for restore",
 		Long: `Print all that the director was told, for "fairlead restore": services with their
 flags, persistence and own sysctls, real servers with their thresholds and in their
-order, the director's sysctls and timeouts that are not the default, and the peers
-that were added. Much of that is lost by "ipvsadm -S".
+order, the director's sysctls and timeouts that are not the default, the peers that
+were added, and which packets carry a mark. Much of that is lost by "ipvsadm -S".
 
 The text has a line for each, in words:
 
   fairlead-save 1                                     the format and its version
   sysctl NAME=VALUE                                   fairlead sysctl, ipvsadm --set
   peer ADDRESS                                        fairlead peer add
+  mark N [protocol tcp|udp|sctp] [source PREFIX] [source-ports A-B]
+          [destination PREFIX] [destination-ports A-B]  which packets carry mark N, first match first
   service KEY [scheduler NAME] [flags NAME,...] [persistence SECONDS [mask MASK]]
           [engine NAME] [one-packet]                  KEY is like tcp:192.0.2.100:80,
                                                       udp:[2001:db8::100]:53, fwmark:7, fwmark6:7
@@ -70,8 +72,8 @@ func newRestoreCommand(env Env) *cobra.Command {
 		Long: `Make the director's state the one that "fairlead save" printed, as text or JSON, and
 print what that changed. Without FILE, or with -, it is read from standard input.
 
-The whole state is replaced: services, real servers, peers and sysctl values that are
-not in FILE go. What is in both stays, with its connections and counters, and what
+The whole state is replaced: services, real servers, peers, marks and sysctl values that
+are not in FILE go. What is in both stays, with its connections and counters, and what
 differs is edited. A service that has real servers before and after is never without
 one in between.
 

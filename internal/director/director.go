@@ -40,6 +40,8 @@ type plane interface {
 	PeerMACs() ([]lvs.MAC, error)
 	AddPeerMAC(lvs.MAC) error
 	DeletePeerMAC(lvs.MAC) error
+	MarkRules() []lvs.MarkRule
+	SetMarkRules([]lvs.MarkRule) error
 	Sweep() (dataplane.SweepResult, error)
 	Connections() iter.Seq[lvs.Connection]
 	TableSize() int

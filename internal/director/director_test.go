@@ -13,7 +13,10 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 var hop = lvs.NextHop{InterfaceIndex: 2, InterfaceName: "eth0", Destination: lvs.MAC{2, 0, 0, 0, 0, 11}, MTU: 1500}
 

@@ -24,6 +24,7 @@ type memoryPlane struct {
 	connections []lvs.Connection
 	peers       map[netip.Addr]lvs.MAC
 	peerMACs    map[lvs.MAC]bool
+	marks       []lvs.MarkRule
 	fail        error // the answer to every change
 	failAt      int   // the change that fails, counted down; 0: none
 	failOn      bool  // those after it fail too
@@ -190,6 +191,12 @@ func (p *memoryPlane) AddPeerMAC(mac lvs.MAC) error {
 
 func (p *memoryPlane) DeletePeerMAC(mac lvs.MAC) error {
 	return p.change(func() { delete(p.peerMACs, mac) })
+}
+
+func (p *memoryPlane) MarkRules() []lvs.MarkRule { return p.marks }
+
+func (p *memoryPlane) SetMarkRules(rules []lvs.MarkRule) error {
+	return p.change(func() { p.marks = slices.Clone(rules) })
 }
 
 func (p *memoryPlane) Sweep() (dataplane.SweepResult, error) {

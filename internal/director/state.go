@@ -28,6 +28,10 @@ func (d *Director) state() (state lvs.State, err error) {
 			state.Peers = append(state.Peers, peer.Address)
 		}
 	}
+	state.Marks = slices.Clone(d.plane.MarkRules())
+	if len(state.Marks) == 0 {
+		state.Marks = nil
+	}
 	services, err := d.plane.Services()
 	if err != nil {
 		return lvs.State{}, err
@@ -145,6 +149,11 @@ func (d *Director) checkState(state lvs.State) (lvs.State, error) {
 			return lvs.State{}, refuse(fmt.Sprintf("peers[%d]", i), "peer %s: %w", addr, err)
 		}
 	}
+	for i, rule := range state.Marks {
+		if err := rule.Check(); err != nil {
+			return lvs.State{}, refuse(fmt.Sprintf("marks[%d]", i), "mark rule: %w", err)
+		}
+	}
 	state.Services = slices.Clone(state.Services)
 	keys := map[lvs.ServiceKey]bool{}
 	for i := range state.Services {
@@ -250,6 +259,9 @@ func (u unlocked) OrderServers(key lvs.ServiceKey, order []lvs.RealServerKey) er
 func (u unlocked) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange) error {
 	return u.d.setSysctls(key, changes)
 }
+
+// SetMarkRules implements [reconcile.Target].
+func (u unlocked) SetMarkRules(rules []lvs.MarkRule) error { return u.d.plane.SetMarkRules(rules) }
 
 // AddPeer implements [reconcile.Target].
 func (u unlocked) AddPeer(addr netip.Addr) error { return u.d.addPeer(addr) }

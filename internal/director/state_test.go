@@ -17,6 +17,8 @@ func fullState() lvs.State {
 	return lvs.State{
 		Sysctls: []lvs.SysctlSetting{{Name: "drop_entry", Value: 1}, {Name: "timeout_established", Value: 3600}},
 		Peers:   []netip.Addr{otherDirector},
+		Marks: []lvs.MarkRule{{Mark: 7, Protocol: lvs.TCP, Destination: netip.MustParsePrefix("192.0.2.100/32"),
+			SourcePorts: lvs.AllPorts, DestinationPorts: lvs.PortRange{First: 6000, Last: 6100}}},
 		Services: []lvs.ServiceState{
 			{
 				Service: changed(wlc(vip), func(s *lvs.Service) { s.Scheduler, s.SchedulerFlags = lvs.SourceHashing, lvs.SHPort }),
@@ -154,6 +156,7 @@ func TestBadStatesChangeNothing(t *testing.T) {
 		{"sysctl twice", func(s *lvs.State) { s.Sysctls = append(s.Sysctls, s.Sysctls[0]) }, "sysctls[2]", lvs.ErrInvalid},
 		{"peer", func(s *lvs.State) { s.Peers[0] = ownIP }, "peers[0]", lvs.ErrInvalid},
 		{"peer twice", func(s *lvs.State) { s.Peers = append(s.Peers, otherDirector) }, "peers[1]", lvs.ErrInvalid},
+		{"mark", func(s *lvs.State) { s.Marks[0].Mark = 0 }, "marks[0]", lvs.ErrInvalid},
 		{"scheduler", func(s *lvs.State) { s.Services[1].Scheduler = "nosuch" }, "services[1]", lvs.ErrSchedulerNotFound},
 		{"service twice", func(s *lvs.State) { s.Services[1].ServiceKey = vip }, "services[1]", lvs.ErrInvalid},
 		{"own sysctl", func(s *lvs.State) { s.Services[0].Sysctls[0].Name = "amemthresh" }, "services[0].sysctls[0]", lvs.ErrInvalid},

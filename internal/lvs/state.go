@@ -9,7 +9,9 @@ type State struct {
 	// ipvsadm --set has changed is one of them.
 	Sysctls []SysctlSetting
 	// Peers are those that were added.
-	Peers    []netip.Addr
+	Peers []netip.Addr
+	// Marks are in the order in which they are looked at.
+	Marks    []MarkRule
 	Services []ServiceState
 }
 

@@ -23,6 +23,8 @@ type Target interface {
 	SetSysctls(lvs.ServiceKey, []lvs.SysctlChange) error
 	AddPeer(netip.Addr) error
 	DeletePeer(netip.Addr) error
+	// SetMarkRules replaces all rules.
+	SetMarkRules([]lvs.MarkRule) error
 }
 
 // A Step is one change.
@@ -62,6 +64,9 @@ func Plan(have, want lvs.State) []Step {
 		}
 		p.sysctls(s.ServiceKey, was.Sysctls, s.Sysctls)
 		p.servers(s.ServiceKey, was.Servers, s.Servers)
+	}
+	if !slices.Equal(have.Marks, want.Marks) {
+		p.add(func(t Target) error { return t.SetMarkRules(want.Marks) }, "set %d mark rules, of %d", len(want.Marks), len(have.Marks))
 	}
 	for _, s := range have.Services {
 		if _, goes := old[s.ServiceKey]; goes {

@@ -14,7 +14,10 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 // A model is a target that is strict: it refuses what would not change anything.
 type model struct {
@@ -108,6 +111,14 @@ func (m *model) AddPeer(addr netip.Addr) error {
 	return nil
 }
 
+func (m *model) SetMarkRules(rules []lvs.MarkRule) error {
+	if slices.Equal(rules, m.state.Marks) {
+		return fmt.Errorf("nothing to set")
+	}
+	m.state.Marks = rules
+	return nil
+}
+
 func (m *model) DeletePeer(addr netip.Addr) error {
 	m.state.Peers = slices.DeleteFunc(m.state.Peers, func(a netip.Addr) bool { return a == addr })
 	return nil
@@ -137,6 +148,9 @@ func randomState(g *rand.Rand) (state lvs.State) {
 	}
 	address := func(last int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(last)}) }
 	state.Sysctls = settings()
+	for range 1 + g.IntN(2) {
+		state.Marks = append(state.Marks, lvs.MarkRule{Mark: 1 + g.Uint32N(2)})
+	}
 	for i := range 3 {
 		if g.IntN(2) == 0 {
 			state.Peers = append(state.Peers, address(i))

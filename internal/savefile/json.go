@@ -18,6 +18,7 @@ type fileJSON struct {
 	Version  int              `json:"version"`
 	Sysctls  map[string]int32 `json:"sysctls"`
 	Peers    []string         `json:"peers"`
+	Marks    []string         `json:"marks"` // as the text has them
 	Services []serviceJSON    `json:"services"`
 }
 
@@ -50,9 +51,12 @@ type tunnelJSON struct {
 
 // WriteJSON writes a state as JSON; [Read] reads it.
 func WriteJSON(w io.Writer, state lvs.State) error {
-	file := fileJSON{Version: Version, Sysctls: settingsJSON(state.Sysctls), Peers: []string{}, Services: []serviceJSON{}}
+	file := fileJSON{Version: Version, Sysctls: settingsJSON(state.Sysctls), Peers: []string{}, Marks: []string{}, Services: []serviceJSON{}}
 	for _, addr := range state.Peers {
 		file.Peers = append(file.Peers, addr.String())
+	}
+	for _, rule := range state.Marks {
+		file.Marks = append(file.Marks, fmt.Sprintf("%d%s", rule.Mark, markWords(rule)))
 	}
 	for _, s := range state.Services {
 		file.Services = append(file.Services, newServiceJSON(s))
@@ -120,6 +124,13 @@ func (file fileJSON) state() (state lvs.State, err error) {
 			return lvs.State{}, fmt.Errorf("peers[%d]: %w", i, err)
 		}
 		state.Peers = append(state.Peers, addr)
+	}
+	for i, text := range file.Marks {
+		rule, err := parseMark(markFields(text))
+		if err != nil {
+			return lvs.State{}, fmt.Errorf("marks[%d]: %w", i, err)
+		}
+		state.Marks = append(state.Marks, rule)
 	}
 	for i, s := range file.Services {
 		at := fmt.Sprintf("services[%d]", i)

@@ -14,13 +14,18 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 const example = `fairlead-save 1
 sysctl conn_reuse_mode=0
 sysctl timeout_established=3600
 peer 192.0.2.10
 peer 2001:db8::10
+mark 7 protocol tcp source 198.51.100.0/24 destination 192.0.2.100/32 destination-ports 6000-6100
+mark 8 source-ports 53
 service tcp:192.0.2.100:80 scheduler sh flags sh-port,flag-3 persistence 300 mask 255.255.255.0
   set sloppy_tcp=-1
   server 192.0.2.12:80 route weight 2 upper 1000 lower 800
@@ -129,6 +134,15 @@ func (g generator) state() lvs.State {
 	for range g.IntN(3) {
 		state.Peers = append(state.Peers, g.address(pick(g, true, false)))
 	}
+	for range g.IntN(3) {
+		first := uint16(g.IntN(1 << 16))
+		state.Marks = append(state.Marks, lvs.MarkRule{
+			Mark: 1 + g.Uint32N(1<<32-1), Protocol: pick(g, 0, lvs.TCP, lvs.UDP, lvs.SCTP),
+			Source:      pick(g, netip.Prefix{}, netip.MustParsePrefix("198.51.100.0/24")),
+			Destination: pick(g, netip.Prefix{}, netip.PrefixFrom(g.address(false), 32)),
+			SourcePorts: pick(g, lvs.AllPorts, lvs.PortRange{First: first, Last: first}), DestinationPorts: lvs.PortRange{First: first, Last: 65535},
+		})
+	}
 	for range g.IntN(5) {
 		state.Services = append(state.Services, g.service())
 	}
@@ -175,7 +189,7 @@ func TestBadLines(t *testing.T) {
 		line string
 		says []string
 	}{
-		{"nosuch x", []string{`"nosuch"`, "sysctl, peer, service, set or server"}},
+		{"nosuch x", []string{`"nosuch"`, "sysctl, peer, mark, service, set or server"}},
 		{"server", []string{"fairlead save --help"}},
 		{"sysctl nosuch=1", []string{`"nosuch"`}},
 		{"sysctl conn_reuse_mode", []string{"NAME=VALUE"}},
@@ -186,6 +200,12 @@ func TestBadLines(t *testing.T) {
 		{"peer rs1", []string{`"rs1"`, "192.0.2.10"}},
 		{"peer ::ffff:192.0.2.1", []string{"::ffff:192.0.2.1"}},
 		{"peer 192.0.2.1 192.0.2.2", []string{"one address a line"}},
+		{"mark 0", []string{"1 to 4294967295"}},
+		{"mark 7 protocol icmp", []string{"tcp, udp or sctp"}},
+		{"mark 7 source 192.0.2.1/24", []string{"did you mean 192.0.2.0/24"}},
+		{"mark 7 destination 192.0.2.1", []string{"192.0.2.100/32"}},
+		{"mark 7 source-ports 9-3", []string{"6000-6100"}},
+		{"mark 7 port 3", []string{"destination-ports"}},
 		{"set sloppy_tcp=1", []string{"service line above", "sysctl NAME=VALUE"}},
 		{"server 192.0.2.11:80", []string{"service line above"}},
 		{"service 192.0.2.100:80", []string{"tcp:192.0.2.100:80"}},
@@ -243,6 +263,7 @@ func TestBadFiles(t *testing.T) {
 		{"{\n\"version\": 1,\n\"peers\": 3}", "near line 3"},
 		{`{"version": 1} x`, "after the state"},
 		{`{"version": 1, "peers": ["rs1"]}`, "peers[0]"},
+		{`{"version": 1, "marks": [""]}`, "marks[0]"},
 		{`{"version": 1, "sysctls": {"nosuch": 1}}`, "nosuch"},
 		{`{"version": 1, "services": [{"service": "x"}]}`, "services[0]"},
 		{`{"version": 1, "services": [{"service": "fwmark:1", "scheduler": "x"}]}`, `scheduler "x"`},

@@ -20,6 +20,9 @@ func Write(to io.Writer, state lvs.State) error {
 	for _, addr := range state.Peers {
 		fmt.Fprintf(w, "peer %s\n", addr)
 	}
+	for _, rule := range state.Marks {
+		fmt.Fprintf(w, "mark %d%s\n", rule.Mark, markWords(rule))
+	}
 	for _, s := range state.Services {
 		writeService(w, s.Service)
 		for _, own := range s.Sysctls {

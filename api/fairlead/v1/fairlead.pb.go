@@ -2907,8 +2907,10 @@ type State struct {
 	// Those that are not what they are by default.
 	Sysctls []*SysctlSetting `protobuf:"bytes,1,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
 	// Addresses of the peers that were added.
-	Peers         []string        `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
-	Services      []*ServiceState `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	Peers    []string        `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	Services []*ServiceState `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	// In the order in which they are looked at.
+	Marks         []*MarkRule `protobuf:"bytes,4,rep,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2964,6 +2966,101 @@ func (x *State) GetServices() []*ServiceState {
 	return nil
 }
 
+func (x *State) GetMarks() []*MarkRule {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// Which packets carry a firewall mark: those of which everything holds.
+type MarkRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mark  uint32                 `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	// Unspecified: any.
+	Protocol Protocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	// Prefixes like "192.0.2.0/24"; "" is any address.
+	Source      string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Destination string `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	// "80", "6000-6100" or "any".
+	SourcePorts      string `protobuf:"bytes,5,opt,name=source_ports,json=sourcePorts,proto3" json:"source_ports,omitempty"`
+	DestinationPorts string `protobuf:"bytes,6,opt,name=destination_ports,json=destinationPorts,proto3" json:"destination_ports,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *MarkRule) Reset() {
+	*x = MarkRule{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkRule) ProtoMessage() {}
+
+func (x *MarkRule) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkRule.ProtoReflect.Descriptor instead.
+func (*MarkRule) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *MarkRule) GetMark() uint32 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+func (x *MarkRule) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *MarkRule) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *MarkRule) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *MarkRule) GetSourcePorts() string {
+	if x != nil {
+		return x.SourcePorts
+	}
+	return ""
+}
+
+func (x *MarkRule) GetDestinationPorts() string {
+	if x != nil {
+		return x.DestinationPorts
+	}
+	return ""
+}
+
 type SysctlSetting struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2974,7 +3071,7 @@ type SysctlSetting struct {
 
 func (x *SysctlSetting) Reset() {
 	*x = SysctlSetting{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3083,7 @@ func (x *SysctlSetting) String() string {
 func (*SysctlSetting) ProtoMessage() {}
 
 func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3096,7 @@ func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
 func (*SysctlSetting) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SysctlSetting) GetName() string {
@@ -3029,7 +3126,7 @@ type ServiceState struct {
 
 func (x *ServiceState) Reset() {
 	*x = ServiceState{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3138,7 @@ func (x *ServiceState) String() string {
 func (*ServiceState) ProtoMessage() {}
 
 func (x *ServiceState) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3151,7 @@ func (x *ServiceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
 func (*ServiceState) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ServiceState) GetService() *Service {
@@ -3086,7 +3183,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3195,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3208,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
 }
 
 type GetStateResponse struct {
@@ -3123,7 +3220,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3232,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3245,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetStateResponse) GetState() *State {
@@ -3169,7 +3266,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3278,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3291,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RestoreRequest) GetState() *State {
@@ -3221,7 +3318,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3330,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3343,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RestoreResponse) GetChanges() []string {
@@ -3264,7 +3361,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3373,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3386,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 type ListConnectionsResponse struct {
@@ -3301,7 +3398,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3410,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3423,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -3358,7 +3455,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3467,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3480,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -3466,7 +3563,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3575,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3588,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -3562,7 +3659,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3671,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3684,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -3673,7 +3770,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3782,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3795,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Frame) GetInterface() string {
@@ -3782,7 +3879,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3891,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3904,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Candidate) GetServer() string {
@@ -3881,7 +3978,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3893,7 +3990,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3906,7 +4003,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Choice) GetBy() string {
@@ -3948,7 +4045,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4057,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4070,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -4024,7 +4121,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4133,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4146,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -4090,7 +4187,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4102,7 +4199,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4115,7 +4212,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -4193,7 +4290,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4205,7 +4302,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4218,7 +4315,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -4400,11 +4497,19 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0fAddPeerResponse\"-\n" +
 	"\x11DeletePeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x14\n" +
-	"\x12DeletePeerResponse\"\x8a\x01\n" +
+	"\x12DeletePeerResponse\"\xb7\x01\n" +
 	"\x05State\x124\n" +
 	"\asysctls\x18\x01 \x03(\v2\x1a.fairlead.v1.SysctlSettingR\asysctls\x12\x14\n" +
 	"\x05peers\x18\x02 \x03(\tR\x05peers\x125\n" +
-	"\bservices\x18\x03 \x03(\v2\x19.fairlead.v1.ServiceStateR\bservices\"9\n" +
+	"\bservices\x18\x03 \x03(\v2\x19.fairlead.v1.ServiceStateR\bservices\x12+\n" +
+	"\x05marks\x18\x04 \x03(\v2\x15.fairlead.v1.MarkRuleR\x05marks\"\xdb\x01\n" +
+	"\bMarkRule\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\rR\x04mark\x121\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x04 \x01(\tR\vdestination\x12!\n" +
+	"\fsource_ports\x18\x05 \x01(\tR\vsourcePorts\x12+\n" +
+	"\x11destination_ports\x18\x06 \x01(\tR\x10destinationPorts\"9\n" +
 	"\rSysctlSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value\"\xa7\x01\n" +
@@ -4579,7 +4684,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -4636,24 +4741,25 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*DeletePeerRequest)(nil),       // 52: fairlead.v1.DeletePeerRequest
 	(*DeletePeerResponse)(nil),      // 53: fairlead.v1.DeletePeerResponse
 	(*State)(nil),                   // 54: fairlead.v1.State
-	(*SysctlSetting)(nil),           // 55: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),            // 56: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),         // 57: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),        // 58: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),          // 59: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),         // 60: fairlead.v1.RestoreResponse
-	(*ListConnectionsRequest)(nil),  // 61: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 62: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 63: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 64: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 65: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 66: fairlead.v1.Frame
-	(*Candidate)(nil),               // 67: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 68: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 69: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 70: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 71: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 72: fairlead.v1.Refusal
+	(*MarkRule)(nil),                // 55: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),           // 56: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),            // 57: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),         // 58: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),        // 59: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),          // 60: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),         // 61: fairlead.v1.RestoreResponse
+	(*ListConnectionsRequest)(nil),  // 62: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 63: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 64: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 65: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 66: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 67: fairlead.v1.Frame
+	(*Candidate)(nil),               // 68: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 69: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 70: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 71: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 72: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 73: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -4691,78 +4797,80 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	5,  // 32: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
 	44, // 33: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
 	49, // 34: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	55, // 35: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	56, // 36: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	6,  // 37: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	55, // 38: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	8,  // 39: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	54, // 40: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	54, // 41: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	63, // 42: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 43: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 44: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 45: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	66, // 46: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	66, // 47: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 48: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	67, // 49: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	68, // 50: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	63, // 51: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	63, // 52: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,  // 53: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	71, // 54: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,  // 55: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	65, // 56: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	4,  // 57: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 58: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 59: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 60: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 61: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 62: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 63: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 64: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 65: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 66: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 67: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 68: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 69: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	42, // 70: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	45, // 71: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	61, // 72: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	47, // 73: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	50, // 74: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	52, // 75: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	57, // 76: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	59, // 77: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	64, // 78: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	69, // 79: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	14, // 80: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 81: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 82: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 83: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 84: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 85: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 86: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 87: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 88: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 89: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 90: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 91: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	43, // 92: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	46, // 93: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	62, // 94: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	48, // 95: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	51, // 96: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	53, // 97: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	58, // 98: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	60, // 99: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	65, // 100: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	70, // 101: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	80, // [80:102] is the sub-list for method output_type
-	58, // [58:80] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	56, // 35: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	57, // 36: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	55, // 37: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	0,  // 38: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
+	6,  // 39: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	56, // 40: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	8,  // 41: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	54, // 42: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	54, // 43: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	64, // 44: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,  // 45: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,  // 46: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 47: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	67, // 48: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	67, // 49: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 50: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	68, // 51: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	69, // 52: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	64, // 53: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	64, // 54: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,  // 55: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	72, // 56: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,  // 57: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	66, // 58: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	4,  // 59: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 60: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 61: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 62: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 63: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 64: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 65: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 66: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 67: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 68: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 69: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 70: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 71: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42, // 72: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	45, // 73: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	62, // 74: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	47, // 75: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	50, // 76: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	52, // 77: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	58, // 78: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	60, // 79: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	65, // 80: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	70, // 81: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	14, // 82: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 83: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 84: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 85: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 86: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 87: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 88: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 89: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 90: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 91: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 92: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 93: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43, // 94: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	46, // 95: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	63, // 96: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	48, // 97: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	51, // 98: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	53, // 99: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	59, // 100: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	61, // 101: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	66, // 102: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	71, // 103: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	82, // [82:104] is the sub-list for method output_type
+	60, // [60:82] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -4776,7 +4884,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   68,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
