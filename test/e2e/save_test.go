@@ -27,6 +27,8 @@ func TestSaveAndRestore(t *testing.T) {
 		"ipvsadm -a -t 192.0.2.100:80 -r 192.0.2.12:80 -g -w 0",
 		"ipvsadm -A -u [2001:db8::100]:53 -s rr",
 		"ipvsadm -a -u [2001:db8::100]:53 -r [2001:db8::11]:53 -g",
+		"ipvsadm -A -f 7 -s rr -p 60 -M 255.255.255.0",
+		"ipvsadm -A -u 192.0.2.100:53 -s rr -o",
 		"ipvsadm -A --sctp-service 192.0.2.100:2905 -s mh",
 		"ipvsadm --set 3600 0 30",
 		"fairlead sysctl conn_reuse_mode=0 sloppy_tcp=1",
@@ -35,7 +37,19 @@ func TestSaveAndRestore(t *testing.T) {
 	} {
 		on(first, line)
 	}
+	marked := filepath.Join(t.TempDir(), "marked")
+	const marks = "mark 7 protocol tcp destination 192.0.2.100/32 destination-ports 6000-6100\nmark 8 source 2001:db8::/32\n"
+	text := strings.Replace(on(first, "fairlead save"), "service ", marks+"service ", 1)
+	if err := os.WriteFile(marked, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := on(first, "fairlead restore "+marked); out != "set 2 mark rules, of 0\nrestored: 1 change\n" {
+		t.Errorf("marks: %s", out)
+	}
 	saved := on(first, "fairlead save")
+	if diff := cmp.Diff(text, saved); diff != "" {
+		t.Errorf("-restored +saved:\n%s", diff)
+	}
 	for _, want := range []string{
 		"fairlead-save 1\n", "sysctl timeout_established=3600\n", "sysctl timeout_udp=30\n", "sysctl conn_reuse_mode=0\n",
 		"peer 192.0.2.12\n", "scheduler sh flags sh-fallback,sh-port\n", "  set timeout_synrecv=10\n", "  set slow_start=30\n",
@@ -67,7 +81,7 @@ func TestSaveAndRestore(t *testing.T) {
 	}
 
 	bad := filepath.Join(t.TempDir(), "bad")
-	text := strings.Replace(saved, "server 192.0.2.11:80", "server 192.0.2.11:81", 1)
+	text = strings.Replace(saved, "server 192.0.2.11:80", "server 192.0.2.11:81", 1)
 	if err := os.WriteFile(bad, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
