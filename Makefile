@@ -25,7 +25,7 @@ lab: build
 # One package at a time: several load programs, time them, or fill a table, and
 # would disturb each other.
 test: test-deps build
-	$(GO) test -count=1 -p 1 -timeout 10m ./...
+	$(GO) test -count=1 -p 1 -timeout 20m ./...
 
 test-deps:
 	scripts/test-deps
