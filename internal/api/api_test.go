@@ -114,6 +114,22 @@ func (r *recorder) DeletePeer(_ context.Context, addr netip.Addr) error {
 	return r.did("delete peer %v", addr)
 }
 
+func (r *recorder) MarkRules(context.Context) ([]lvs.MarkRule, error) {
+	return testMarkRules, r.did("mark rules")
+}
+func (r *recorder) AddMarkRule(_ context.Context, rule lvs.MarkRule, position int) error {
+	return r.did("add mark rule %v at %d", rule, position)
+}
+func (r *recorder) DeleteMarkRule(_ context.Context, rule lvs.MarkRule) error {
+	return r.did("delete mark rule %v", rule)
+}
+
+var testMarkRules = []lvs.MarkRule{
+	{Mark: math.MaxUint32, Protocol: lvs.SCTP, Source: netip.MustParsePrefix("2001:db8::/32"), Destination: netip.MustParsePrefix("2001:db8:1::1/128"),
+		SourcePorts: lvs.PortRange{First: 1024, Last: 65535}, DestinationPorts: lvs.PortRange{First: 0, Last: 0}},
+	{Mark: 1, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.AllPorts},
+}
+
 func (r *recorder) State(context.Context) (lvs.State, error) { return r.state, r.did("state") }
 func (r *recorder) Restore(_ context.Context, state lvs.State, dryRun bool) ([]string, error) {
 	r.state = state
@@ -194,6 +210,8 @@ func TestEveryCallArrives(t *testing.T) {
 		{func() error { return c.ZeroService(ctx, key) }, fmt.Sprintf("zero %v", key)},
 		{func() error { return c.AddPeer(ctx, server.Address) }, fmt.Sprintf("add peer %v", server.Address)},
 		{func() error { return c.DeletePeer(ctx, server.Address) }, fmt.Sprintf("delete peer %v", server.Address)},
+		{func() error { return c.AddMarkRule(ctx, testMarkRules[0], 3) }, fmt.Sprintf("add mark rule %v at 3", testMarkRules[0])},
+		{func() error { return c.DeleteMarkRule(ctx, testMarkRules[1]) }, fmt.Sprintf("delete mark rule %v", testMarkRules[1])},
 		{func() error { return c.SetTimeouts(ctx, timeouts) }, fmt.Sprintf("set timeouts %v", timeouts)},
 		{func() error { return c.SetSysctls(ctx, key, changes) }, fmt.Sprintf("set sysctls %v %v", key, changes)},
 		{func() error { return c.SetSysctls(ctx, lvs.ServiceKey{}, nil) }, fmt.Sprintf("set sysctls %v []", lvs.ServiceKey{})},
@@ -215,6 +233,10 @@ func TestEveryCallArrives(t *testing.T) {
 		if diff := cmp.Diff([]string{fmt.Sprintf("sysctls %v", of)}, d.calls); diff != "" {
 			t.Errorf("-wanted +called:\n%s", diff)
 		}
+	}
+	rules, err := c.MarkRules(ctx)
+	if diff := cmp.Diff(testMarkRules, rules, compareAddresses); err != nil || diff != "" {
+		t.Errorf("mark rules: %v\n%s", err, diff)
 	}
 	services, err := c.Services(ctx)
 	if diff := cmp.Diff(d.services, services, compareAddresses); err != nil || diff != "" {
@@ -238,6 +260,7 @@ func TestRefusalsPassWhole(t *testing.T) {
 	for _, reason := range []error{
 		lvs.ErrServiceExists, lvs.ErrNoService, lvs.ErrServerExists, lvs.ErrNoServer, lvs.ErrSchedulerNotFound,
 		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported, lvs.ErrPeerExists, lvs.ErrNoPeer,
+		lvs.ErrMarkRuleExists, lvs.ErrNoMarkRule,
 	} {
 		d.refusal = fmt.Errorf("clear \u2014 100%% of it: %w", reason)
 		err := c.Clear(t.Context())
@@ -248,8 +271,8 @@ func TestRefusalsPassWhole(t *testing.T) {
 			t.Errorf("message %q came back as %q", d.refusal, err)
 		}
 	}
-	if len(refusals) != 11 {
-		t.Errorf("%d reasons travel, 11 are tested", len(refusals))
+	if len(refusals) != 13 {
+		t.Errorf("%d reasons travel, 13 are tested", len(refusals))
 	}
 	d.refusal = errors.New("read map: bad file descriptor")
 	if err := c.Clear(t.Context()); err == nil || err.Error() != d.refusal.Error() {

@@ -55,6 +55,14 @@ type Director interface {
 	AddPeer(ctx context.Context, addr netip.Addr) error
 	DeletePeer(ctx context.Context, addr netip.Addr) error
 
+	// MarkRules returns the rules that say which packets carry a firewall mark, in
+	// the order in which they are looked at.
+	MarkRules(ctx context.Context) ([]lvs.MarkRule, error)
+	// AddMarkRule puts a rule at a position: 1 is before all others, 0 is after all.
+	AddMarkRule(ctx context.Context, rule lvs.MarkRule, position int) error
+	// DeleteMarkRule deletes the first rule that is equal, wherever it stands.
+	DeleteMarkRule(ctx context.Context, rule lvs.MarkRule) error
+
 	// State returns all that the director was told: sysctls, peers, services in the
 	// order of their keys.
 	State(ctx context.Context) (lvs.State, error)

@@ -1,11 +1,81 @@
 package api
 
 import (
+	"context"
+	"fmt"
+	"math"
 	"net/netip"
+
+	"connectrpc.com/connect"
 
 	fairleadv1 "github.com/fairlead-lb/fairlead/api/fairlead/v1"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
+
+// MarkRules implements [Director].
+func (c *Client) MarkRules(ctx context.Context) ([]lvs.MarkRule, error) {
+	response, err := c.service.ListMarkRules(ctx, connect.NewRequest(&fairleadv1.ListMarkRulesRequest{}))
+	if err != nil {
+		return nil, c.refused(err)
+	}
+	rules := make([]lvs.MarkRule, 0, len(response.Msg.Rules))
+	for i, wire := range response.Msg.Rules {
+		rule, err := markFromWire(wire)
+		if err != nil {
+			return nil, fmt.Errorf("list mark rules: director answered with rules[%d]: %w", i, err)
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
+}
+
+// AddMarkRule implements [Director].
+func (c *Client) AddMarkRule(ctx context.Context, rule lvs.MarkRule, position int) error {
+	if position < 0 || position > math.MaxInt32 {
+		return fmt.Errorf("add mark rule: position %d: %w", position, lvs.ErrRange)
+	}
+	_, err := c.service.AddMarkRule(ctx, connect.NewRequest(&fairleadv1.AddMarkRuleRequest{
+		Rule: markToWire(rule), Position: uint32(position),
+	}))
+	return c.refused(err)
+}
+
+// DeleteMarkRule implements [Director].
+func (c *Client) DeleteMarkRule(ctx context.Context, rule lvs.MarkRule) error {
+	_, err := c.service.DeleteMarkRule(ctx, connect.NewRequest(&fairleadv1.DeleteMarkRuleRequest{Rule: markToWire(rule)}))
+	return c.refused(err)
+}
+
+func (h *handler) ListMarkRules(ctx context.Context, _ *connect.Request[fairleadv1.ListMarkRulesRequest]) (
+	*connect.Response[fairleadv1.ListMarkRulesResponse], error) {
+	rules, err := h.director.MarkRules(ctx)
+	if err != nil {
+		return nil, toWire(err)
+	}
+	response := &fairleadv1.ListMarkRulesResponse{}
+	for _, rule := range rules {
+		response.Rules = append(response.Rules, markToWire(rule))
+	}
+	return connect.NewResponse(response), nil
+}
+
+func (h *handler) AddMarkRule(ctx context.Context, req *connect.Request[fairleadv1.AddMarkRuleRequest]) (
+	*connect.Response[fairleadv1.AddMarkRuleResponse], error) {
+	rule, err := markFromWire(req.Msg.Rule)
+	if err == nil {
+		err = h.director.AddMarkRule(ctx, rule, int(req.Msg.Position))
+	}
+	return answer[fairleadv1.AddMarkRuleResponse](err)
+}
+
+func (h *handler) DeleteMarkRule(ctx context.Context, req *connect.Request[fairleadv1.DeleteMarkRuleRequest]) (
+	*connect.Response[fairleadv1.DeleteMarkRuleResponse], error) {
+	rule, err := markFromWire(req.Msg.Rule)
+	if err == nil {
+		err = h.director.DeleteMarkRule(ctx, rule)
+	}
+	return answer[fairleadv1.DeleteMarkRuleResponse](err)
+}
 
 func markToWire(rule lvs.MarkRule) *fairleadv1.MarkRule {
 	return &fairleadv1.MarkRule{

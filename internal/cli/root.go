@@ -65,6 +65,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newIpvsadmSaveCommand(env),
 		newIpvsadmRestoreCommand(env),
 		newPeerCommand(env),
+		newMarkCommand(env),
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),

@@ -185,6 +185,7 @@ func TestFailedChangesLeaveNothing(t *testing.T) {
 		"add server":     b.AddServer(ctx, vip, server),
 		"zero":           b.Zero(ctx),
 		"set timeouts":   b.SetTimeouts(ctx, lvs.Timeouts{TCP: time.Second}),
+		"add mark rule":  b.AddMarkRule(ctx, lvs.MarkRule{Mark: 1}, 0),
 		"set sysctls":    b.SetSysctls(ctx, vip, []lvs.SysctlChange{{Name: "sloppy_tcp", Value: 1}}),
 	} {
 		if !errors.Is(err, errPlane) {

@@ -11,6 +11,8 @@ var (
 	ErrNoServer          = errors.New("no such real server")
 	ErrPeerExists        = errors.New("peer already exists")
 	ErrNoPeer            = errors.New("no such peer")
+	ErrMarkRuleExists    = errors.New("mark rule already exists")
+	ErrNoMarkRule        = errors.New("no such mark rule")
 	ErrSchedulerNotFound = errors.New("scheduler or persistence engine not found")
 	ErrInvalid           = errors.New("invalid")
 	ErrRange             = errors.New("out of range")

@@ -253,6 +253,8 @@ const (
 	Reason_REASON_UNSUPPORTED         Reason = 9
 	Reason_REASON_PEER_EXISTS         Reason = 10
 	Reason_REASON_NO_PEER             Reason = 11
+	Reason_REASON_MARK_RULE_EXISTS    Reason = 12
+	Reason_REASON_NO_MARK_RULE        Reason = 13
 )
 
 // Enum value maps for Reason.
@@ -270,6 +272,8 @@ var (
 		9:  "REASON_UNSUPPORTED",
 		10: "REASON_PEER_EXISTS",
 		11: "REASON_NO_PEER",
+		12: "REASON_MARK_RULE_EXISTS",
+		13: "REASON_NO_MARK_RULE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -284,6 +288,8 @@ var (
 		"REASON_UNSUPPORTED":         9,
 		"REASON_PEER_EXISTS":         10,
 		"REASON_NO_PEER":             11,
+		"REASON_MARK_RULE_EXISTS":    12,
+		"REASON_NO_MARK_RULE":        13,
 	}
 )
 
@@ -2901,6 +2907,256 @@ func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
+type ListMarkRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMarkRulesRequest) Reset() {
+	*x = ListMarkRulesRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMarkRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMarkRulesRequest) ProtoMessage() {}
+
+func (x *ListMarkRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMarkRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListMarkRulesRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+}
+
+type ListMarkRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*MarkRule            `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMarkRulesResponse) Reset() {
+	*x = ListMarkRulesResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMarkRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMarkRulesResponse) ProtoMessage() {}
+
+func (x *ListMarkRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMarkRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListMarkRulesResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListMarkRulesResponse) GetRules() []*MarkRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type AddMarkRuleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rule  *MarkRule              `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// 1 is before all others, 0 is after all.
+	Position      uint32 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMarkRuleRequest) Reset() {
+	*x = AddMarkRuleRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMarkRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMarkRuleRequest) ProtoMessage() {}
+
+func (x *AddMarkRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMarkRuleRequest.ProtoReflect.Descriptor instead.
+func (*AddMarkRuleRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *AddMarkRuleRequest) GetRule() *MarkRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *AddMarkRuleRequest) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+type AddMarkRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMarkRuleResponse) Reset() {
+	*x = AddMarkRuleResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMarkRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMarkRuleResponse) ProtoMessage() {}
+
+func (x *AddMarkRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMarkRuleResponse.ProtoReflect.Descriptor instead.
+func (*AddMarkRuleResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+}
+
+// It names the rule, not its position, which another client may have changed.
+type DeleteMarkRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *MarkRule              `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMarkRuleRequest) Reset() {
+	*x = DeleteMarkRuleRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMarkRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMarkRuleRequest) ProtoMessage() {}
+
+func (x *DeleteMarkRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMarkRuleRequest.ProtoReflect.Descriptor instead.
+func (*DeleteMarkRuleRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DeleteMarkRuleRequest) GetRule() *MarkRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type DeleteMarkRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMarkRuleResponse) Reset() {
+	*x = DeleteMarkRuleResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMarkRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMarkRuleResponse) ProtoMessage() {}
+
+func (x *DeleteMarkRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMarkRuleResponse.ProtoReflect.Descriptor instead.
+func (*DeleteMarkRuleResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+}
+
 // All that a director was told.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2917,7 +3173,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3185,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3198,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *State) GetSysctls() []*SysctlSetting {
@@ -2991,7 +3247,7 @@ type MarkRule struct {
 
 func (x *MarkRule) Reset() {
 	*x = MarkRule{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3259,7 @@ func (x *MarkRule) String() string {
 func (*MarkRule) ProtoMessage() {}
 
 func (x *MarkRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3272,7 @@ func (x *MarkRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkRule.ProtoReflect.Descriptor instead.
 func (*MarkRule) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *MarkRule) GetMark() uint32 {
@@ -3071,7 +3327,7 @@ type SysctlSetting struct {
 
 func (x *SysctlSetting) Reset() {
 	*x = SysctlSetting{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3339,7 @@ func (x *SysctlSetting) String() string {
 func (*SysctlSetting) ProtoMessage() {}
 
 func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3352,7 @@ func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
 func (*SysctlSetting) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SysctlSetting) GetName() string {
@@ -3126,7 +3382,7 @@ type ServiceState struct {
 
 func (x *ServiceState) Reset() {
 	*x = ServiceState{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3394,7 @@ func (x *ServiceState) String() string {
 func (*ServiceState) ProtoMessage() {}
 
 func (x *ServiceState) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3407,7 @@ func (x *ServiceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
 func (*ServiceState) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ServiceState) GetService() *Service {
@@ -3183,7 +3439,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3451,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3464,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 type GetStateResponse struct {
@@ -3220,7 +3476,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3488,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3501,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetStateResponse) GetState() *State {
@@ -3266,7 +3522,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3534,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3547,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RestoreRequest) GetState() *State {
@@ -3318,7 +3574,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3586,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3599,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RestoreResponse) GetChanges() []string {
@@ -3361,7 +3617,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3629,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3642,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
 }
 
 type ListConnectionsResponse struct {
@@ -3398,7 +3654,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3666,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3679,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -3455,7 +3711,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +3723,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +3736,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -3563,7 +3819,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3831,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3844,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -3659,7 +3915,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3927,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +3940,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -3770,7 +4026,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +4038,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +4051,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Frame) GetInterface() string {
@@ -3879,7 +4135,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4147,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4160,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Candidate) GetServer() string {
@@ -3978,7 +4234,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4246,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4259,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Choice) GetBy() string {
@@ -4045,7 +4301,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4057,7 +4313,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4070,7 +4326,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -4121,7 +4377,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4133,7 +4389,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4146,7 +4402,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -4187,7 +4443,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4199,7 +4455,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4212,7 +4468,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -4290,7 +4546,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4558,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4571,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -4497,7 +4753,17 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0fAddPeerResponse\"-\n" +
 	"\x11DeletePeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x14\n" +
-	"\x12DeletePeerResponse\"\xb7\x01\n" +
+	"\x12DeletePeerResponse\"\x16\n" +
+	"\x14ListMarkRulesRequest\"D\n" +
+	"\x15ListMarkRulesResponse\x12+\n" +
+	"\x05rules\x18\x01 \x03(\v2\x15.fairlead.v1.MarkRuleR\x05rules\"[\n" +
+	"\x12AddMarkRuleRequest\x12)\n" +
+	"\x04rule\x18\x01 \x01(\v2\x15.fairlead.v1.MarkRuleR\x04rule\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\"\x15\n" +
+	"\x13AddMarkRuleResponse\"B\n" +
+	"\x15DeleteMarkRuleRequest\x12)\n" +
+	"\x04rule\x18\x01 \x01(\v2\x15.fairlead.v1.MarkRuleR\x04rule\"\x18\n" +
+	"\x16DeleteMarkRuleResponse\"\xb7\x01\n" +
 	"\x05State\x124\n" +
 	"\asysctls\x18\x01 \x03(\v2\x1a.fairlead.v1.SysctlSettingR\asysctls\x12\x14\n" +
 	"\x05peers\x18\x02 \x03(\tR\x05peers\x125\n" +
@@ -4628,7 +4894,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x1bTUNNEL_CHECKSUM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_NONE\x10\x01\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_FULL\x10\x02\x12\x1a\n" +
-	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*\xaa\x02\n" +
+	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*\xe0\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_SERVICE_EXISTS\x10\x01\x12\x15\n" +
@@ -4642,7 +4908,9 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x12REASON_UNSUPPORTED\x10\t\x12\x16\n" +
 	"\x12REASON_PEER_EXISTS\x10\n" +
 	"\x12\x12\n" +
-	"\x0eREASON_NO_PEER\x10\v2\xb5\r\n" +
+	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
+	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
+	"\x13REASON_NO_MARK_RULE\x10\r2\xba\x0f\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -4665,7 +4933,10 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\tListPeers\x12\x1d.fairlead.v1.ListPeersRequest\x1a\x1e.fairlead.v1.ListPeersResponse\x12D\n" +
 	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
 	"\n" +
-	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12G\n" +
+	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12V\n" +
+	"\rListMarkRules\x12!.fairlead.v1.ListMarkRulesRequest\x1a\".fairlead.v1.ListMarkRulesResponse\x12P\n" +
+	"\vAddMarkRule\x12\x1f.fairlead.v1.AddMarkRuleRequest\x1a .fairlead.v1.AddMarkRuleResponse\x12Y\n" +
+	"\x0eDeleteMarkRule\x12\".fairlead.v1.DeleteMarkRuleRequest\x1a#.fairlead.v1.DeleteMarkRuleResponse\x12G\n" +
 	"\bGetState\x12\x1c.fairlead.v1.GetStateRequest\x1a\x1d.fairlead.v1.GetStateResponse\x12D\n" +
 	"\aRestore\x12\x1b.fairlead.v1.RestoreRequest\x1a\x1c.fairlead.v1.RestoreResponse\x12D\n" +
 	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponse\x12@\n" +
@@ -4684,7 +4955,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -4740,26 +5011,32 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*AddPeerResponse)(nil),         // 51: fairlead.v1.AddPeerResponse
 	(*DeletePeerRequest)(nil),       // 52: fairlead.v1.DeletePeerRequest
 	(*DeletePeerResponse)(nil),      // 53: fairlead.v1.DeletePeerResponse
-	(*State)(nil),                   // 54: fairlead.v1.State
-	(*MarkRule)(nil),                // 55: fairlead.v1.MarkRule
-	(*SysctlSetting)(nil),           // 56: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),            // 57: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),         // 58: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),        // 59: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),          // 60: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),         // 61: fairlead.v1.RestoreResponse
-	(*ListConnectionsRequest)(nil),  // 62: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 63: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 64: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 65: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 66: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 67: fairlead.v1.Frame
-	(*Candidate)(nil),               // 68: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 69: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 70: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 71: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 72: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 73: fairlead.v1.Refusal
+	(*ListMarkRulesRequest)(nil),    // 54: fairlead.v1.ListMarkRulesRequest
+	(*ListMarkRulesResponse)(nil),   // 55: fairlead.v1.ListMarkRulesResponse
+	(*AddMarkRuleRequest)(nil),      // 56: fairlead.v1.AddMarkRuleRequest
+	(*AddMarkRuleResponse)(nil),     // 57: fairlead.v1.AddMarkRuleResponse
+	(*DeleteMarkRuleRequest)(nil),   // 58: fairlead.v1.DeleteMarkRuleRequest
+	(*DeleteMarkRuleResponse)(nil),  // 59: fairlead.v1.DeleteMarkRuleResponse
+	(*State)(nil),                   // 60: fairlead.v1.State
+	(*MarkRule)(nil),                // 61: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),           // 62: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),            // 63: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),         // 64: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),        // 65: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),          // 66: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),         // 67: fairlead.v1.RestoreResponse
+	(*ListConnectionsRequest)(nil),  // 68: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 69: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 70: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 71: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 72: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 73: fairlead.v1.Frame
+	(*Candidate)(nil),               // 74: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 75: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 76: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 77: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 78: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 79: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -4797,80 +5074,89 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	5,  // 32: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
 	44, // 33: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
 	49, // 34: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	56, // 35: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	57, // 36: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	55, // 37: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
-	0,  // 38: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
-	6,  // 39: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	56, // 40: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	8,  // 41: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	54, // 42: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	54, // 43: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	64, // 44: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 45: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 46: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 47: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	67, // 48: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	67, // 49: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 50: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	68, // 51: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	69, // 52: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	64, // 53: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	64, // 54: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,  // 55: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	72, // 56: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,  // 57: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	66, // 58: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	4,  // 59: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 60: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 61: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 62: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 63: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 64: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 65: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 66: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 67: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 68: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 69: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 70: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 71: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	42, // 72: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	45, // 73: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	62, // 74: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	47, // 75: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	50, // 76: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	52, // 77: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	58, // 78: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	60, // 79: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	65, // 80: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	70, // 81: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	14, // 82: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 83: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 84: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 85: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 86: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 87: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 88: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 89: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 90: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 91: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 92: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 93: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	43, // 94: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	46, // 95: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	63, // 96: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	48, // 97: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	51, // 98: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	53, // 99: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	59, // 100: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	61, // 101: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	66, // 102: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	71, // 103: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	82, // [82:104] is the sub-list for method output_type
-	60, // [60:82] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	61, // 35: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
+	61, // 36: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	61, // 37: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	62, // 38: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	63, // 39: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	61, // 40: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	0,  // 41: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
+	6,  // 42: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	62, // 43: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	8,  // 44: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	60, // 45: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	60, // 46: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	70, // 47: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,  // 48: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,  // 49: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	17, // 50: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	73, // 51: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	73, // 52: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	6,  // 53: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	74, // 54: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	75, // 55: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	70, // 56: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	70, // 57: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,  // 58: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	78, // 59: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,  // 60: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	72, // 61: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	4,  // 62: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	13, // 63: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	18, // 64: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	20, // 65: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	22, // 66: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	24, // 67: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	26, // 68: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	28, // 69: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	30, // 70: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	32, // 71: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	34, // 72: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	37, // 73: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	39, // 74: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42, // 75: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	45, // 76: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	68, // 77: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	47, // 78: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	50, // 79: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	52, // 80: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	54, // 81: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	56, // 82: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	58, // 83: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	64, // 84: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	66, // 85: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	71, // 86: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	76, // 87: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	14, // 88: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	19, // 89: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	21, // 90: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	23, // 91: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	25, // 92: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	27, // 93: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	29, // 94: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	31, // 95: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	33, // 96: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	35, // 97: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	38, // 98: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	40, // 99: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43, // 100: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	46, // 101: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	69, // 102: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	48, // 103: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	51, // 104: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	53, // 105: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	55, // 106: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	57, // 107: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	59, // 108: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	65, // 109: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	67, // 110: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	72, // 111: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	77, // 112: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	88, // [88:113] is the sub-list for method output_type
+	63, // [63:88] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -4884,7 +5170,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   69,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

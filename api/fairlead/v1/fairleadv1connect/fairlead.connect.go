@@ -90,6 +90,15 @@ const (
 	// DirectorServiceDeletePeerProcedure is the fully-qualified name of the DirectorService's
 	// DeletePeer RPC.
 	DirectorServiceDeletePeerProcedure = "/fairlead.v1.DirectorService/DeletePeer"
+	// DirectorServiceListMarkRulesProcedure is the fully-qualified name of the DirectorService's
+	// ListMarkRules RPC.
+	DirectorServiceListMarkRulesProcedure = "/fairlead.v1.DirectorService/ListMarkRules"
+	// DirectorServiceAddMarkRuleProcedure is the fully-qualified name of the DirectorService's
+	// AddMarkRule RPC.
+	DirectorServiceAddMarkRuleProcedure = "/fairlead.v1.DirectorService/AddMarkRule"
+	// DirectorServiceDeleteMarkRuleProcedure is the fully-qualified name of the DirectorService's
+	// DeleteMarkRule RPC.
+	DirectorServiceDeleteMarkRuleProcedure = "/fairlead.v1.DirectorService/DeleteMarkRule"
 	// DirectorServiceGetStateProcedure is the fully-qualified name of the DirectorService's GetState
 	// RPC.
 	DirectorServiceGetStateProcedure = "/fairlead.v1.DirectorService/GetState"
@@ -133,6 +142,12 @@ type DirectorServiceClient interface {
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
 	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
 	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
+	// The rules that say which packets carry a firewall mark, in the order in which
+	// they are looked at: the first that fits counts. They are looked at for packets
+	// without a connection.
+	ListMarkRules(context.Context, *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error)
+	AddMarkRule(context.Context, *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error)
+	DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error)
 	// All that a director was told, as Restore takes it.
 	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
 	// Makes the director's state another one, whole: what the new one does not have
@@ -267,6 +282,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
 			connect.WithClientOptions(opts...),
 		),
+		listMarkRules: connect.NewClient[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse](
+			httpClient,
+			baseURL+DirectorServiceListMarkRulesProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListMarkRules")),
+			connect.WithClientOptions(opts...),
+		),
+		addMarkRule: connect.NewClient[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse](
+			httpClient,
+			baseURL+DirectorServiceAddMarkRuleProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("AddMarkRule")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteMarkRule: connect.NewClient[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse](
+			httpClient,
+			baseURL+DirectorServiceDeleteMarkRuleProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("DeleteMarkRule")),
+			connect.WithClientOptions(opts...),
+		),
 		getState: connect.NewClient[v1.GetStateRequest, v1.GetStateResponse](
 			httpClient,
 			baseURL+DirectorServiceGetStateProcedure,
@@ -314,6 +347,9 @@ type directorServiceClient struct {
 	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
 	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
 	deletePeer      *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
+	listMarkRules   *connect.Client[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse]
+	addMarkRule     *connect.Client[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse]
+	deleteMarkRule  *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
 	getState        *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
 	restore         *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
 	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
@@ -410,6 +446,21 @@ func (c *directorServiceClient) DeletePeer(ctx context.Context, req *connect.Req
 	return c.deletePeer.CallUnary(ctx, req)
 }
 
+// ListMarkRules calls fairlead.v1.DirectorService.ListMarkRules.
+func (c *directorServiceClient) ListMarkRules(ctx context.Context, req *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error) {
+	return c.listMarkRules.CallUnary(ctx, req)
+}
+
+// AddMarkRule calls fairlead.v1.DirectorService.AddMarkRule.
+func (c *directorServiceClient) AddMarkRule(ctx context.Context, req *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error) {
+	return c.addMarkRule.CallUnary(ctx, req)
+}
+
+// DeleteMarkRule calls fairlead.v1.DirectorService.DeleteMarkRule.
+func (c *directorServiceClient) DeleteMarkRule(ctx context.Context, req *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error) {
+	return c.deleteMarkRule.CallUnary(ctx, req)
+}
+
 // GetState calls fairlead.v1.DirectorService.GetState.
 func (c *directorServiceClient) GetState(ctx context.Context, req *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {
 	return c.getState.CallUnary(ctx, req)
@@ -462,6 +513,12 @@ type DirectorServiceHandler interface {
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
 	AddPeer(context.Context, *connect.Request[v1.AddPeerRequest]) (*connect.Response[v1.AddPeerResponse], error)
 	DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error)
+	// The rules that say which packets carry a firewall mark, in the order in which
+	// they are looked at: the first that fits counts. They are looked at for packets
+	// without a connection.
+	ListMarkRules(context.Context, *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error)
+	AddMarkRule(context.Context, *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error)
+	DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error)
 	// All that a director was told, as Restore takes it.
 	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
 	// Makes the director's state another one, whole: what the new one does not have
@@ -592,6 +649,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("DeletePeer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceListMarkRulesHandler := connect.NewUnaryHandler(
+		DirectorServiceListMarkRulesProcedure,
+		svc.ListMarkRules,
+		connect.WithSchema(directorServiceMethods.ByName("ListMarkRules")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceAddMarkRuleHandler := connect.NewUnaryHandler(
+		DirectorServiceAddMarkRuleProcedure,
+		svc.AddMarkRule,
+		connect.WithSchema(directorServiceMethods.ByName("AddMarkRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceDeleteMarkRuleHandler := connect.NewUnaryHandler(
+		DirectorServiceDeleteMarkRuleProcedure,
+		svc.DeleteMarkRule,
+		connect.WithSchema(directorServiceMethods.ByName("DeleteMarkRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceGetStateHandler := connect.NewUnaryHandler(
 		DirectorServiceGetStateProcedure,
 		svc.GetState,
@@ -654,6 +729,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceAddPeerHandler.ServeHTTP(w, r)
 		case DirectorServiceDeletePeerProcedure:
 			directorServiceDeletePeerHandler.ServeHTTP(w, r)
+		case DirectorServiceListMarkRulesProcedure:
+			directorServiceListMarkRulesHandler.ServeHTTP(w, r)
+		case DirectorServiceAddMarkRuleProcedure:
+			directorServiceAddMarkRuleHandler.ServeHTTP(w, r)
+		case DirectorServiceDeleteMarkRuleProcedure:
+			directorServiceDeleteMarkRuleHandler.ServeHTTP(w, r)
 		case DirectorServiceGetStateProcedure:
 			directorServiceGetStateHandler.ServeHTTP(w, r)
 		case DirectorServiceRestoreProcedure:
@@ -741,6 +822,18 @@ func (UnimplementedDirectorServiceHandler) AddPeer(context.Context, *connect.Req
 
 func (UnimplementedDirectorServiceHandler) DeletePeer(context.Context, *connect.Request[v1.DeletePeerRequest]) (*connect.Response[v1.DeletePeerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeletePeer is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListMarkRules(context.Context, *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListMarkRules is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) AddMarkRule(context.Context, *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.AddMarkRule is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeleteMarkRule is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+func newMarkCommand(env Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mark",
+		Short: "Say which packets carry a firewall mark",
+		Long: `The virtual service of a firewall mark (ipvsadm -A -f MARK) takes packets of several
+addresses, ports or protocols as one. Netfilter comes after XDP, so the mark that an
+iptables or nftables rule sets is not there yet: rules here say which packets carry
+which mark.
+
+Rules are looked at in their order, and the first that fits counts. They are looked at
+for packets without a connection: those of a connection stay with its real server.
+They survive a restart of the director, and fairlead save has them.`,
+		Example: `  fairlead mark add 7 --protocol tcp --vip 192.0.2.100 --port 80-8080
+  fairlead ipvsadm -A -f 7 -s rr
+  fairlead mark list
+  fairlead mark remove 1`,
+		Args: cobra.NoArgs,
+	}
+	cmd.AddCommand(newMarkAddCommand(env), newMarkRemoveCommand(env), newMarkListCommand(env))
+	return cmd
+}
+
+func newMarkAddCommand(env Env) *cobra.Command {
+	var dir, protocol, client, clientPort, vip, port string
+	var position int
+	cmd := &cobra.Command{
+		Use:   "add MARK",
+		Short: "Let packets carry a mark; what no option names is any",
+		Example: `  fairlead mark add 7 --protocol tcp --vip 192.0.2.100 --port 80-8080
+  fairlead mark add 7 --vip 2001:db8::100 --port 443
+  fairlead mark add 8 --client 198.51.100.0/24 --at 1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rule := lvs.MarkRule{}
+			var err error
+			if rule.Mark, err = parseMark(args[0]); err != nil {
+				return err
+			}
+			if rule.Protocol, err = parseMarkProtocol(protocol); err != nil {
+				return err
+			}
+			if rule.Source, err = parseMarkPrefix("client", client); err != nil {
+				return err
+			}
+			if rule.Destination, err = parseMarkPrefix("vip", vip); err != nil {
+				return err
+			}
+			if rule.SourcePorts, err = lvs.ParsePortRange(clientPort); err != nil {
+				return fmt.Errorf("--client-port: %w", err)
+			}
+			if rule.DestinationPorts, err = lvs.ParsePortRange(port); err != nil {
+				return fmt.Errorf("--port: %w", err)
+			}
+			if err := rule.Check(); err != nil {
+				return fmt.Errorf("add mark rule: %w", err)
+			}
+			if cmd.Flags().Changed("at") && position < 1 {
+				return fmt.Errorf("--at %d: want 1, before all other rules, or a later position; without --at it is the last", position)
+			}
+			director := clientOf(dir)
+			defer director.Close()
+			return director.AddMarkRule(cmd.Context(), rule, position)
+		},
+	}
+	runDirFlag(cmd, env, &dir)
+	cmd.Flags().StringVar(&protocol, "protocol", "any", "tcp, udp, sctp or any")
+	cmd.Flags().StringVar(&client, "client", "any", "`ADDR[/LEN]` that the packet comes from")
+	cmd.Flags().StringVar(&clientPort, "client-port", "any", "`N[-M]`, the port or ports that it comes from")
+	cmd.Flags().StringVar(&vip, "vip", "any", "`ADDR[/LEN]` that the packet is for")
+	cmd.Flags().StringVar(&port, "port", "any", "`N[-M]`, the port or ports that it is for")
+	cmd.Flags().IntVar(&position, "at", 0, "`position` among the rules, 1 before all others (default: the last)")
+	return cmd
+}
+
+// parseMark reads a mark as ipvsadm does: decimal, or hexadecimal after 0x.
+func parseMark(text string) (uint32, error) {
+	digits, isHex := strings.CutPrefix(text, "0x")
+	base := 10
+	if isHex {
+		base = 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("MARK %q: want a firewall mark, 1 to %d", text, uint32(math.MaxUint32))
+	case n == 0:
+		return 0, fmt.Errorf("MARK 0: it is what a packet without a mark has: want 1 to %d", uint32(math.MaxUint32))
+	}
+	return uint32(n), nil
+}
+
+func parseMarkProtocol(text string) (lvs.Protocol, error) {
+	for _, p := range []lvs.Protocol{0, lvs.TCP, lvs.UDP, lvs.SCTP} {
+		if text == markProtocol(p) {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("--protocol %q: want tcp, udp, sctp or any", text)
+}
+
+// markProtocol returns what parseMarkProtocol reads.
+func markProtocol(p lvs.Protocol) string {
+	if p == 0 {
+		return "any"
+	}
+	return strings.ToLower(p.String())
+}
+
+// parseMarkPrefix reads a prefix, or an address: a prefix of its whole length.
+func parseMarkPrefix(flag, text string) (netip.Prefix, error) {
+	if text == "any" {
+		return netip.Prefix{}, nil
+	}
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("--%s %q: want an address or a prefix, like 192.0.2.100 or 2001:db8::/32, or any", flag, text)
+	}
+	return prefix, nil
+}
+
+// markPrefix returns what parseMarkPrefix reads.
+func markPrefix(p netip.Prefix) string {
+	switch {
+	case p == netip.Prefix{}:
+		return "any"
+	case p.IsSingleIP():
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+func newMarkRemoveCommand(env Env) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:     "remove POSITION",
+		Short:   "Remove the rule that fairlead mark list shows at a position",
+		Example: "  fairlead mark list\n  fairlead mark remove 2",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			position, err := strconv.Atoi(args[0])
+			if err != nil || position < 1 {
+				return fmt.Errorf("POSITION %q: want the number that fairlead mark list shows, from 1", args[0])
+			}
+			client := clientOf(dir)
+			defer client.Close()
+			rules, err := client.MarkRules(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if position > len(rules) {
+				return fmt.Errorf("remove mark rule %d: %w: there are %d (see fairlead mark list)", position, lvs.ErrNoMarkRule, len(rules))
+			}
+			return client.DeleteMarkRule(cmd.Context(), rules[position-1])
+		},
+	}
+	runDirFlag(cmd, env, &dir)
+	return cmd
+}
+
+func newMarkListCommand(env Env) *cobra.Command {
+	var dir, output string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the rules in the order in which they are looked at",
+		Example: "  fairlead mark list\n  fairlead mark list -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			print, ok := map[string]func(io.Writer, []lvs.MarkRule) error{
+				"text": printMarkRules, "json": printMarkRulesJSON,
+			}[output]
+			if !ok {
+				return fmt.Errorf("--output %s: want text or json", output)
+			}
+			client := clientOf(dir)
+			defer client.Close()
+			rules, err := client.MarkRules(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return print(env.Stdout, rules)
+		},
+	}
+	runDirFlag(cmd, env, &dir)
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	return cmd
+}
+
+func printMarkRules(w io.Writer, rules []lvs.MarkRule) error {
+	if len(rules) == 0 {
+		_, err := fmt.Fprintln(w, "no mark rules: no packet carries a mark")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "POSITION\tMARK\tPROTOCOL\tCLIENT\tCLIENT-PORT\tVIP\tPORT")
+	for i, r := range rules {
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%s\t%s\n", i+1, r.Mark, markProtocol(r.Protocol),
+			markPrefix(r.Source), r.SourcePorts, markPrefix(r.Destination), r.DestinationPorts)
+	}
+	return t.Flush()
+}
+
+// A markRuleJSON has for any the word "any".
+type markRuleJSON struct {
+	Position   int    `json:"position"`
+	Mark       uint32 `json:"mark"`
+	Protocol   string `json:"protocol"`
+	Client     string `json:"client"`
+	ClientPort string `json:"client_port"`
+	VIP        string `json:"vip"`
+	Port       string `json:"port"`
+}
+
+func printMarkRulesJSON(w io.Writer, rules []lvs.MarkRule) error {
+	report := struct {
+		Rules []markRuleJSON `json:"rules"`
+	}{[]markRuleJSON{}}
+	for i, r := range rules {
+		report.Rules = append(report.Rules, markRuleJSON{
+			Position: i + 1, Mark: r.Mark, Protocol: markProtocol(r.Protocol),
+			Client: markPrefix(r.Source), ClientPort: r.SourcePorts.String(),
+			VIP: markPrefix(r.Destination), Port: r.DestinationPorts.String(),
+		})
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
