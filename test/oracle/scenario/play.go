@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -93,7 +92,7 @@ func (s *Step) Slept() (time.Duration, error) {
 		return 0, nil
 	}
 	n, err := strconv.ParseFloat(s.Words[0], 64)
-	return time.Duration(math.Round(n * float64(time.Second))), err
+	return time.Duration(n * float64(time.Second)), err
 }
 
 func (p *player) ipvsadm(s *Step) ([]string, error) {
@@ -256,9 +255,7 @@ func (p *player) servers() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(services, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(fmt.Sprint(a.Servers), fmt.Sprint(b.Servers)))
-	})
+	slices.SortFunc(services, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
 	var lines []string
 	for _, svc := range services {
 		if len(services) > 1 {
