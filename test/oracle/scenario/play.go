@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -92,7 +93,7 @@ func (s *Step) Slept() (time.Duration, error) {
 		return 0, nil
 	}
 	n, err := strconv.ParseFloat(s.Words[0], 64)
-	return time.Duration(n * float64(time.Second)), err
+	return time.Duration(math.Round(n * float64(time.Second))), err
 }
 
 func (p *player) ipvsadm(s *Step) ([]string, error) {
@@ -255,7 +256,9 @@ func (p *player) servers() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(services, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(services, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(fmt.Sprint(a.Servers), fmt.Sprint(b.Servers)))
+	})
 	var lines []string
 	for _, svc := range services {
 		if len(services) > 1 {
