@@ -42,7 +42,7 @@ func TestSysctl(t *testing.T) {
 		{"timeout_udp=0", "want 1 to 2678400"},
 		{"--service tcp:192.0.2.100:80 sloppy_tcp=0 amemthresh=1", "no service has its own"},
 		{"--service tcp:192.0.2.100:81 sloppy_tcp=0", "no such service"},
-		{"--service http sloppy_tcp=0", "want a service like"},
+		{"--service http sloppy_tcp=0", "want one like"},
 	} {
 		c := newCommand(t, directory, director("fairlead sysctl "+refused.args)...)
 		if status := exitStatus(t, c.Run()); status != 1 || !strings.Contains(c.stderr.String(), refused.says) ||
