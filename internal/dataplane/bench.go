@@ -41,9 +41,9 @@ type BenchResult struct {
 const (
 	benchServers  = 16
 	benchRounds   = 31
-	benchTurns    = 5       // of a round; the quickest counts
-	benchPackets  = 20_000  // of a turn
-	benchNewFlows = 1 << 12 // new connections of a turn
+	benchTurns    = 5          // of a round; the quickest counts
+	benchPackets  = 20_000     // of a turn
+	benchNewFlows = 1 << 12    // new connections of a turn
 	benchStride   = 0x9e3779b1 // odd: from flow to flow, visiting each
 	benchTTL      = 64
 )
