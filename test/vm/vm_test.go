@@ -24,7 +24,7 @@ const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestTakeOverKeep
 	"TestTraceTellsEveryWayOut)$"
 
 // The guest's processor is emulated, so that this runs anywhere.
-const bootAndTestTime = 8 * time.Minute
+const bootAndTestTime = 15 * time.Minute
 
 func TestOldestKernel(t *testing.T) {
 	kernel := only(t, "boot/vmlinuz-*")
