@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -37,8 +41,52 @@ They survive a restart of the director, and fairlead save has them.`,
 	return cmd
 }
 
+// markFlags are the options that say which packets a rule is of.
+type markFlags struct{ protocol, client, clientPort, vip, port string }
+
+func (f *markFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.protocol, "protocol", "any", "tcp, udp, sctp or any")
+	flags.StringVar(&f.client, "client", "any", "`ADDR[/LEN]` that the packet comes from")
+	flags.StringVar(&f.clientPort, "client-port", "any", "`N[-M]`, the port or ports that it comes from")
+	flags.StringVar(&f.vip, "vip", "any", "`ADDR[/LEN]` that the packet is for")
+	flags.StringVar(&f.port, "port", "any", "`N[-M]`, the port or ports that it is for")
+}
+
+// given reports whether one of the options stands on the command line.
+func (f *markFlags) given(cmd *cobra.Command) bool {
+	return slices.ContainsFunc([]string{"protocol", "client", "client-port", "vip", "port"}, cmd.Flags().Changed)
+}
+
+// rule returns the rule that gives the packets of the options a mark.
+func (f *markFlags) rule(mark string) (rule lvs.MarkRule, err error) {
+	if rule.Mark, err = parseMark(mark); err != nil {
+		return rule, err
+	}
+	if rule.Protocol, err = parseMarkProtocol(f.protocol); err != nil {
+		return rule, err
+	}
+	if rule.Source, err = parseMarkPrefix("client", f.client); err != nil {
+		return rule, err
+	}
+	if rule.Destination, err = parseMarkPrefix("vip", f.vip); err != nil {
+		return rule, err
+	}
+	if rule.SourcePorts, err = lvs.ParsePortRange(f.clientPort); err != nil {
+		return rule, fmt.Errorf("--client-port: %w", err)
+	}
+	if rule.DestinationPorts, err = lvs.ParsePortRange(f.port); err != nil {
+		return rule, fmt.Errorf("--port: %w", err)
+	}
+	if err := rule.Check(); err != nil {
+		return rule, fmt.Errorf("mark rule: %w", err)
+	}
+	return rule, nil
+}
+
 func newMarkAddCommand(env Env) *cobra.Command {
-	var dir, protocol, client, clientPort, vip, port string
+	var dir string
+	var packets markFlags
 	var position int
 	cmd := &cobra.Command{
 		Use:   "add MARK",
@@ -48,28 +96,9 @@ func newMarkAddCommand(env Env) *cobra.Command {
   fairlead mark add 8 --client 198.51.100.0/24 --at 1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rule := lvs.MarkRule{}
-			var err error
-			if rule.Mark, err = parseMark(args[0]); err != nil {
+			rule, err := packets.rule(args[0])
+			if err != nil {
 				return err
-			}
-			if rule.Protocol, err = parseMarkProtocol(protocol); err != nil {
-				return err
-			}
-			if rule.Source, err = parseMarkPrefix("client", client); err != nil {
-				return err
-			}
-			if rule.Destination, err = parseMarkPrefix("vip", vip); err != nil {
-				return err
-			}
-			if rule.SourcePorts, err = lvs.ParsePortRange(clientPort); err != nil {
-				return fmt.Errorf("--client-port: %w", err)
-			}
-			if rule.DestinationPorts, err = lvs.ParsePortRange(port); err != nil {
-				return fmt.Errorf("--port: %w", err)
-			}
-			if err := rule.Check(); err != nil {
-				return fmt.Errorf("add mark rule: %w", err)
 			}
 			if cmd.Flags().Changed("at") && position < 1 {
 				return fmt.Errorf("--at %d: want 1, before all other rules, or a later position; without --at it is the last", position)
@@ -80,11 +109,7 @@ func newMarkAddCommand(env Env) *cobra.Command {
 		},
 	}
 	runDirFlag(cmd, env, &dir)
-	cmd.Flags().StringVar(&protocol, "protocol", "any", "tcp, udp, sctp or any")
-	cmd.Flags().StringVar(&client, "client", "any", "`ADDR[/LEN]` that the packet comes from")
-	cmd.Flags().StringVar(&clientPort, "client-port", "any", "`N[-M]`, the port or ports that it comes from")
-	cmd.Flags().StringVar(&vip, "vip", "any", "`ADDR[/LEN]` that the packet is for")
-	cmd.Flags().StringVar(&port, "port", "any", "`N[-M]`, the port or ports that it is for")
+	packets.add(cmd)
 	cmd.Flags().IntVar(&position, "at", 0, "`position` among the rules, 1 before all others (default: the last)")
 	return cmd
 }
@@ -150,31 +175,56 @@ func markPrefix(p netip.Prefix) string {
 }
 
 func newMarkRemoveCommand(env Env) *cobra.Command {
-	var dir string
+	var dir, mark string
+	var packets markFlags
 	cmd := &cobra.Command{
-		Use:     "remove POSITION",
-		Short:   "Remove the rule that fairlead mark list shows at a position",
-		Example: "  fairlead mark list\n  fairlead mark remove 2",
-		Args:    cobra.ExactArgs(1),
+		Use:   "remove POSITION | remove --mark MARK [OPTION...]",
+		Short: "Remove a rule, by its position in fairlead mark list or by what it says",
+		Long: `Remove one rule: the one that "fairlead mark list" shows at POSITION, or the one that
+"fairlead mark add MARK" made with the same options.`,
+		Example: `  fairlead mark list
+  fairlead mark remove 2
+  fairlead mark remove --mark 7 --protocol tcp --vip 192.0.2.100 --port 80-8080`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			position, err := strconv.Atoi(args[0])
-			if err != nil || position < 1 {
-				return fmt.Errorf("POSITION %q: want the number that fairlead mark list shows, from 1", args[0])
+			byRule := cmd.Flags().Changed("mark")
+			switch {
+			case byRule == (len(args) == 1):
+				return errors.New("which rule? want either POSITION, as fairlead mark list shows it, or --mark MARK with the options of the rule")
+			case !byRule && packets.given(cmd):
+				return fmt.Errorf("remove %s: the options of a rule go with --mark MARK, not with a position", args[0])
 			}
 			client := clientOf(dir)
 			defer client.Close()
-			rules, err := client.MarkRules(cmd.Context())
-			if err != nil {
-				return err
+			if byRule {
+				rule, err := packets.rule(mark)
+				if err != nil {
+					return err
+				}
+				return client.DeleteMarkRule(cmd.Context(), rule)
 			}
-			if position > len(rules) {
-				return fmt.Errorf("remove mark rule %d: %w: there are %d (see fairlead mark list)", position, lvs.ErrNoMarkRule, len(rules))
-			}
-			return client.DeleteMarkRule(cmd.Context(), rules[position-1])
+			return removeMarkRuleAt(cmd.Context(), client, args[0])
 		},
 	}
 	runDirFlag(cmd, env, &dir)
+	cmd.Flags().StringVar(&mark, "mark", "", "`MARK` that the rule gives")
+	packets.add(cmd)
 	return cmd
+}
+
+func removeMarkRuleAt(ctx context.Context, client *api.Client, given string) error {
+	position, err := strconv.Atoi(given)
+	if err != nil || position < 1 {
+		return fmt.Errorf("POSITION %q: want the number that fairlead mark list shows, from 1", given)
+	}
+	rules, err := client.MarkRules(ctx)
+	if err != nil {
+		return err
+	}
+	if position > len(rules) {
+		return fmt.Errorf("remove mark rule %d: %w: there are %d (see fairlead mark list)", position, lvs.ErrNoMarkRule, len(rules))
+	}
+	return client.DeleteMarkRule(ctx, rules[position-1])
 }
 
 func newMarkListCommand(env Env) *cobra.Command {

@@ -153,6 +153,9 @@ func (d *Director) checkState(state lvs.State) (lvs.State, error) {
 		if err := rule.Check(); err != nil {
 			return lvs.State{}, refuse(fmt.Sprintf("marks[%d]", i), "mark rule: %w", err)
 		}
+		if slices.Contains(state.Marks[:i], rule) {
+			return lvs.State{}, refuse(fmt.Sprintf("marks[%d]", i), "mark rule of mark %d: %w", rule.Mark, errTwice)
+		}
 	}
 	state.Services = slices.Clone(state.Services)
 	keys := map[lvs.ServiceKey]bool{}

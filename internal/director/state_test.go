@@ -157,6 +157,7 @@ func TestBadStatesChangeNothing(t *testing.T) {
 		{"peer", func(s *lvs.State) { s.Peers[0] = ownIP }, "peers[0]", lvs.ErrInvalid},
 		{"peer twice", func(s *lvs.State) { s.Peers = append(s.Peers, otherDirector) }, "peers[1]", lvs.ErrInvalid},
 		{"mark", func(s *lvs.State) { s.Marks[0].Mark = 0 }, "marks[0]", lvs.ErrInvalid},
+		{"mark twice", func(s *lvs.State) { s.Marks = append(s.Marks, s.Marks[0]) }, "marks[1]", lvs.ErrInvalid},
 		{"scheduler", func(s *lvs.State) { s.Services[1].Scheduler = "nosuch" }, "services[1]", lvs.ErrSchedulerNotFound},
 		{"service twice", func(s *lvs.State) { s.Services[1].ServiceKey = vip }, "services[1]", lvs.ErrInvalid},
 		{"own sysctl", func(s *lvs.State) { s.Services[0].Sysctls[0].Name = "amemthresh" }, "services[0].sysctls[0]", lvs.ErrInvalid},

@@ -77,6 +77,8 @@ func TestMark(t *testing.T) {
 		"fairlead mark add 9 --protocol udp --client 198.51.100.0/24 --at 1",
 		"fairlead mark add 8",
 		"fairlead mark remove 4",
+		"fairlead mark add 8 --vip 192.0.2.200",
+		"fairlead mark remove --mark 8 --vip 192.0.2.200",
 		"ipvsadm -A -f 7 -s rr",
 		"ipvsadm -A -f 7 -6 -s rr",
 		"ipvsadm -a -f 7 -r 192.0.2.11 -g",
