@@ -17,7 +17,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 enum abi {
 	/* Pinned maps of another version are not taken over. Raise it with
 	 * every change of a struct or of what a field means. */
-	ABI_VERSION = 3,
+	ABI_VERSION = 4,
 };
 
 enum limit {
@@ -90,7 +90,8 @@ enum verdict {
 	PASS_NO_SERVICES,	/* no virtual service is configured */
 	PASS_OTHER_HOST,	/* MAC address is not this interface's */
 	PASS_NOT_IP,
-	PASS_PROTOCOL,		/* neither TCP, UDP nor SCTP */
+	PASS_PROTOCOL,		/* neither TCP, UDP, SCTP nor ICMP */
+	PASS_ICMP,		/* about no connection */
 	PASS_FRAGMENT,
 	PASS_MALFORMED,
 	PASS_NO_SERVICE,
@@ -102,6 +103,7 @@ enum verdict {
 	/* to a real server */
 	FORWARD,
 	FORWARD_NO_ENTRY,	/* the table had no room: by hash */
+	FORWARD_ICMP,		/* an error about a connection */
 
 	/* answered with ICMP */
 	ANSWER_NO_SERVER,	/* port unreachable */
@@ -114,6 +116,8 @@ enum verdict {
 	DROP_SERVER_REMOVED,	/* as IPVS: until the server is back */
 	DROP_NO_NEXT_HOP,
 	DROP_DEFENCE,		/* drop_packet: would have been a new connection */
+	DROP_ICMP_CHECKSUM,	/* of an error about a connection; IPv4 */
+	DROP_ICMP_ERROR,	/* nobody is told what is wrong with an error */
 
 	BUG_MAP,		/* a look-up that cannot miss missed */
 	BUG_ADJUST,		/* the kernel refused to move the frame's ends */
@@ -193,6 +197,7 @@ enum sysctl {
 	SYSCTL_LBLC_EXPIRATION,
 	SYSCTL_LBLCR_EXPIRATION,
 	SYSCTL_SLOW_START,
+	SYSCTL_SCHEDULE_ICMP,
 	SYSCTLS = 16,		/* room for more in the same layout */
 };
 

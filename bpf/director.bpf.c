@@ -16,6 +16,7 @@
 #include "peer.h"
 #include "schedule.h"
 #include "persist.h"
+#include "icmp_quote.h"
 #include "xdp.h"
 #include "stats.h"
 #include "steady.h"
@@ -169,8 +170,12 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	return v == FORWARD ? how : v;
 }
 
-/* Any packet, by every stage. Parsed anew: nothing is shared with the short way
- * but the frame. Not static: see answer_icmp. */
+enum {
+	IS_ICMP = -2,		/* no XDP action: take_icmp takes the packet */
+};
+
+/* Any packet but ICMP, by every stage. Parsed anew: nothing is shared with the short
+ * way but the frame. Not static: see answer_icmp. */
 __noinline int take(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
@@ -194,9 +199,107 @@ __noinline int take(struct xdp_md *ctx)
 	if (v == CONTINUE)
 		v = is_from_peer(ctx, set) ? leave_to_host(&pkt, set) :
 					     find_route(&pkt, set, now, &route);
+	if (v == PASS_ICMP)
+		return IS_ICMP;
 	if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v, &out);
 	return finish(ctx, &pkt, set, in, v, out);
+}
+
+/* The real server of the connection that an ICMP error is about. */
+static __always_inline enum verdict find_quoted(struct packet *pkt, struct settings *set,
+						__u32 now, __u32 *server)
+{
+	struct way way = find_way(hash_flow(&pkt->flow, set), set);
+	const struct connection *conn;
+	enum verdict v;
+	__u32 control;
+
+	conn = find_connection(&way, &pkt->flow, set, now, &control);
+	if (conn) {
+		*server = *(const volatile __u32 *)&conn->server;
+		if (!is_stale(conn, control))
+			return FORWARD_ICMP;
+	}
+	if (!set->policy.sysctls[SYSCTL_SCHEDULE_ICMP])
+		return PASS_ICMP;
+	pkt->event = EVENT_QUOTED;
+	pkt->syn = true;
+	v = admit(pkt, &way, now, server);
+	switch (v) {
+	case FORWARD:
+	case FORWARD_NO_ENTRY:
+		return FORWARD_ICMP;
+	case ANSWER_NO_SERVER:
+		return DROP_ICMP_ERROR;
+	case PASS_NO_SERVICE:
+		return PASS_ICMP;
+	default:
+		return v;
+	}
+}
+
+/* Takes an ICMP error to a real server. */
+static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct packet *pkt,
+						  __u32 index, __u32 *out)
+{
+	const struct real_server *server = get_server(index);
+	const struct next_hop *hop;
+	enum verdict v;
+
+	if (!server)
+		return BUG_MAP;
+	if (server->state != SERVER_LISTED)
+		return DROP_SERVER_REMOVED;
+	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
+		return DROP_ICMP_CHECKSUM;
+	count_packet(index, pkt->length);
+	hop = find_hop(server);
+	*out = hop->ifindex;
+	if (!*out)
+		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
+	v = forward(ctx, pkt, hop);
+	switch (v) {
+	case FORWARD:
+		return FORWARD_ICMP;
+	case ANSWER_TTL:
+	case ANSWER_TOO_BIG:
+		return DROP_ICMP_ERROR;
+	default:
+		return v;
+	}
+}
+
+/* A packet of ICMP. Not static: see answer_icmp. */
+__noinline int take_icmp(struct xdp_md *ctx)
+{
+	struct interface *in = find_interface(ctx->ingress_ifindex);
+	struct settings *set = get_settings();
+	struct packet pkt;
+	enum verdict v;
+	__u32 out = 0, server = 0;
+
+	if (!in || !set) {
+		count_verdict(BUG_MAP);
+		return XDP_PASS;
+	}
+	init_packet(&pkt, in->ifindex);
+	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
+	if (v == PASS_ICMP && !is_from_peer(ctx, set))
+		v = read_quote(ctx, &pkt);
+	if (v == CONTINUE)
+		v = find_quoted(&pkt, set, now_tick(set), &server);
+	if (v == FORWARD_ICMP)
+		v = deliver_error(ctx, &pkt, server, &out);
+	return finish(ctx, &pkt, set, in, v, out);
+}
+
+/* Any packet that is not steady. */
+static __always_inline int take_any(struct xdp_md *ctx)
+{
+	int action = take(ctx);
+
+	return action == IS_ICMP ? take_icmp(ctx) : action;
 }
 
 /* A steady packet. Returns NOT_STEADY, or the XDP action. */
@@ -215,7 +318,7 @@ int director(struct xdp_md *ctx)
 {
 	int action = take_steady(ctx);
 
-	return likely(action != NOT_STEADY) ? action : take(ctx);
+	return likely(action != NOT_STEADY) ? action : take_any(ctx);
 }
 
 /* One run of the sweeper. */

@@ -4,7 +4,8 @@
  * here; later stages touch only what this one vouched for.
  *
  * Understood: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with
- * extension headers, TCP, UDP and SCTP. The rest goes to the host.
+ * extension headers, TCP, UDP and SCTP. What ICMP is about is read in icmp_quote.h.
+ * The rest goes to the host.
  */
 #ifndef FAIRLEAD_PACKET_H
 #define FAIRLEAD_PACKET_H
@@ -53,6 +54,7 @@ enum event {
 	EVENT_SCTP_SHUTDOWN_COMPLETE,
 	EVENT_SCTP_ERROR,
 	EVENT_SCTP_ABORT,
+	EVENT_QUOTED,		/* of ICMP: there was a packet */
 	EVENTS = 32,		/* room to index by five bits */
 };
 
@@ -150,7 +152,8 @@ struct flow {
 struct packet {
 	struct flow flow;
 	__u32 length;		/* of the IP packet */
-	__u32 l3;		/* where it begins in the frame */
+	__u16 l3;		/* where it begins in the frame */
+	__u16 l4;		/* where its upper layer does */
 	__u32 ifindex;		/* where it came in */
 	__u32 mtu;		/* of the way that it should go */
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
@@ -166,6 +169,7 @@ struct packet {
 static __always_inline void init_packet(struct packet *pkt, __u32 ifindex)
 {
 	pkt->ifindex = ifindex;
+	pkt->l4 = 0;
 	pkt->mtu = 0;
 	pkt->vlan = 0;
 	pkt->tags = 0;
@@ -280,6 +284,11 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 		pkt->event = sctp_event(sctp, end, room);
 		pkt->syn = pkt->event == EVENT_SCTP_INIT;
 		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		pkt->l4 = pkt->l3 + pkt->length - room;
+		pkt->flow.word = (__u64)protocol << 32;
+		return PASS_ICMP;
 	default:
 		return PASS_PROTOCOL;
 	}

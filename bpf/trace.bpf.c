@@ -231,7 +231,7 @@ int trace_director(struct xdp_md *ctx)
 	int action = picked ? NOT_STEADY : take_untraced(ctx);
 
 	if (action == NOT_STEADY)
-		action = take(ctx);
+		action = take_any(ctx);
 	if (picked)
 		end_trace(ctx, action);
 	return action;

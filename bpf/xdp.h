@@ -101,6 +101,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 		return answer(ctx, pkt, set, in, v);
 	case FORWARD:
 	case FORWARD_NO_ENTRY:
+	case FORWARD_ICMP:
 		count_verdict(v);
 		return send(out, pkt, in);
 	case DROP_RATE_LIMIT:
@@ -108,6 +109,8 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case DROP_SERVER_REMOVED:
 	case DROP_NO_NEXT_HOP:
 	case DROP_DEFENCE:
+	case DROP_ICMP_CHECKSUM:
+	case DROP_ICMP_ERROR:
 	case BUG_ADJUST:
 		count_verdict(v);
 		return XDP_DROP;

@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 3
+	directorAbiABI_VERSION directorAbi = 4
 )
 
 type directorAddress struct {
@@ -372,26 +372,30 @@ const (
 	directorVerdictPASS_OTHER_HOST     directorVerdict = 2
 	directorVerdictPASS_NOT_IP         directorVerdict = 3
 	directorVerdictPASS_PROTOCOL       directorVerdict = 4
-	directorVerdictPASS_FRAGMENT       directorVerdict = 5
-	directorVerdictPASS_MALFORMED      directorVerdict = 6
-	directorVerdictPASS_NO_SERVICE     directorVerdict = 7
-	directorVerdictPASS_NO_CONNECTION  directorVerdict = 8
-	directorVerdictPASS_FTP            directorVerdict = 9
-	directorVerdictPASS_PEER           directorVerdict = 10
-	directorVerdictPASS_LOCAL          directorVerdict = 11
-	directorVerdictFORWARD             directorVerdict = 12
-	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 13
-	directorVerdictANSWER_NO_SERVER    directorVerdict = 14
-	directorVerdictANSWER_TTL          directorVerdict = 15
-	directorVerdictANSWER_TOO_BIG      directorVerdict = 16
-	directorVerdictDROP_RATE_LIMIT     directorVerdict = 17
-	directorVerdictDROP_TOO_BIG        directorVerdict = 18
-	directorVerdictDROP_SERVER_REMOVED directorVerdict = 19
-	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 20
-	directorVerdictDROP_DEFENCE        directorVerdict = 21
-	directorVerdictBUG_MAP             directorVerdict = 22
-	directorVerdictBUG_ADJUST          directorVerdict = 23
-	directorVerdictVERDICTS            directorVerdict = 24
+	directorVerdictPASS_ICMP           directorVerdict = 5
+	directorVerdictPASS_FRAGMENT       directorVerdict = 6
+	directorVerdictPASS_MALFORMED      directorVerdict = 7
+	directorVerdictPASS_NO_SERVICE     directorVerdict = 8
+	directorVerdictPASS_NO_CONNECTION  directorVerdict = 9
+	directorVerdictPASS_FTP            directorVerdict = 10
+	directorVerdictPASS_PEER           directorVerdict = 11
+	directorVerdictPASS_LOCAL          directorVerdict = 12
+	directorVerdictFORWARD             directorVerdict = 13
+	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 14
+	directorVerdictFORWARD_ICMP        directorVerdict = 15
+	directorVerdictANSWER_NO_SERVER    directorVerdict = 16
+	directorVerdictANSWER_TTL          directorVerdict = 17
+	directorVerdictANSWER_TOO_BIG      directorVerdict = 18
+	directorVerdictDROP_RATE_LIMIT     directorVerdict = 19
+	directorVerdictDROP_TOO_BIG        directorVerdict = 20
+	directorVerdictDROP_SERVER_REMOVED directorVerdict = 21
+	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 22
+	directorVerdictDROP_DEFENCE        directorVerdict = 23
+	directorVerdictDROP_ICMP_CHECKSUM  directorVerdict = 24
+	directorVerdictDROP_ICMP_ERROR     directorVerdict = 25
+	directorVerdictBUG_MAP             directorVerdict = 26
+	directorVerdictBUG_ADJUST          directorVerdict = 27
+	directorVerdictVERDICTS            directorVerdict = 28
 )
 
 type directorXdpMode uint32

@@ -255,6 +255,7 @@ const (
 	explainSysctlSYSCTL_LBLC_EXPIRATION           explainSysctl = 10
 	explainSysctlSYSCTL_LBLCR_EXPIRATION          explainSysctl = 11
 	explainSysctlSYSCTL_SLOW_START                explainSysctl = 12
+	explainSysctlSYSCTL_SCHEDULE_ICMP             explainSysctl = 13
 	explainSysctlSYSCTLS                          explainSysctl = 16
 )
 

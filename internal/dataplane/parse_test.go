@@ -70,11 +70,11 @@ func TestParse(t *testing.T) {
 		{"ipv4 udp", udpFrame(client4, vip4, 1, 2, 3), "forward"},
 		{"ipv6 tcp", whole6, "forward"},
 		{"ipv6 udp", udpFrame(client6, vip6), "forward"},
-		{"ipv4 icmp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoICMP, nil, syn4)), "pass-protocol"},
+		{"ipv4 icmp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoICMP, nil, syn4)), "pass-icmp"},
 		{"ipv4 sctp", sctpFrame(client4, vip4, chunkInit), "forward"},
 		{"ipv6 sctp", sctpFrame(client6, vip6, chunkInit), "forward"},
 		{"ipv4 esp", ethernet(etherIPv4, ipv4Packet(addrOf(client4), addrOf(vip4), protoESP, nil, syn4)), "pass-protocol"},
-		{"ipv6 icmp", frame6(protoICMPv6, syn6), "pass-protocol"},
+		{"ipv6 icmp", frame6(protoICMPv6, syn6), "pass-icmp"},
 		{"ipv6 no next header", frame6(protoNone, syn6), "pass-protocol"},
 		{"ipv6 esp", frame6(protoESP, syn6), "pass-protocol"},
 

@@ -56,15 +56,16 @@ var sysctlSlots = map[string]explainSysctl{
 	"expire_quiescent_template": explainSysctlSYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
 	"lblc_expiration":           explainSysctlSYSCTL_LBLC_EXPIRATION,
 	"lblcr_expiration":          explainSysctlSYSCTL_LBLCR_EXPIRATION,
+	"schedule_icmp":             explainSysctlSYSCTL_SCHEDULE_ICMP,
 	"secure_tcp":                explainSysctlSYSCTL_SECURE_TCP,
 	"sloppy_sctp":               explainSysctlSYSCTL_SLOPPY_SCTP,
 	"sloppy_tcp":                explainSysctlSYSCTL_SLOPPY_TCP,
 	"slow_start":                explainSysctlSYSCTL_SLOW_START,
 }
 
-// noneTimeout is how long an entry may be without a state: the time between its
-// making and its first packet.
-const noneTimeout = 2 * time.Second
+// noneTimeout is how long an entry is without a state: one that an ICMP error made
+// waits so long for its first packet (ip_vs_conn.c, ip_vs_conn_new).
+const noneTimeout = 3 * time.Second
 
 func (p *Plane) setDefaultSysctls() error {
 	policy := &p.settings().Policy

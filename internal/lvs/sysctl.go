@@ -62,6 +62,7 @@ var sysctls = []Sysctl{
 	directorOnly(duration("lblc_expiration", "scheduler lblc forgets who served an address that was not asked for so long", 24*60*60)),
 	directorOnly(duration("lblcr_expiration", "scheduler lblcr forgets who served an address that was not asked for so long, "+
 		"and takes a real server away from one that has several", 24*60*60)),
+	directorOnly(switchOf("schedule_icmp", "1 takes an ICMP error about no known connection for the beginning of one", 0)),
 	mode("secure_tcp", "half-open connections are SYNACK instead of SYN_RECV, and RST closes them: 0 never, "+
 		"1 when the table is nearly full, 2 the same and now, 3 always"),
 	switchOf("sloppy_sctp", "1 takes SCTP that does not begin with INIT for a new connection", 0),
@@ -143,7 +144,6 @@ var absentSysctls = []AbsentSysctl{
 	{"nat_icmp_send", whyNoMasquerading},
 	{"pmtu_disc", "it is about tunnels, which are not supported yet"},
 	{"run_estimation", whyAlwaysRates},
-	{"schedule_icmp", "ICMP about connections is left to the host"},
 	{"snat_reroute", whyNoMasquerading},
 	{"sync_persist_mode", whyNoSync},
 	{"sync_ports", whyNoSync},

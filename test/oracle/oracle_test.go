@@ -38,6 +38,10 @@ func TestFrames(t *testing.T) {
 	playSuite(t, "forward", reach{cases: 5, readOuts: 63})
 }
 
+func TestICMP(t *testing.T) {
+	playSuite(t, "icmp", reach{cases: 2, readOuts: 58})
+}
+
 func TestLists(t *testing.T) {
 	playSuite(t, "list", reach{})
 }

@@ -107,11 +107,12 @@ func hostWouldAnswer(step *Step, answer []string) bool {
 		return false
 	}
 	in := decode(frame)
-	if in.fragment || in.other {
+	isICMP := in.icmpError || in.echoRequest
+	if in.fragment || in.other && !isICMP {
 		return false
 	}
 	if len(answer) == 0 {
-		return in.tcp != nil && in.tcp.RST
+		return in.icmpError || in.tcp != nil && in.tcp.RST
 	}
 	fields := strings.Fields(answer[0])
 	if len(answer) != 1 || len(fields) != 3 {
@@ -125,7 +126,8 @@ func hostWouldAnswer(step *Step, answer []string) bool {
 		return out.from == in.from && out.to == in.to && out.ttl == in.ttl-1
 	}
 	isAnswer := out.from == in.to && out.to == in.from && out.destination == in.source
-	return isAnswer && (in.tcp != nil && out.tcp != nil && out.tcp.RST || in.udp != nil && out.unreachablePort)
+	return isAnswer && (in.tcp != nil && out.tcp != nil && out.tcp.RST || in.udp != nil && out.unreachablePort ||
+		in.echoRequest && out.echoReply)
 }
 
 // templateSlack is how many seconds a persistence template's time may be off, once

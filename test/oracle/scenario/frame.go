@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -26,7 +27,16 @@ type decoded struct {
 	udp                 *layers.UDP
 	unreachablePort     bool // ICMP or ICMPv6
 	protocolUnknown     bool // ICMP or ICMPv6
+	echoRequest         bool // ICMP or ICMPv6
+	echoReply           bool // ICMP or ICMPv6
+	icmpError           bool // ICMP or ICMPv6
 	other               bool // neither TCP nor UDP
+}
+
+// icmp4Errors are the types that quote a packet.
+var icmp4Errors = []uint8{
+	layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4TypeSourceQuench, layers.ICMPv4TypeRedirect,
+	layers.ICMPv4TypeTimeExceeded, layers.ICMPv4TypeParameterProblem,
 }
 
 func decode(frame []byte) decoded {
@@ -54,9 +64,15 @@ func decode(frame []byte) decoded {
 		case *layers.ICMPv4:
 			d.unreachablePort = l.TypeCode == layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodePort)
 			d.protocolUnknown = l.TypeCode == layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeProtocol)
+			d.echoRequest = l.TypeCode.Type() == layers.ICMPv4TypeEchoRequest
+			d.echoReply = l.TypeCode.Type() == layers.ICMPv4TypeEchoReply
+			d.icmpError = slices.Contains(icmp4Errors, l.TypeCode.Type())
 		case *layers.ICMPv6:
 			d.unreachablePort = l.TypeCode == layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable)
 			d.protocolUnknown = l.TypeCode == layers.CreateICMPv6TypeCode(layers.ICMPv6TypeParameterProblem, layers.ICMPv6CodeUnrecognizedNextHeader)
+			d.echoRequest = l.TypeCode.Type() == layers.ICMPv6TypeEchoRequest
+			d.echoReply = l.TypeCode.Type() == layers.ICMPv6TypeEchoReply
+			d.icmpError = l.TypeCode.Type() < layers.ICMPv6TypeEchoRequest
 		}
 	}
 	return d
