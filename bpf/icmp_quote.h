@@ -118,7 +118,7 @@ __noinline int read_quote(struct xdp_md *ctx, struct packet *pkt)
 
 	if (!pkt)
 		return BUG_ADJUST;
-	offset = pkt->l4;
+	offset = forget(pkt->l3 + pkt->l4);
 	if (offset > MAX_L2 + MAX_L4_OFFSET)
 		return PASS_ICMP;
 	icmp = data + offset;
@@ -139,8 +139,8 @@ __noinline int icmp_checksum_holds(struct xdp_md *ctx, const struct packet *pkt)
 
 	if (!pkt)
 		return false;
-	offset = pkt->l4;
-	length = pkt->l3 + pkt->length - offset;
+	offset = forget(pkt->l3 + pkt->l4);
+	length = forget(pkt->length - pkt->l4);
 	if (offset > MAX_L2 + MAX_L4_OFFSET || length > MOST_CHECKED)
 		return true;
 	return !fold(sum_bytes(data + offset, end, length, MOST_CHECKED));

@@ -153,7 +153,7 @@ struct packet {
 	struct flow flow;
 	__u32 length;		/* of the IP packet */
 	__u16 l3;		/* where it begins in the frame */
-	__u16 l4;		/* where its upper layer does */
+	__u16 l4;		/* where its upper layer does, from there */
 	__u32 ifindex;		/* where it came in */
 	__u32 mtu;		/* of the way that it should go */
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
@@ -286,7 +286,7 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 		break;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		pkt->l4 = pkt->l3 + pkt->length - room;
+		pkt->l4 = pkt->length - room;
 		pkt->flow.word = (__u64)protocol << 32;
 		return PASS_ICMP;
 	default:
