@@ -31,6 +31,12 @@ enum limit {
 	/* Per-CPU counters make this the dearest limit: 40 bytes x CPUs. */
 	MAX_SERVERS = 16384,
 	MAX_SERVICES = 4096,
+	/* Places where services are looked for, and how many one may be looked for
+	 * at. With at most one place in four taken, and a hash with secret keys, more
+	 * than four are hardly ever needed. */
+	SERVICE_PLACES_SHIFT = 14,
+	SERVICE_PLACES = 1 << SERVICE_PLACES_SHIFT,
+	SERVICE_PROBES = 64,
 	/* Each service holds one; as many again wait until no packet can be
 	 * at them any more. */
 	MAX_EDITIONS = 2 * MAX_SERVICES,
@@ -289,6 +295,18 @@ struct service_key {
 	__u8 padding[5];
 };
 _Static_assert(sizeof(struct service_key) == 24, "no hidden padding in a hash key");
+
+/* Where a service is found: at the place that the hash of its key tells, or at one
+ * after that if others are there. A place that nobody ever was at ends the search. */
+struct service_place {
+	__u32 service;		/* index into service_table + 1; 0: nobody; Go */
+	__u32 padding;
+};
+
+enum {
+	/* In place of a service: one went, and the search goes on. */
+	SERVICE_WENT = 0xffffffff,
+};
 
 /* One position of a server list. The kernel rounds the elements of an array up
  * to eight bytes, so this is as small as they get. */

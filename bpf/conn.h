@@ -22,6 +22,8 @@
 #define FAIRLEAD_CONN_H
 
 #include "bond.h"
+#include "clock.h"
+#include "hash.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -44,37 +46,6 @@ static const __u64 FLOW_WORD = 0xffffffffff;
 
 /* What has to be the same in an entry of a flow: no void one is found. */
 static const __u64 MATCHED_WORD = FLOW_WORD | (__u64)CONNECTION_VOID << 48;
-
-/* Any odd number of mixed bits. */
-static const __u64 MIX = 0x9e3779b97f4a7c15;
-
-/* Now. Jiffies are one load: the kernel's coarse clock costs more than all the
- * rest of an established connection's packet. */
-static __always_inline __u32 now_tick(const struct settings *set)
-{
-	return (__u32)(bpf_jiffies64() >> TICK_JIFFIES_SHIFT) + set->clock_offset;
-}
-
-static __always_inline bool is_over(__u32 expires, __u32 now)
-{
-	return (__s32)(expires - now) <= 0;
-}
-
-/*
- * Random 64-bit keys that no sender knows, multiplied and added. Flows of
- * neighbouring addresses and ports lie on a lattice then; folding and one more
- * multiplication break it up, and carry every bit to the uppermost ones, which
- * pick the group.
- */
-static __always_inline __u64 hash_words(const struct address *caddr, const struct address *vaddr,
-					__u64 word, const struct settings *set)
-{
-	__u64 h = (caddr->high + set->hash_keys[0]) * (caddr->low + set->hash_keys[1]) +
-		  (vaddr->high + set->hash_keys[2]) * (vaddr->low + set->hash_keys[3]) +
-		  word * set->hash_keys[4];
-
-	return (h ^ h >> 32) * MIX;
-}
 
 static __always_inline __u64 hash_flow(const struct flow *flow, const struct settings *set)
 {

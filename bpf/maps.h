@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * maps.h: the map definitions. Everything a packet meets lies in flat arrays;
- * the one hash map, `services`, leads from a VIP to its service.
+ * maps.h: the map definitions. Everything that nearly every packet meets lies
+ * in flat arrays.
  *
  * Maps that are mapped into the director's memory (BPF_F_MMAPABLE) are written
  * by it field by field, each store atomic in itself.
@@ -31,12 +31,13 @@ struct {
 	__type(value, struct bond_group);
 } bonds SEC(".maps");
 
-/* From protocol, VIP and port to the index of the service. */
+/* Where services are looked for by protocol, VIP and port. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SERVICES);
-	__type(key, struct service_key);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SERVICE_PLACES);
+	__type(key, __u32);
+	__type(value, struct service_place);
 } services SEC(".maps");
 
 struct {

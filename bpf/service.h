@@ -7,6 +7,7 @@
 #ifndef FAIRLEAD_SERVICE_H
 #define FAIRLEAD_SERVICE_H
 
+#include "hash.h"
 #include "mark.h"
 
 enum {
@@ -14,15 +15,57 @@ enum {
 	FTP_PORT = 21,
 };
 
+enum {
+	NO_SERVICE = -1,
+};
+
+/* The place where the search for a key begins. Its hash is that of a flow from
+ * nowhere. */
+static __always_inline __u32 home_of(const struct service_key *key, const struct settings *set)
+{
+	struct address nowhere = {};
+	__u64 word = (__u64)key->protocol << 32 | (__u64)key->vport << 16;
+
+	return hash_words(&nowhere, &key->vaddr, word, set) >> (64 - SERVICE_PLACES_SHIFT);
+}
+
+static __always_inline bool is_of_key(const struct service *svc, const struct service_key *key)
+{
+	return !((svc->key.vaddr.low ^ key->vaddr.low) | (svc->key.vaddr.high ^ key->vaddr.high) |
+		 (svc->key.vport ^ key->vport) | (svc->key.protocol ^ key->protocol)) && svc->used;
+}
+
+/* The index of a key's service, or NO_SERVICE. Not static: see answer_icmp. */
+__noinline int lookup_index(const struct service_key *key)
+{
+	const struct settings *set = get_settings();
+	struct service_place *place;
+	struct service *svc;
+	__u32 at, index;
+
+	if (!key || !set)
+		return NO_SERVICE;
+	at = home_of(key, set);
+	for (int i = 0; i < SERVICE_PROBES; i++) {
+		index = (at + i) & (SERVICE_PLACES - 1);
+		place = bpf_map_lookup_elem(&services, &index);
+		if (!place)
+			return NO_SERVICE;
+		index = *(volatile __u32 *)&place->service;
+		if (!index--)
+			return NO_SERVICE;
+		svc = bpf_map_lookup_elem(&service_table, &index);
+		if (svc && is_of_key(svc, key))
+			return index;
+	}
+	return NO_SERVICE;
+}
+
 static __always_inline struct service *lookup_service(const struct service_key *key)
 {
-	__u32 *index = bpf_map_lookup_elem(&services, key);
-	struct service *svc;
+	int index = lookup_index(key);
 
-	if (!index)
-		return NULL;
-	svc = bpf_map_lookup_elem(&service_table, index);
-	return svc && svc->used ? svc : NULL;
+	return index == NO_SERVICE ? NULL : bpf_map_lookup_elem(&service_table, &index);
 }
 
 static __always_inline bool may_be_ftp(const struct packet *pkt, const struct settings *set)

@@ -188,32 +188,42 @@ type benchRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	SchedulingPadding [6]uint32
-	Service           benchServiceKey
-	Raddr             benchAddress
-	Rport             uint16
-	IdentityPadding   [3]uint16
-	IdleSince         uint32
-	Persistent        uint32
-	Reserved          uint64
+	Service           struct {
+		_        structs.HostLayout
+		Vaddr    benchAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	Raddr           benchAddress
+	Rport           uint16
+	IdentityPadding [3]uint16
+	IdleSince       uint32
+	Persistent      uint32
+	Reserved        uint64
 }
 
 type benchService struct {
-	_             structs.HostLayout
-	Edition       uint32
-	Used          uint32
-	Sequence      uint64
-	Key           benchServiceKey
+	_        structs.HostLayout
+	Edition  uint32
+	Used     uint32
+	Sequence uint64
+	Key      struct {
+		_        structs.HostLayout
+		Vaddr    benchAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
 	OverflowUntil uint32
 	Policy        uint32
 	Padding       [4]uint32
 }
 
-type benchServiceKey struct {
-	_        structs.HostLayout
-	Vaddr    benchAddress
-	Vport    uint16
-	Protocol uint8
-	Padding  [5]uint8
+type benchServicePlace struct {
+	_       structs.HostLayout
+	Service uint32
+	Padding uint32
 }
 
 type benchSettings struct {

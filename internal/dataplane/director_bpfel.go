@@ -163,6 +163,9 @@ const (
 	directorLimitPROBE_SLOTS            directorLimit = 128
 	directorLimitMAX_SERVERS            directorLimit = 16384
 	directorLimitMAX_SERVICES           directorLimit = 4096
+	directorLimitSERVICE_PLACES_SHIFT   directorLimit = 14
+	directorLimitSERVICE_PLACES         directorLimit = 16384
+	directorLimitSERVICE_PROBES         directorLimit = 64
 	directorLimitMAX_EDITIONS           directorLimit = 8192
 	directorLimitMAX_LIST_SLOTS         directorLimit = 1048576
 	directorLimitHASH_TABLE_BITS        directorLimit = 8
@@ -318,6 +321,12 @@ type directorServiceKey struct {
 	Vport    uint16
 	Protocol uint8
 	Padding  [5]uint8
+}
+
+type directorServicePlace struct {
+	_       structs.HostLayout
+	Service uint32
+	Padding uint32
 }
 
 type directorSettings struct {

@@ -165,32 +165,42 @@ type explainRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	SchedulingPadding [6]uint32
-	Service           explainServiceKey
-	Raddr             explainAddress
-	Rport             uint16
-	IdentityPadding   [3]uint16
-	IdleSince         uint32
-	Persistent        uint32
-	Reserved          uint64
+	Service           struct {
+		_        structs.HostLayout
+		Vaddr    explainAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	Raddr           explainAddress
+	Rport           uint16
+	IdentityPadding [3]uint16
+	IdleSince       uint32
+	Persistent      uint32
+	Reserved        uint64
 }
 
 type explainService struct {
-	_             structs.HostLayout
-	Edition       uint32
-	Used          uint32
-	Sequence      uint64
-	Key           explainServiceKey
+	_        structs.HostLayout
+	Edition  uint32
+	Used     uint32
+	Sequence uint64
+	Key      struct {
+		_        structs.HostLayout
+		Vaddr    explainAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
 	OverflowUntil uint32
 	Policy        uint32
 	Padding       [4]uint32
 }
 
-type explainServiceKey struct {
-	_        structs.HostLayout
-	Vaddr    explainAddress
-	Vport    uint16
-	Protocol uint8
-	Padding  [5]uint8
+type explainServicePlace struct {
+	_       structs.HostLayout
+	Service uint32
+	Padding uint32
 }
 
 type explainSettings struct {
@@ -218,16 +228,22 @@ type explainSettings struct {
 }
 
 type explainSight struct {
-	_                structs.HostLayout
-	Caddr            explainAddress
-	Vaddr            explainAddress
-	Cport            uint16
-	Vport            uint16
-	Protocol         uint8
-	Padding          [3]uint8
-	Verdict          uint32
-	HasService       uint32
-	Service          explainServiceKey
+	_          structs.HostLayout
+	Caddr      explainAddress
+	Vaddr      explainAddress
+	Cport      uint16
+	Vport      uint16
+	Protocol   uint8
+	Padding    [3]uint8
+	Verdict    uint32
+	HasService uint32
+	Service    struct {
+		_        structs.HostLayout
+		Vaddr    explainAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
 	Groups           [16]uint32
 	HasTemplate      uint32
 	TemplateGroups   [16]uint32

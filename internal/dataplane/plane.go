@@ -68,6 +68,7 @@ type Plane struct {
 type views struct {
 	connections array[directorConnectionGroup]
 	services    array[directorService]
+	places      array[directorServicePlace]
 	policies    array[directorPolicy]
 	editions    array[directorEdition]
 	servers     array[directorRealServer]
@@ -82,6 +83,9 @@ func newViews(maps *directorMaps) (v views, err error) {
 	v.connections, err = mapArray[directorConnectionGroup](maps.Connections)
 	if err == nil {
 		v.services, err = mapArray[directorService](maps.ServiceTable)
+	}
+	if err == nil {
+		v.places, err = mapArray[directorServicePlace](maps.Services)
 	}
 	if err == nil {
 		v.policies, err = mapArray[directorPolicy](maps.Policies)
@@ -114,7 +118,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 }
 
 func (v *views) unmap() error {
-	return errors.Join(v.connections.unmap(), v.services.unmap(), v.policies.unmap(), v.editions.unmap(),
+	return errors.Join(v.connections.unmap(), v.services.unmap(), v.places.unmap(), v.policies.unmap(), v.editions.unmap(),
 		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap(),
 		v.marks.unmap())
 }

@@ -51,32 +51,19 @@ func (p *Plane) readPolicies() {
 }
 
 func (p *Plane) readServices() error {
-	var (
-		key   directorServiceKey
-		index uint32
-	)
-	reached := map[uint32]bool{}
-	entries := p.maps.Services.Iterate()
-	for entries.Next(&key, &index) {
-		if index >= uint32(directorLimitMAX_SERVICES) {
-			return fmt.Errorf("read services back: slot %d is out of range", index)
+	found := p.foundServices()
+	for i := range p.view.services.elements {
+		slot := &p.view.services.elements[i]
+		if !found[uint32(i)] {
+			slot.Used = 0
+			continue
 		}
-		slot := &p.view.services.elements[index]
-		svc, err := p.readService(fromServiceKey(key), index, slot)
+		svc, err := p.readService(fromServiceKey(slot.Key), uint32(i), slot)
 		if err != nil {
 			return err
 		}
 		p.services[svc.ServiceKey] = svc
 		p.sequence = max(p.sequence, svc.sequence)
-		reached[index] = true
-	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("read services back: %w", err)
-	}
-	for index := range p.view.services.elements {
-		if !reached[uint32(index)] {
-			p.view.services.elements[index].Used = 0
-		}
 	}
 	return nil
 }

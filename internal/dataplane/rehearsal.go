@@ -250,7 +250,7 @@ func (r *rehearsal) copyService(p *Plane, sight *explainSight, s *stage) error {
 		return err
 	}
 	s.service, s.edition = svc, p.view.editions.elements[svc.edition]
-	err = r.put(r.objects.Services, toServiceKey(key), svc.index)
+	err = r.put(r.objects.Services, p.homeOf(toServiceKey(key)), directorServicePlace{Service: svc.index + 1})
 	if err == nil {
 		err = r.put(r.objects.ServiceTable, svc.index, p.view.services.elements[svc.index])
 	}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/scheduler"
 )
@@ -78,10 +76,10 @@ func (p *Plane) addService(want lvs.Service) error {
 		Sequence: svc.sequence,
 		Key:      toServiceKey(want.ServiceKey),
 	}
-	if err := p.maps.Services.Update(toServiceKey(want.ServiceKey), index, ebpf.UpdateNoExist); err != nil {
+	if err := p.enterService(toServiceKey(want.ServiceKey), index); err != nil {
 		p.view.services.elements[index].Used = 0
 		giveBack()
-		return fmt.Errorf("enter the key: %w", err)
+		return err
 	}
 	p.services[want.ServiceKey] = svc
 	p.countServices()
@@ -125,9 +123,7 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 	if err != nil {
 		return err
 	}
-	if err := p.maps.Services.Delete(toServiceKey(key)); err != nil {
-		return fmt.Errorf("delete service %s: %w", key, err)
-	}
+	p.leaveService(toServiceKey(key), svc.index)
 	delete(p.services, key)
 	p.cachesLeft = p.cachesLeft || svc.cache.number != 0
 	p.countServices()

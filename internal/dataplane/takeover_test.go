@@ -145,9 +145,7 @@ func TestTakeOverMendsHalfDoneChanges(t *testing.T) {
 			s.p.view.services.elements[100] = directorService{Used: 1, Sequence: 99, Edition: s.svc.edition, Key: toServiceKey(s.svc.ServiceKey)}
 		}, nil},
 		{"service deleted, its slot still in use", func(t *testing.T, s state) {
-			if err := s.p.maps.Services.Delete(toServiceKey(s.svc.ServiceKey)); err != nil {
-				t.Fatal(err)
-			}
+			s.p.leaveService(toServiceKey(s.svc.ServiceKey), s.svc.index)
 		}, func(w *told) { w.Services = w.Services[1:] }},
 		{"server listed, on no list", func(t *testing.T, s state) {
 			slot, err := s.p.newServer(serverIdentity{s.svc.ServiceKey, lvs.RealServerKey{Address: addrOf("198.51.100.50:80"), Port: 80}})

@@ -155,32 +155,42 @@ type traceRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	SchedulingPadding [6]uint32
-	Service           traceServiceKey
-	Raddr             traceAddress
-	Rport             uint16
-	IdentityPadding   [3]uint16
-	IdleSince         uint32
-	Persistent        uint32
-	Reserved          uint64
+	Service           struct {
+		_        structs.HostLayout
+		Vaddr    traceAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	Raddr           traceAddress
+	Rport           uint16
+	IdentityPadding [3]uint16
+	IdleSince       uint32
+	Persistent      uint32
+	Reserved        uint64
 }
 
 type traceService struct {
-	_             structs.HostLayout
-	Edition       uint32
-	Used          uint32
-	Sequence      uint64
-	Key           traceServiceKey
+	_        structs.HostLayout
+	Edition  uint32
+	Used     uint32
+	Sequence uint64
+	Key      struct {
+		_        structs.HostLayout
+		Vaddr    traceAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
 	OverflowUntil uint32
 	Policy        uint32
 	Padding       [4]uint32
 }
 
-type traceServiceKey struct {
-	_        structs.HostLayout
-	Vaddr    traceAddress
-	Vport    uint16
-	Protocol uint8
-	Padding  [5]uint8
+type traceServicePlace struct {
+	_       structs.HostLayout
+	Service uint32
+	Padding uint32
 }
 
 type traceSettings struct {
@@ -250,8 +260,14 @@ type traceTraceEvent struct {
 	Caddr   traceAddress
 	Vaddr   traceAddress
 	Word    uint64
-	Service traceServiceKey
-	Before  struct {
+	Service struct {
+		_        structs.HostLayout
+		Vaddr    traceAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	Before struct {
 		_        structs.HostLayout
 		Caddr    traceAddress
 		Vaddr    traceAddress
