@@ -398,6 +398,13 @@ enum server_hop {
 	HOP_STEADY = 2,
 };
 
+/* What a real server that is drained is spared. Its weight is 0 as well. */
+enum server_drain {
+	DRAIN_NONE,
+	DRAIN_TEMPLATES,	/* templates send it no connections either */
+	DRAIN_EXPIRE,		/* and the sweep ends what it has */
+};
+
 struct real_server {
 	/* first line: what forwarding reads */
 	struct next_hop hops[2];	/* Go */
@@ -416,7 +423,8 @@ struct real_server {
 	__u32 slow_start_since;	/* tick; Go */
 	__u32 slow_start_ticks;	/* 0: it has its full share; Go */
 	__u32 incarnation;	/* which server this slot holds: goes up, 16 bits; Go */
-	__u32 scheduling_padding[6];
+	enum server_drain drain; /* Go */
+	__u32 scheduling_padding[5];
 	/* third line: whose it is; Go */
 	struct service_key service;
 	struct address raddr;

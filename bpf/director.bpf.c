@@ -346,7 +346,7 @@ __noinline int ends_early(const struct connection *conn, __u32 defended, __u32 a
 	if (!server)
 		return false;
 	policy = get_policy(server->policy, set);
-	return (abandoned && is_abandoned(server, policy)) ||
+	return (abandoned && (server->drain == DRAIN_EXPIRE || is_abandoned(server, policy))) ||
 	       (defended && is_given_up(conn, policy, set, now));
 }
 

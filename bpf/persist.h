@@ -86,7 +86,9 @@ static __always_inline bool is_served(const struct service *svc, struct settings
 
 	if (!server || server->state != SERVER_LISTED)
 		return false;
-	return server->weight ||
+	if (server->weight)
+		return true;
+	return !server->drain &&
 	       !get_policy(svc->policy, set)->sysctls[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE];
 }
 

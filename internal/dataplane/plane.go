@@ -44,6 +44,8 @@ type Plane struct {
 	used int
 	// defended: the next sweep gives entries up where drop_entry asks for it.
 	defended bool
+	// expiring is how many real servers' connections the sweeps end.
+	expiring int
 	// limbo holds what goes back to free after the next grace period.
 	limbo []func()
 	// flipped are the servers whose next hop changed since the last one.

@@ -22,6 +22,7 @@ func (p *Plane) readBack() error {
 		return err
 	}
 	p.readPolicies()
+	p.readDrains()
 	if err := p.readCacheNumber(); err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ func (p *Plane) retire(key lvs.ServiceKey, slot uint32) error {
 		}
 	}
 	p.view.servers.elements[slot].IdleSince = 0
+	p.setDrain(slot, NotDrained)
 	p.setServerState(slot, directorServerStateSERVER_REMOVED)
 	p.removed[serverIdentity{key, p.serverKey(slot)}] = slot
 	return nil

@@ -3,6 +3,8 @@ package dataplane
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A real server that is added, or whose weight was 0, starts slowly if its
@@ -19,12 +21,40 @@ func (p *Plane) startSlowly(svc *service, slot, weight uint32) error {
 		atomic.StoreUint32(&rs.SlowStartTicks, 0)
 		return nil
 	}
+	return p.openWindow(slot, time.Duration(seconds)*time.Second)
+}
+
+// StartSlowly opens the window of a real server that has a weight, for as long as it
+// is told, if its service's slow_start asks for none. It wraps lvs.ErrNoService and
+// lvs.ErrNoServer.
+func (p *Plane) StartSlowly(key lvs.ServiceKey, server lvs.RealServerKey, window time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	svc, err := p.findService(key)
+	if err != nil {
+		return err
+	}
+	at, err := p.findServer(svc, server)
+	if err != nil {
+		return err
+	}
+	slot := svc.servers[at]
+	rs := &p.view.servers.elements[slot]
+	if rs.Weight == 0 || p.value(p.policyOf(svc), "slow_start") != 0 {
+		return nil
+	}
+	return p.openWindow(slot, window)
+}
+
+// openWindow begins a slow start now.
+func (p *Plane) openWindow(slot uint32, window time.Duration) error {
 	now, err := p.now()
 	if err != nil {
 		return err
 	}
+	rs := &p.view.servers.elements[slot]
 	atomic.StoreUint32(&rs.SlowStartSince, now)
-	atomic.StoreUint32(&rs.SlowStartTicks, p.toTicks(time.Duration(seconds)*time.Second))
+	atomic.StoreUint32(&rs.SlowStartTicks, p.toTicks(window))
 	p.slowStarts[slot] = true
 	return nil
 }

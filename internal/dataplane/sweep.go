@@ -31,5 +31,8 @@ func (p *Plane) endEarly() directorSweepRange {
 			sweep.Abandoned = 1
 		}
 	}
+	if p.expiring > 0 {
+		sweep.Abandoned = 1
+	}
 	return sweep
 }
