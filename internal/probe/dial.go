@@ -1,0 +1,181 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+const (
+	protocolICMP   = lvs.Protocol(unix.IPPROTO_ICMP)
+	protocolICMPv6 = lvs.Protocol(unix.IPPROTO_ICMPV6)
+)
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// open makes a socket in the namespace, bound to a source. Nothing has been sent.
+func (n *Namespace) open(source netip.AddrPort, kind, protocol int) (fd int, err error) {
+	err = n.do(func() error {
+		fd, err = unix.Socket(family(source.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+		return os.NewSyscallError("socket", err)
+	})
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, sockaddr(source)); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, nil
+}
+
+// toConn makes a connection of a socket, which it takes.
+func toConn(fd int, name string) (net.Conn, error) {
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	return net.FileConn(file)
+}
+
+func (n *Namespace) dialPorts(ctx context.Context, network string, source netip.Addr, destination netip.AddrPort, hop lvs.NextHop) (net.Conn, error) {
+	kind, protocol := unix.SOCK_STREAM, lvs.TCP
+	if network == "udp" {
+		kind, protocol = unix.SOCK_DGRAM, lvs.UDP
+	}
+	fd, err := n.open(netip.AddrPortFrom(source, 0), kind, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = n.routeSocket(fd, protocol, source, destination, hop)
+	if err == nil && network == "tcp" {
+		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	if err == nil {
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(destination)))
+	}
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		unix.Close(fd)
+		return nil, err
+	}
+	conn, err := toConn(fd, network)
+	if err != nil || network == "udp" {
+		return conn, err
+	}
+	if err := connected(ctx, conn.(*net.TCPConn)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// routeSocket says where the packets of a bound socket go.
+func (n *Namespace) routeSocket(fd int, protocol lvs.Protocol, source netip.Addr, destination netip.AddrPort, hop lvs.NextHop) error {
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	var port int
+	switch b := bound.(type) {
+	case *unix.SockaddrInet4:
+		port = b.Port
+	case *unix.SockaddrInet6:
+		port = b.Port
+	}
+	return n.carrier.Route(Route{
+		Protocol: protocol, Source: netip.AddrPortFrom(source, uint16(port)), Destination: destination, NextHop: hop,
+	})
+}
+
+// connected waits until a connection is there, or why it will not be.
+func connected(ctx context.Context, conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil || code != 0 {
+			failed = unix.Errno(code)
+			return true
+		}
+		// A socket is called writable before it is connected, too.
+		_, err = unix.Getpeername(int(fd))
+		return err == nil
+	})
+	if failed != nil {
+		return os.NewSyscallError("connect", failed)
+	}
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	return conn.SetWriteDeadline(time.Time{})
+}
+
+// An echoConn is of one identifier of echo requests.
+type echoConn struct {
+	*net.IPConn
+	id uint16
+}
+
+// EchoID returns the identifier that echo requests must have.
+func (c echoConn) EchoID() uint16 { return c.id }
+
+// Read reads one message, without its IP header.
+func (c echoConn) Read(data []byte) (int, error) {
+	size, _, err := c.ReadFrom(data)
+	return size, err
+}
+
+func (n *Namespace) dialICMP(source, destination netip.Addr, hop lvs.NextHop) (net.Conn, error) {
+	protocol := protocolICMP
+	if destination.Is6() {
+		protocol = protocolICMPv6
+	}
+	fd, err := n.open(netip.AddrPortFrom(source, 0), unix.SOCK_RAW, int(protocol))
+	if err != nil {
+		return nil, err
+	}
+	id := uint16(firstPort + n.echo.Add(1)%(lastPort-firstPort+1))
+	err = n.carrier.Route(Route{
+		Protocol: protocol, Source: netip.AddrPortFrom(source, id), Destination: netip.AddrPortFrom(destination, 0), NextHop: hop,
+	})
+	if err == nil {
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(netip.AddrPortFrom(destination, 0))))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	conn, err := toConn(fd, "icmp")
+	if err != nil {
+		return nil, err
+	}
+	return echoConn{conn.(*net.IPConn), id}, nil
+}
