@@ -260,7 +260,7 @@ func TestRefusalsPassWhole(t *testing.T) {
 	for _, reason := range []error{
 		lvs.ErrServiceExists, lvs.ErrNoService, lvs.ErrServerExists, lvs.ErrNoServer, lvs.ErrSchedulerNotFound,
 		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported, lvs.ErrPeerExists, lvs.ErrNoPeer,
-		lvs.ErrMarkRuleExists, lvs.ErrNoMarkRule,
+		lvs.ErrMarkRuleExists, lvs.ErrNoMarkRule, lvs.ErrNoDrain,
 	} {
 		d.refusal = fmt.Errorf("clear \u2014 100%% of it: %w", reason)
 		err := c.Clear(t.Context())
@@ -271,8 +271,8 @@ func TestRefusalsPassWhole(t *testing.T) {
 			t.Errorf("message %q came back as %q", d.refusal, err)
 		}
 	}
-	if len(refusals) != 13 {
-		t.Errorf("%d reasons travel, 13 are tested", len(refusals))
+	if len(refusals) != 14 {
+		t.Errorf("%d reasons travel, 14 are tested", len(refusals))
 	}
 	d.refusal = errors.New("read map: bad file descriptor")
 	if err := c.Clear(t.Context()); err == nil || err.Error() != d.refusal.Error() {
@@ -438,3 +438,11 @@ func BenchmarkConnections(b *testing.B) {
 		b.Fatalf("%d connections, %v", got, err)
 	}
 }
+
+func (r *recorder) Drain(_ context.Context, scope lvs.DrainScope, deadline time.Duration, then lvs.DrainEnd) ([]lvs.Drain, error) {
+	return testDrains, r.did("drain %s within %s then %q", scope, deadline, then)
+}
+func (r *recorder) Undrain(_ context.Context, scope lvs.DrainScope) ([]lvs.Drain, error) {
+	return testDrains, r.did("undrain %s", scope)
+}
+func (r *recorder) Drains(context.Context) ([]lvs.Drain, error) { return testDrains, r.did("drains") }

@@ -312,17 +312,28 @@ func serviceStatusToWire(s lvs.ServiceStatus) *fairleadv1.ServiceStatus {
 		Servers:  make([]*fairleadv1.RealServerStatus, 0, len(s.Servers)),
 	}
 	for _, r := range s.Servers {
-		wire.Servers = append(wire.Servers, &fairleadv1.RealServerStatus{
-			Server:                serverToWire(r.RealServer),
-			ActiveConnections:     r.Active,
-			InactiveConnections:   r.Inactive,
-			PersistentConnections: r.Persistent,
-			Counters:              countersToWire(r.Counters),
-			Rates:                 countersToWire(lvs.Counters(r.Rates)),
-			NextHop:               nextHopToWire(r.NextHop),
-		})
+		wire.Servers = append(wire.Servers, serverStatusToWire(r))
 	}
+	for _, r := range s.Withheld {
+		wire.Withheld = append(wire.Withheld, serverStatusToWire(r))
+	}
+	wire.Quorum = quorumToWire(s.Quorum)
 	return wire
+}
+
+func serverStatusToWire(r lvs.RealServerStatus) *fairleadv1.RealServerStatus {
+	return &fairleadv1.RealServerStatus{
+		Server:                serverToWire(r.RealServer),
+		ActiveConnections:     r.Active,
+		InactiveConnections:   r.Inactive,
+		PersistentConnections: r.Persistent,
+		Counters:              countersToWire(r.Counters),
+		Rates:                 countersToWire(lvs.Counters(r.Rates)),
+		NextHop:               nextHopToWire(r.NextHop),
+		Health:                healthToWire(r.Health),
+		ConfiguredWeight:      r.ConfiguredWeight,
+		Draining:              r.Draining,
+	}
 }
 
 func serviceStatusFromWire(field string, s *fairleadv1.ServiceStatus) (lvs.ServiceStatus, error) {
@@ -335,27 +346,42 @@ func serviceStatusFromWire(field string, s *fairleadv1.ServiceStatus) (lvs.Servi
 		Counters: countersFromWire(s.GetCounters()),
 		Rates:    lvs.Rates(countersFromWire(s.GetRates())),
 	}
-	for i, r := range s.GetServers() {
-		field := fmt.Sprintf("%s.servers[%d]", field, i)
+	if status.Servers, err = serverStatusesFromWire(field+".servers", s.GetServers()); err != nil {
+		return lvs.ServiceStatus{}, err
+	}
+	if status.Withheld, err = serverStatusesFromWire(field+".withheld", s.GetWithheld()); err != nil {
+		return lvs.ServiceStatus{}, err
+	}
+	status.Quorum = quorumFromWire(s.GetQuorum())
+	return status, nil
+}
+
+func serverStatusesFromWire(field string, wire []*fairleadv1.RealServerStatus) ([]lvs.RealServerStatus, error) {
+	var servers []lvs.RealServerStatus
+	for i, r := range wire {
+		field := fmt.Sprintf("%s[%d]", field, i)
 		server, err := serverFromWire(field+".server", r.GetServer())
 		if err != nil {
-			return lvs.ServiceStatus{}, err
+			return nil, err
 		}
 		hop, err := nextHopFromWire(field+".next_hop", r.GetNextHop())
 		if err != nil {
-			return lvs.ServiceStatus{}, err
+			return nil, err
 		}
-		status.Servers = append(status.Servers, lvs.RealServerStatus{
-			RealServer: server,
-			Active:     r.GetActiveConnections(),
-			Inactive:   r.GetInactiveConnections(),
-			Persistent: r.GetPersistentConnections(),
-			Counters:   countersFromWire(r.GetCounters()),
-			Rates:      lvs.Rates(countersFromWire(r.GetRates())),
-			NextHop:    hop,
+		servers = append(servers, lvs.RealServerStatus{
+			RealServer:       server,
+			Active:           r.GetActiveConnections(),
+			Inactive:         r.GetInactiveConnections(),
+			Persistent:       r.GetPersistentConnections(),
+			Counters:         countersFromWire(r.GetCounters()),
+			Rates:            lvs.Rates(countersFromWire(r.GetRates())),
+			NextHop:          hop,
+			Health:           healthFromWire(r.GetHealth()),
+			ConfiguredWeight: r.GetConfiguredWeight(),
+			Draining:         r.GetDraining(),
 		})
 	}
-	return status, nil
+	return servers, nil
 }
 
 // secondsToWire rounds down to whole seconds. The durations of the domain are

@@ -29,6 +29,16 @@ type Director interface {
 	EditServer(ctx context.Context, key lvs.ServiceKey, server lvs.RealServer) error
 	DeleteServer(ctx context.Context, key lvs.ServiceKey, server lvs.RealServerKey) error
 
+	// Drain gives the real servers of a scope no new connections until Undrain. At the
+	// deadline, if it is above 0 from now, then happens to what is left. It wraps
+	// lvs.ErrNoServer if the scope has none.
+	Drain(ctx context.Context, scope lvs.DrainScope, deadline time.Duration, then lvs.DrainEnd) ([]lvs.Drain, error)
+	// Undrain returns the drains that it ended, as they were. It wraps lvs.ErrNoDrain
+	// if there is none.
+	Undrain(ctx context.Context, scope lvs.DrainScope) ([]lvs.Drain, error)
+	// Drains returns those that go on, by service and server.
+	Drains(ctx context.Context) ([]lvs.Drain, error)
+
 	// Zero zeroes the counters of all services and servers, ZeroService those
 	// of one service and its servers.
 	Zero(ctx context.Context) error

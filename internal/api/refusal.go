@@ -24,6 +24,7 @@ var refusals = [...]struct {
 	{lvs.ErrNoPeer, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_PEER},
 	{lvs.ErrMarkRuleExists, connect.CodeAlreadyExists, fairleadv1.Reason_REASON_MARK_RULE_EXISTS},
 	{lvs.ErrNoMarkRule, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_MARK_RULE},
+	{lvs.ErrNoDrain, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_DRAIN},
 	{lvs.ErrSchedulerNotFound, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_SCHEDULER_NOT_FOUND},
 	{lvs.ErrInvalid, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_INVALID},
 	{lvs.ErrRange, connect.CodeOutOfRange, fairleadv1.Reason_REASON_OUT_OF_RANGE},

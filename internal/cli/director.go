@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/director"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 const (
@@ -41,6 +43,7 @@ func clientOf(dir string) *api.Client { return api.NewClient(filepath.Join(dir, 
 
 func newDirectorCommand(env Env) *cobra.Command {
 	var cfg director.Config
+	var then string
 	cmd := &cobra.Command{
 		Use:   "director --interface NAME[,NAME...]",
 		Short: "Run the director: load the data plane, attach it, serve the API",
@@ -52,7 +55,10 @@ keeps the next hops of the real servers fresh, and serves the API on
 director.sock in the run directory.
 
 Forwarding goes on when the director stops or is killed; "fairlead director
-unload" ends it. It needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
+unload" ends it. With --drain, SIGTERM first drains all real servers, as "fairlead
+drain" does, and the director stops when no connection is left or the time is over;
+a second signal ends it at once, and the director that comes next ends the drain.
+It needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
 CAP_NET_RAW, and CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if
 there is none.`,
 		Example: `  fairlead director --interface eth0
@@ -69,12 +75,23 @@ there is none.`,
 			case cfg.Connections < 1:
 				return fmt.Errorf("--connections %d: want how many must fit into the table", cfg.Connections)
 			}
+			end, err := lvs.ParseDrainEnd(then)
+			switch {
+			case err != nil:
+				return fmt.Errorf("--drain-then %s: want expire or reset", then)
+			case cfg.Drain < 0 || cfg.Drain > api.MaxDrain:
+				return fmt.Errorf("--drain %s: want 0 to %s", cfg.Drain, api.MaxDrain)
+			case then != "" && cfg.Drain == 0:
+				return fmt.Errorf("--drain-then %s: say when, by --drain", then)
+			}
+			cfg.DrainThen = end
 			cfg.Version = versionName()
 			cfg.NotifySocket = env.Getenv("NOTIFY_SOCKET")
 			cfg.Log = slog.New(slog.NewTextHandler(env.Stderr, nil))
 			signal.Ignore(syscall.SIGHUP)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
+			context.AfterFunc(ctx, stop) // a second signal ends it at once
 			return director.Run(ctx, cfg)
 		},
 	}
@@ -83,6 +100,8 @@ there is none.`,
 	flags.StringSliceVarP(&cfg.Interfaces, "interface", "i", nil, "`names` of the interfaces that packets come in on")
 	flags.IntVar(&cfg.Connections, "connections", dataplane.DefaultConnections, "how `many` connections must fit into the table")
 	flags.StringVar((*string)(&cfg.Mode), "mode", string(dataplane.ModeAuto), "XDP `mode`: native (in the driver), generic, or auto: native where it works")
+	flags.DurationVar(&cfg.Drain, "drain", 0, "`how long`, before it stops, to wait for connections to end, giving no real server new ones, like 5m")
+	flags.StringVar(&then, "drain-then", "", "what is `done` to what is left then: expire or reset (default: it goes on)")
 	cmd.AddCommand(newUnloadCommand(env, &cfg.RunDir))
 	return cmd
 }

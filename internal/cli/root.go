@@ -66,6 +66,8 @@ func newRootCommand(env Env) *cobra.Command {
 		newIpvsadmRestoreCommand(env),
 		newPeerCommand(env),
 		newMarkCommand(env),
+		newDrainCommand(env),
+		newUndrainCommand(env),
 		newRealserverCommand(env),
 		newDoctorCommand(env),
 		newStatusCommand(env),

@@ -187,7 +187,8 @@ type benchRealServer struct {
 	SlowStartSince    uint32
 	SlowStartTicks    uint32
 	Incarnation       uint32
-	SchedulingPadding [6]uint32
+	Drain             uint32
+	SchedulingPadding [5]uint32
 	Service           struct {
 		_        structs.HostLayout
 		Vaddr    benchAddress

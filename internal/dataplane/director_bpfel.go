@@ -250,7 +250,8 @@ type directorRealServer struct {
 	SlowStartSince    uint32
 	SlowStartTicks    uint32
 	Incarnation       uint32
-	SchedulingPadding [6]uint32
+	Drain             directorServerDrain
+	SchedulingPadding [5]uint32
 	Service           directorServiceKey
 	Raddr             directorAddress
 	Rport             uint16
@@ -287,6 +288,14 @@ const (
 	directorSchedulerFlagFLAG_PORT       directorSchedulerFlag = 2
 	directorSchedulerFlagFLAG_STABLE     directorSchedulerFlag = 4
 	directorSchedulerFlagFLAG_ONE_PACKET directorSchedulerFlag = 256
+)
+
+type directorServerDrain uint32
+
+const (
+	directorServerDrainDRAIN_NONE      directorServerDrain = 0
+	directorServerDrainDRAIN_TEMPLATES directorServerDrain = 1
+	directorServerDrainDRAIN_EXPIRE    directorServerDrain = 2
 )
 
 type directorServerHop uint32

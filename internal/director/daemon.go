@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/neighbor"
 	"github.com/fairlead-lb/fairlead/internal/systemd"
 )
@@ -39,6 +40,12 @@ type Config struct {
 	// NotifySocket is the $NOTIFY_SOCKET of a service manager, or "".
 	NotifySocket string
 	Log          *slog.Logger
+	// Drain is for how long, before it stops, the director waits for the connections
+	// of all its real servers to end, while it gives them no new ones; 0: it stops at
+	// once. DrainThen happens to what is left. The director that comes after it ends
+	// that drain.
+	Drain     time.Duration
+	DrainThen lvs.DrainEnd
 }
 
 // Run is the daemon: it takes over what is pinned in the run directory or
@@ -69,6 +76,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	d, err := newDirector(p, w, cfg.Log, isLocalAddress)
 	if err != nil {
+		w.Close()
+		return err
+	}
+	if err := d.readRecord(filepath.Join(cfg.RunDir, recordName)); err != nil {
 		w.Close()
 		return err
 	}
@@ -113,23 +124,33 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 		return err
 	}
 	defer os.Remove(socket)
+	outer := ctx
+	ctx, stop := context.WithCancel(context.WithoutCancel(outer))
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	d.stopping = ctx.Done()
+	group.Go(func() error { return d.endWith(outer, ctx, cfg, stop) })
 	group.Go(func() error { return w.Run(ctx) })
 	group.Go(func() error { d.followNextHops(w.Updates()); return nil })
 	group.Go(func() error { d.every(ctx, sweepInterval, d.sweep); return nil })
 	group.Go(func() error { d.every(ctx, rateInterval, d.estimate); return nil })
+	group.Go(func() error { d.every(ctx, drainInterval, d.followDrains); return nil })
+	group.Go(func() error { d.followHealth(ctx); return nil })
 	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
 	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })
 	group.Go(func() error { return api.Serve(ctx, l, api.NewHandler(d), d.log) })
 	group.Go(func() error {
-		d.tell(cfg.NotifySocket, "READY=1")
-		<-ctx.Done()
-		d.tell(cfg.NotifySocket, "STOPPING=1")
+		d.notify(cfg.NotifySocket, "READY=1")
+		<-outer.Done()
+		d.notify(cfg.NotifySocket, "STOPPING=1")
 		return nil
 	})
+	// Without checks, what checks of a former director have withheld comes back.
+	if err := errors.Join(d.SetHealth(nil), d.liftHostDrain()); err != nil {
+		d.log.Error("what a former director has left is not dealt with", "cause", err)
+	}
 	d.log.Info("ready", "socket", socket, "pid", os.Getpid())
-	err = group.Wait()
+	err = errors.Join(group.Wait(), d.closeChecks())
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("director stopped: %w", err)
 	}
@@ -137,10 +158,27 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	return nil
 }
 
-func (d *Director) tell(socket, state string) {
+func (d *Director) notify(socket, state string) {
 	if err := systemd.Notify(socket, state); err != nil {
 		d.log.Warn("service manager not told", "state", state, "cause", err)
 	}
+}
+
+// endWith ends ctx by stop when outer ends: at once, or when the host is drained.
+func (d *Director) endWith(outer, ctx context.Context, cfg Config, stop func()) error {
+	defer stop()
+	select {
+	case <-outer.Done():
+	case <-ctx.Done():
+		return nil
+	}
+	if cfg.Drain <= 0 {
+		return nil
+	}
+	if err := d.drainHost(ctx, cfg.Drain, cfg.DrainThen); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("drain the host: %w", err)
+	}
+	return nil
 }
 
 // followNextHops learns until updates is closed.
@@ -200,7 +238,7 @@ func unload(runDir string, log *slog.Logger) error {
 	dir := pinDir(runDir)
 	switch is, err := isBPF(dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return removeSocket(runDir)
+		return removeFiles(runDir)
 	case err != nil:
 		return err
 	case is:
@@ -220,7 +258,7 @@ func unload(runDir string, log *slog.Logger) error {
 			return fmt.Errorf("remove the directory of what was pinned: %w", err)
 		}
 	}
-	return removeSocket(runDir)
+	return removeFiles(runDir)
 }
 
 // forgetNeighbours takes away the neighbour entries that no director needs any
@@ -236,11 +274,13 @@ func forgetNeighbours(log *slog.Logger) error {
 	return w.Run(ended)
 }
 
-// removeSocket removes the socket that a killed director left.
-func removeSocket(runDir string) error {
-	err := os.Remove(filepath.Join(runDir, api.SocketName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the director's socket: %w", err)
+// removeFiles removes the socket that a killed director left, and the record of what
+// it had changed in the data plane.
+func removeFiles(runDir string) error {
+	for _, name := range []string{api.SocketName, recordName} {
+		if err := os.Remove(filepath.Join(runDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s of the director: %w", name, err)
+		}
 	}
 	return nil
 }

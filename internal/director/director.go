@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/health"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -27,6 +28,8 @@ type plane interface {
 	EditServer(lvs.ServiceKey, lvs.RealServer) error
 	DeleteServer(lvs.ServiceKey, lvs.RealServerKey) error
 	OrderServers(lvs.ServiceKey, []lvs.RealServerKey) error
+	SetDrain(lvs.ServiceKey, lvs.RealServerKey, dataplane.Drain) error
+	StartSlowly(lvs.ServiceKey, lvs.RealServerKey, time.Duration) error
 	Services() ([]lvs.ServiceStatus, error)
 	Zero(lvs.ServiceKey) error
 	Timeouts() lvs.Timeouts
@@ -65,9 +68,23 @@ type Director struct {
 	used       atomic.Int64    // entries of the connection table
 	stopping   <-chan struct{} // closed when traces are to end
 
-	// mu is held through a change. services is what the plane has.
+	// checks is nil until there are some.
+	checks *health.Manager
+	news   *news // what checks tell of
+
+	// mu is held through a change. services is what the director was told of;
+	// rosters, of each, its real servers.
 	mu       sync.Mutex
 	services map[lvs.ServiceKey]map[lvs.RealServerKey]struct{}
+	rosters  map[lvs.ServiceKey]*roster
+	drains   map[drainKey]*drain
+	health   map[lvs.ServiceKey]lvs.ServiceHealth // what is looked after
+	// inherited are the real servers that were down when a former director ended, of
+	// the services of which it withheld something; inheritedDrains those that it
+	// drained because it was about to stop. Both are nil once that is dealt with.
+	inherited       map[lvs.ServiceKey]map[lvs.RealServerKey]bool
+	inheritedDrains []drainKey
+	recordPath      string // "": nothing is recorded
 }
 
 var _ api.Director = (*Director)(nil)
@@ -87,17 +104,22 @@ func newDirector(p plane, w watcher, log *slog.Logger, isLocal func(netip.Addr) 
 		isLocal:  isLocal,
 		started:  time.Now(),
 		services: map[lvs.ServiceKey]map[lvs.RealServerKey]struct{}{},
+		rosters:  map[lvs.ServiceKey]*roster{},
+		drains:   map[drainKey]*drain{},
+		news:     newNews(),
 	}
 	if err := d.hops.inherit(); err != nil {
 		return nil, fmt.Errorf("read the peers of the data plane: %w", err)
 	}
 	for _, service := range services {
-		servers := map[lvs.RealServerKey]struct{}{}
+		servers, r := map[lvs.RealServerKey]struct{}{}, &roster{}
 		for _, server := range service.Servers {
 			servers[server.RealServerKey] = struct{}{}
+			r.told = append(r.told, server.RealServer)
 			d.hops.hold(server.Address)
 		}
-		d.services[service.ServiceKey] = servers
+		r.applied = slices.Clone(r.told)
+		d.services[service.ServiceKey], d.rosters[service.ServiceKey] = servers, r
 	}
 	return d, nil
 }
@@ -128,6 +150,7 @@ func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
 		return nil, err
 	}
 	d.rates.fill(services)
+	d.fillRosters(services)
 	d.hops.fill(services)
 	return services, nil
 }
@@ -164,6 +187,7 @@ func (d *Director) addService(service lvs.Service) error {
 		return err
 	}
 	d.services[service.ServiceKey] = map[lvs.RealServerKey]struct{}{}
+	d.rosters[service.ServiceKey] = &roster{}
 	d.log.Info("service added", "service", service.ServiceKey, "scheduler", service.Scheduler)
 	return nil
 }
@@ -215,9 +239,12 @@ func (d *Director) deleteService(key lvs.ServiceKey) error {
 		return err
 	}
 	delete(d.services, key)
+	delete(d.rosters, key)
 	for server := range servers {
 		d.hops.release(server.Address)
+		d.forgetDrain(key, server)
 	}
+	d.adjustHealth(key)
 	d.log.Info("service deleted", "service", key)
 	return nil
 }
@@ -248,15 +275,11 @@ func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	}
 	d.hops.hold(server.Address)
 	d.hops.wait(server.Address)
-	if err := d.plane.AddServer(key, server); err != nil {
+	if err := d.tell(key, slices.Insert(slices.Clone(d.rosters[key].told), 0, server)); err != nil {
 		d.hops.release(server.Address)
 		return err
 	}
 	d.services[key][server.RealServerKey] = struct{}{}
-	if err := d.hops.write(server.Address); err != nil {
-		// The server is there; that nothing reaches it is a state, shown as such.
-		d.log.Error("next hop not written", "realserver", server.Address, "cause", err)
-	}
 	d.log.Info("real server added", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
 	return nil
 }
@@ -272,8 +295,15 @@ func (d *Director) editServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	if err := d.checkServer(key, server, true); err != nil {
 		return fmt.Errorf("edit real server %s of %s: %w", server.RealServerKey, key, err)
 	}
-	if err := d.plane.EditServer(key, server); err != nil {
+	told := slices.Clone(d.rosters[key].told)
+	at := findServer(told, server.RealServerKey)
+	was := told[at]
+	told[at] = server
+	if err := d.tell(key, told); err != nil {
 		return err
+	}
+	if was.Method != server.Method || was.Tunnel != server.Tunnel {
+		d.adjustHealth(key)
 	}
 	d.log.Info("real server edited", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
 	return nil
@@ -314,11 +344,14 @@ func (d *Director) deleteServer(key lvs.ServiceKey, server lvs.RealServerKey) er
 	if _, ok := servers[server]; !ok {
 		return fmt.Errorf("delete real server %s of %s: %w", server, key, lvs.ErrNoServer)
 	}
-	if err := d.plane.DeleteServer(key, server); err != nil {
+	told := slices.DeleteFunc(slices.Clone(d.rosters[key].told), func(s lvs.RealServer) bool { return s.RealServerKey == server })
+	if err := d.tell(key, told); err != nil {
 		return err
 	}
 	delete(servers, server)
 	d.hops.release(server.Address)
+	d.forgetDrain(key, server)
+	d.adjustHealth(key)
 	d.log.Info("real server deleted", "service", key, "realserver", server)
 	return nil
 }

@@ -103,7 +103,7 @@ func TestServers(t *testing.T) {
 
 	service, err := b.Service(ctx, vip)
 	want := lvs.ServiceStatus{Service: wlc(vip), Servers: []lvs.RealServerStatus{
-		{RealServer: second, NextHop: hop},
+		{RealServer: second, NextHop: hop, ConfiguredWeight: second.Weight},
 		{RealServer: changed(first, func(r *lvs.RealServer) { r.Weight = 0 }), NextHop: hop},
 	}}
 	if diff := cmp.Diff(want, service, compareAddresses); err != nil || diff != "" {

@@ -170,14 +170,24 @@ func (t *hopTable) learn(addr netip.Addr, hop lvs.NextHop) {
 	}
 }
 
+// find returns the next hop of addr, and whether it is known.
+func (t *hopTable) find(addr netip.Addr) (lvs.NextHop, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entry, ok := t.addresses[addr]
+	if !ok || !entry.isKnown() {
+		return lvs.NextHop{}, false
+	}
+	return entry.hop, true
+}
+
 // fill sets the next hops of services that are known: the plane does not keep
 // all that there is to tell of them.
 func (t *hopTable) fill(services []lvs.ServiceStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range services {
-		for j := range services[i].Servers {
-			server := &services[i].Servers[j]
+		for _, server := range services[i].All() {
 			if entry, ok := t.addresses[server.Address]; ok && entry.isKnown() {
 				server.NextHop = entry.hop
 			}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -25,6 +26,8 @@ type memoryPlane struct {
 	peers       map[netip.Addr]lvs.MAC
 	peerMACs    map[lvs.MAC]bool
 	marks       []lvs.MarkRule
+	drains      map[drainKey]dataplane.Drain
+	slowStarts  []drainKey
 	fail        error // the answer to every change
 	failAt      int   // the change that fails, counted down; 0: none
 	failOn      bool  // those after it fail too
@@ -32,7 +35,7 @@ type memoryPlane struct {
 
 func newMemoryPlane() *memoryPlane {
 	return &memoryPlane{
-		hopWrites: map[netip.Addr]int{}, peers: map[netip.Addr]lvs.MAC{}, peerMACs: map[lvs.MAC]bool{},
+		drains: map[drainKey]dataplane.Drain{}, hopWrites: map[netip.Addr]int{}, peers: map[netip.Addr]lvs.MAC{}, peerMACs: map[lvs.MAC]bool{},
 	}
 }
 
@@ -95,6 +98,14 @@ func (p *memoryPlane) DeleteServer(key lvs.ServiceKey, r lvs.RealServerKey) erro
 		s := p.service(key)
 		s.Servers = slices.DeleteFunc(s.Servers, func(there lvs.RealServerStatus) bool { return there.RealServerKey == r })
 	})
+}
+
+func (p *memoryPlane) SetDrain(key lvs.ServiceKey, server lvs.RealServerKey, drain dataplane.Drain) error {
+	return p.change(func() { p.drains[drainKey{key, server}] = drain })
+}
+
+func (p *memoryPlane) StartSlowly(key lvs.ServiceKey, server lvs.RealServerKey, _ time.Duration) error {
+	return p.change(func() { p.slowStarts = append(p.slowStarts, drainKey{key, server}) })
 }
 
 func (p *memoryPlane) Services() ([]lvs.ServiceStatus, error) {

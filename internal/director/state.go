@@ -41,9 +41,7 @@ func (d *Director) state() (state lvs.State, err error) {
 		if service.Sysctls, err = d.settings(s.ServiceKey); err != nil {
 			return lvs.State{}, err
 		}
-		for _, server := range s.Servers {
-			service.Servers = append(service.Servers, server.RealServer)
-		}
+		service.Servers = slices.Clone(d.rosters[s.ServiceKey].told)
 		state.Services = append(state.Services, service)
 	}
 	slices.SortFunc(state.Services, func(a, b lvs.ServiceState) int { return a.ServiceKey.Compare(b.ServiceKey) })
@@ -255,7 +253,14 @@ func (u unlocked) DeleteServer(key lvs.ServiceKey, s lvs.RealServerKey) error {
 
 // OrderServers implements [reconcile.Target].
 func (u unlocked) OrderServers(key lvs.ServiceKey, order []lvs.RealServerKey) error {
-	return u.d.plane.OrderServers(key, order)
+	place := map[lvs.RealServerKey]int{}
+	for i, server := range order {
+		place[server] = i
+	}
+	told := slices.SortedFunc(slices.Values(u.d.rosters[key].told), func(a, b lvs.RealServer) int {
+		return place[a.RealServerKey] - place[b.RealServerKey]
+	})
+	return u.d.tell(key, told)
 }
 
 // SetSysctls implements [reconcile.Target].

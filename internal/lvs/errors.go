@@ -13,6 +13,7 @@ var (
 	ErrNoPeer            = errors.New("no such peer")
 	ErrMarkRuleExists    = errors.New("mark rule already exists")
 	ErrNoMarkRule        = errors.New("no such mark rule")
+	ErrNoDrain           = errors.New("not drained")
 	ErrSchedulerNotFound = errors.New("scheduler or persistence engine not found")
 	ErrInvalid           = errors.New("invalid")
 	ErrRange             = errors.New("out of range")

@@ -41,6 +41,12 @@ type RealServerStatus struct {
 	Rates      Rates
 	// NextHop is where its packets go now; NextHop.Problem says why they can't.
 	NextHop NextHop
+	// Health is what checks say; they change Weight, which is the one in force.
+	Health HealthStatus
+	// ConfiguredWeight is the one that was asked for.
+	ConfiguredWeight uint32
+	// Draining: it gets no new connections until that is undone.
+	Draining bool
 }
 
 // A ForwardingMethod is how packets reach a real server.

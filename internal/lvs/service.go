@@ -99,6 +99,22 @@ type ServiceStatus struct {
 	// Servers are in the order in which schedulers walk them: the newest first
 	// (the kernel's ip_vs_ctl.c adds at the head).
 	Servers []RealServerStatus
+	// Withheld are those that are not there because they are not healthy, or because a
+	// sorry server has their place. They come back by themselves.
+	Withheld []RealServerStatus
+	Quorum   QuorumStatus
+}
+
+// All returns the servers that are there, and those that are withheld, for changes.
+func (s *ServiceStatus) All() []*RealServerStatus {
+	all := make([]*RealServerStatus, 0, len(s.Servers)+len(s.Withheld))
+	for i := range s.Servers {
+		all = append(all, &s.Servers[i])
+	}
+	for i := range s.Withheld {
+		all = append(all, &s.Withheld[i])
+	}
+	return all
 }
 
 // Counters are totals since the service or server was added or zeroed.

@@ -238,6 +238,59 @@ func (TunnelChecksum) EnumDescriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{3}
 }
 
+// What becomes of what is left at the deadline.
+type DrainEnd int32
+
+const (
+	// It goes on.
+	DrainEnd_DRAIN_END_UNSPECIFIED DrainEnd = 0
+	// Its entries are taken out of the connection table.
+	DrainEnd_DRAIN_END_EXPIRE DrainEnd = 1
+	// That, and both ends of a TCP connection are told by a RST.
+	DrainEnd_DRAIN_END_RESET DrainEnd = 2
+)
+
+// Enum value maps for DrainEnd.
+var (
+	DrainEnd_name = map[int32]string{
+		0: "DRAIN_END_UNSPECIFIED",
+		1: "DRAIN_END_EXPIRE",
+		2: "DRAIN_END_RESET",
+	}
+	DrainEnd_value = map[string]int32{
+		"DRAIN_END_UNSPECIFIED": 0,
+		"DRAIN_END_EXPIRE":      1,
+		"DRAIN_END_RESET":       2,
+	}
+)
+
+func (x DrainEnd) Enum() *DrainEnd {
+	p := new(DrainEnd)
+	*p = x
+	return p
+}
+
+func (x DrainEnd) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DrainEnd) Descriptor() protoreflect.EnumDescriptor {
+	return file_fairlead_v1_fairlead_proto_enumTypes[4].Descriptor()
+}
+
+func (DrainEnd) Type() protoreflect.EnumType {
+	return &file_fairlead_v1_fairlead_proto_enumTypes[4]
+}
+
+func (x DrainEnd) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DrainEnd.Descriptor instead.
+func (DrainEnd) EnumDescriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{4}
+}
+
 type Reason int32
 
 const (
@@ -255,6 +308,7 @@ const (
 	Reason_REASON_NO_PEER             Reason = 11
 	Reason_REASON_MARK_RULE_EXISTS    Reason = 12
 	Reason_REASON_NO_MARK_RULE        Reason = 13
+	Reason_REASON_NO_DRAIN            Reason = 14
 )
 
 // Enum value maps for Reason.
@@ -274,6 +328,7 @@ var (
 		11: "REASON_NO_PEER",
 		12: "REASON_MARK_RULE_EXISTS",
 		13: "REASON_NO_MARK_RULE",
+		14: "REASON_NO_DRAIN",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -290,6 +345,7 @@ var (
 		"REASON_NO_PEER":             11,
 		"REASON_MARK_RULE_EXISTS":    12,
 		"REASON_NO_MARK_RULE":        13,
+		"REASON_NO_DRAIN":            14,
 	}
 )
 
@@ -304,11 +360,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_fairlead_v1_fairlead_proto_enumTypes[4].Descriptor()
+	return file_fairlead_v1_fairlead_proto_enumTypes[5].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_fairlead_v1_fairlead_proto_enumTypes[4]
+	return &file_fairlead_v1_fairlead_proto_enumTypes[5]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -317,7 +373,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{4}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{5}
 }
 
 // Either protocol and address, or firewall_mark.
@@ -826,8 +882,14 @@ type RealServerStatus struct {
 	PersistentConnections uint32                 `protobuf:"varint,4,opt,name=persistent_connections,json=persistentConnections,proto3" json:"persistent_connections,omitempty"`
 	Counters              *Counters              `protobuf:"bytes,5,opt,name=counters,proto3" json:"counters,omitempty"`
 	// Per second.
-	Rates         *Counters `protobuf:"bytes,6,opt,name=rates,proto3" json:"rates,omitempty"`
-	NextHop       *NextHop  `protobuf:"bytes,7,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	Rates   *Counters `protobuf:"bytes,6,opt,name=rates,proto3" json:"rates,omitempty"`
+	NextHop *NextHop  `protobuf:"bytes,7,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	// What checks say; not set: there are none.
+	Health *Health `protobuf:"bytes,8,opt,name=health,proto3" json:"health,omitempty"`
+	// What was asked for; the weight of server is the one in force.
+	ConfiguredWeight uint32 `protobuf:"varint,9,opt,name=configured_weight,json=configuredWeight,proto3" json:"configured_weight,omitempty"`
+	// It gets no new connections until Undrain.
+	Draining      bool `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,20 +973,211 @@ func (x *RealServerStatus) GetNextHop() *NextHop {
 	return nil
 }
 
+func (x *RealServerStatus) GetHealth() *Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *RealServerStatus) GetConfiguredWeight() uint32 {
+	if x != nil {
+		return x.ConfiguredWeight
+	}
+	return 0
+}
+
+func (x *RealServerStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+type Health struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "unknown" until a check has come to a verdict, "up" or "down".
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// When it came to that: nanoseconds since 1970.
+	SinceUnixNanoseconds int64 `protobuf:"varint,2,opt,name=since_unix_nanoseconds,json=sinceUnixNanoseconds,proto3" json:"since_unix_nanoseconds,omitempty"`
+	// Why it is down, or why the last check failed although it is up yet; or empty:
+	// "process-down", "vip-path-broken", "host-down", "no-next-hop", "timeout", "slow",
+	// "connection-reset", "bad-status", "bad-body", "bad-digest", "bad-answer",
+	// "certificate-expired", "certificate-untrusted", "certificate-name", "tls-failed",
+	// "not-serving", "script-failed", "file-unreadable", "file-down", "flapping",
+	// "path-unavailable", "check-failed".
+	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	// For a person to read.
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// How long its slowest check took last.
+	LatencyMicroseconds uint64 `protobuf:"varint,5,opt,name=latency_microseconds,json=latencyMicroseconds,proto3" json:"latency_microseconds,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Health) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Health) GetSinceUnixNanoseconds() int64 {
+	if x != nil {
+		return x.SinceUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *Health) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Health) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Health) GetLatencyMicroseconds() uint64 {
+	if x != nil {
+		return x.LatencyMicroseconds
+	}
+	return 0
+}
+
+// Whether a service has the live servers that it needs.
+type Quorum struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Needed uint32                 `protobuf:"varint,1,opt,name=needed,proto3" json:"needed,omitempty"`
+	// Sum of the weights of live servers.
+	Have                 uint32 `protobuf:"varint,2,opt,name=have,proto3" json:"have,omitempty"`
+	Lost                 bool   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	SinceUnixNanoseconds int64  `protobuf:"varint,4,opt,name=since_unix_nanoseconds,json=sinceUnixNanoseconds,proto3" json:"since_unix_nanoseconds,omitempty"`
+	// The service's servers are replaced by its sorry server.
+	Sorry         bool `protobuf:"varint,5,opt,name=sorry,proto3" json:"sorry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quorum) Reset() {
+	*x = Quorum{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quorum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quorum) ProtoMessage() {}
+
+func (x *Quorum) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quorum.ProtoReflect.Descriptor instead.
+func (*Quorum) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Quorum) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+func (x *Quorum) GetHave() uint32 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *Quorum) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *Quorum) GetSinceUnixNanoseconds() int64 {
+	if x != nil {
+		return x.SinceUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *Quorum) GetSorry() bool {
+	if x != nil {
+		return x.Sorry
+	}
+	return false
+}
+
 type ServiceStatus struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	Counters *Counters              `protobuf:"bytes,2,opt,name=counters,proto3" json:"counters,omitempty"`
 	// Per second.
-	Rates         *Counters           `protobuf:"bytes,3,opt,name=rates,proto3" json:"rates,omitempty"`
-	Servers       []*RealServerStatus `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`
+	Rates   *Counters           `protobuf:"bytes,3,opt,name=rates,proto3" json:"rates,omitempty"`
+	Servers []*RealServerStatus `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Those that are not there because they are not healthy, or because a sorry server
+	// has their place. They come back by themselves.
+	Withheld []*RealServerStatus `protobuf:"bytes,5,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	// Not set: no quorum is asked for.
+	Quorum        *Quorum `protobuf:"bytes,6,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[7]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1189,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[7]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1202,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{7}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ServiceStatus) GetService() *Service {
@@ -980,6 +1233,20 @@ func (x *ServiceStatus) GetServers() []*RealServerStatus {
 	return nil
 }
 
+func (x *ServiceStatus) GetWithheld() []*RealServerStatus {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+func (x *ServiceStatus) GetQuorum() *Quorum {
+	if x != nil {
+		return x.Quorum
+	}
+	return nil
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -988,7 +1255,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[8]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1267,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[8]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1280,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{8}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{10}
 }
 
 type GetStatusResponse struct {
@@ -1031,7 +1298,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[9]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1310,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[9]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1323,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{9}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -1105,7 +1372,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[10]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1384,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[10]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1397,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{10}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Interface) GetName() string {
@@ -1159,7 +1426,7 @@ type ConnectionTable struct {
 
 func (x *ConnectionTable) Reset() {
 	*x = ConnectionTable{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[11]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1438,7 @@ func (x *ConnectionTable) String() string {
 func (*ConnectionTable) ProtoMessage() {}
 
 func (x *ConnectionTable) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[11]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1451,7 @@ func (x *ConnectionTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionTable.ProtoReflect.Descriptor instead.
 func (*ConnectionTable) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{11}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConnectionTable) GetSize() uint64 {
@@ -1215,7 +1482,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1494,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1507,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{12}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Verdict) GetName() string {
@@ -1281,7 +1548,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1560,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1573,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{13}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListServicesRequest) GetKey() *ServiceKey {
@@ -1325,7 +1592,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1604,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1617,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{14}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceStatus {
@@ -1369,7 +1636,7 @@ type AddServiceRequest struct {
 
 func (x *AddServiceRequest) Reset() {
 	*x = AddServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1648,7 @@ func (x *AddServiceRequest) String() string {
 func (*AddServiceRequest) ProtoMessage() {}
 
 func (x *AddServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1661,7 @@ func (x *AddServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServiceRequest.ProtoReflect.Descriptor instead.
 func (*AddServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{15}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddServiceRequest) GetService() *Service {
@@ -1412,7 +1679,7 @@ type AddServiceResponse struct {
 
 func (x *AddServiceResponse) Reset() {
 	*x = AddServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1691,7 @@ func (x *AddServiceResponse) String() string {
 func (*AddServiceResponse) ProtoMessage() {}
 
 func (x *AddServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1704,7 @@ func (x *AddServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServiceResponse.ProtoReflect.Descriptor instead.
 func (*AddServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{16}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{18}
 }
 
 type EditServiceRequest struct {
@@ -1449,7 +1716,7 @@ type EditServiceRequest struct {
 
 func (x *EditServiceRequest) Reset() {
 	*x = EditServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1728,7 @@ func (x *EditServiceRequest) String() string {
 func (*EditServiceRequest) ProtoMessage() {}
 
 func (x *EditServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1741,7 @@ func (x *EditServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServiceRequest.ProtoReflect.Descriptor instead.
 func (*EditServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{17}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EditServiceRequest) GetService() *Service {
@@ -1492,7 +1759,7 @@ type EditServiceResponse struct {
 
 func (x *EditServiceResponse) Reset() {
 	*x = EditServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1771,7 @@ func (x *EditServiceResponse) String() string {
 func (*EditServiceResponse) ProtoMessage() {}
 
 func (x *EditServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1784,7 @@ func (x *EditServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServiceResponse.ProtoReflect.Descriptor instead.
 func (*EditServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{18}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{20}
 }
 
 type DeleteServiceRequest struct {
@@ -1529,7 +1796,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1808,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1821,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{19}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteServiceRequest) GetKey() *ServiceKey {
@@ -1572,7 +1839,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1851,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1864,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{20}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{22}
 }
 
 type ClearRequest struct {
@@ -1608,7 +1875,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1887,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1900,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{21}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{23}
 }
 
 type ClearResponse struct {
@@ -1644,7 +1911,7 @@ type ClearResponse struct {
 
 func (x *ClearResponse) Reset() {
 	*x = ClearResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1923,7 @@ func (x *ClearResponse) String() string {
 func (*ClearResponse) ProtoMessage() {}
 
 func (x *ClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1936,7 @@ func (x *ClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearResponse.ProtoReflect.Descriptor instead.
 func (*ClearResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{22}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{24}
 }
 
 type AddServerRequest struct {
@@ -1682,7 +1949,7 @@ type AddServerRequest struct {
 
 func (x *AddServerRequest) Reset() {
 	*x = AddServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1961,7 @@ func (x *AddServerRequest) String() string {
 func (*AddServerRequest) ProtoMessage() {}
 
 func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1974,7 @@ func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
 func (*AddServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{23}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AddServerRequest) GetService() *ServiceKey {
@@ -1732,7 +1999,7 @@ type AddServerResponse struct {
 
 func (x *AddServerResponse) Reset() {
 	*x = AddServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +2011,7 @@ func (x *AddServerResponse) String() string {
 func (*AddServerResponse) ProtoMessage() {}
 
 func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +2024,7 @@ func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerResponse.ProtoReflect.Descriptor instead.
 func (*AddServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{24}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{26}
 }
 
 type EditServerRequest struct {
@@ -1770,7 +2037,7 @@ type EditServerRequest struct {
 
 func (x *EditServerRequest) Reset() {
 	*x = EditServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2049,7 @@ func (x *EditServerRequest) String() string {
 func (*EditServerRequest) ProtoMessage() {}
 
 func (x *EditServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2062,7 @@ func (x *EditServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServerRequest.ProtoReflect.Descriptor instead.
 func (*EditServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{25}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EditServerRequest) GetService() *ServiceKey {
@@ -1820,7 +2087,7 @@ type EditServerResponse struct {
 
 func (x *EditServerResponse) Reset() {
 	*x = EditServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2099,7 @@ func (x *EditServerResponse) String() string {
 func (*EditServerResponse) ProtoMessage() {}
 
 func (x *EditServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2112,7 @@ func (x *EditServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServerResponse.ProtoReflect.Descriptor instead.
 func (*EditServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{26}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{28}
 }
 
 type DeleteServerRequest struct {
@@ -1859,7 +2126,7 @@ type DeleteServerRequest struct {
 
 func (x *DeleteServerRequest) Reset() {
 	*x = DeleteServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +2138,7 @@ func (x *DeleteServerRequest) String() string {
 func (*DeleteServerRequest) ProtoMessage() {}
 
 func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +2151,7 @@ func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{27}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteServerRequest) GetService() *ServiceKey {
@@ -1909,7 +2176,7 @@ type DeleteServerResponse struct {
 
 func (x *DeleteServerResponse) Reset() {
 	*x = DeleteServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2188,7 @@ func (x *DeleteServerResponse) String() string {
 func (*DeleteServerResponse) ProtoMessage() {}
 
 func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2201,7 @@ func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{28}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{30}
 }
 
 type ZeroRequest struct {
@@ -1947,7 +2214,7 @@ type ZeroRequest struct {
 
 func (x *ZeroRequest) Reset() {
 	*x = ZeroRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2226,7 @@ func (x *ZeroRequest) String() string {
 func (*ZeroRequest) ProtoMessage() {}
 
 func (x *ZeroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2239,7 @@ func (x *ZeroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZeroRequest.ProtoReflect.Descriptor instead.
 func (*ZeroRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{29}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ZeroRequest) GetKey() *ServiceKey {
@@ -1990,7 +2257,7 @@ type ZeroResponse struct {
 
 func (x *ZeroResponse) Reset() {
 	*x = ZeroResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2269,7 @@ func (x *ZeroResponse) String() string {
 func (*ZeroResponse) ProtoMessage() {}
 
 func (x *ZeroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2282,456 @@ func (x *ZeroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZeroResponse.ProtoReflect.Descriptor instead.
 func (*ZeroResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{30}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{32}
+}
+
+type DrainScope struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "192.0.2.11", or with a port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Not set: in every service.
+	Service       *ServiceKey `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainScope) Reset() {
+	*x = DrainScope{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainScope) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainScope) ProtoMessage() {}
+
+func (x *DrainScope) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainScope.ProtoReflect.Descriptor instead.
+func (*DrainScope) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DrainScope) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DrainScope) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Scope *DrainScope            `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// From now; 0: there is no deadline.
+	DeadlineMilliseconds uint64   `protobuf:"varint,2,opt,name=deadline_milliseconds,json=deadlineMilliseconds,proto3" json:"deadline_milliseconds,omitempty"`
+	Then                 DrainEnd `protobuf:"varint,3,opt,name=then,proto3,enum=fairlead.v1.DrainEnd" json:"then,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DrainRequest) GetScope() *DrainScope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetDeadlineMilliseconds() uint64 {
+	if x != nil {
+		return x.DeadlineMilliseconds
+	}
+	return 0
+}
+
+func (x *DrainRequest) GetThen() DrainEnd {
+	if x != nil {
+		return x.Then
+	}
+	return DrainEnd_DRAIN_END_UNSPECIFIED
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Drains        []*Drain               `protobuf:"bytes,1,rep,name=drains,proto3" json:"drains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DrainResponse) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scope         *DrainScope            `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UndrainRequest) GetScope() *DrainScope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+type UndrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As they were.
+	Drains        []*Drain `protobuf:"bytes,1,rep,name=drains,proto3" json:"drains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *UndrainResponse) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+type ListDrainsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsRequest) Reset() {
+	*x = ListDrainsRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsRequest) ProtoMessage() {}
+
+func (x *ListDrainsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsRequest.ProtoReflect.Descriptor instead.
+func (*ListDrainsRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+}
+
+type ListDrainsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Drains        []*Drain               `protobuf:"bytes,1,rep,name=drains,proto3" json:"drains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsResponse) Reset() {
+	*x = ListDrainsResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsResponse) ProtoMessage() {}
+
+func (x *ListDrainsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsResponse.ProtoReflect.Descriptor instead.
+func (*ListDrainsResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListDrainsResponse) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+type Drain struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Service              *ServiceKey            `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Server               string                 `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	SinceUnixNanoseconds int64                  `protobuf:"varint,3,opt,name=since_unix_nanoseconds,json=sinceUnixNanoseconds,proto3" json:"since_unix_nanoseconds,omitempty"`
+	// 0: there is none.
+	DeadlineUnixNanoseconds int64    `protobuf:"varint,4,opt,name=deadline_unix_nanoseconds,json=deadlineUnixNanoseconds,proto3" json:"deadline_unix_nanoseconds,omitempty"`
+	Then                    DrainEnd `protobuf:"varint,5,opt,name=then,proto3,enum=fairlead.v1.DrainEnd" json:"then,omitempty"`
+	// Connections when it began, and now.
+	Initial uint32 `protobuf:"varint,6,opt,name=initial,proto3" json:"initial,omitempty"`
+	Left    uint32 `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`
+	// Connections a second that have ended of late.
+	Rate float64 `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Until none is left, at that rate; not set: not known.
+	RemainingMilliseconds *uint64 `protobuf:"varint,9,opt,name=remaining_milliseconds,json=remainingMilliseconds,proto3,oneof" json:"remaining_milliseconds,omitempty"`
+	// The deadline is over.
+	Ended         bool `protobuf:"varint,10,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Drain) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *Drain) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Drain) GetSinceUnixNanoseconds() int64 {
+	if x != nil {
+		return x.SinceUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *Drain) GetDeadlineUnixNanoseconds() int64 {
+	if x != nil {
+		return x.DeadlineUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *Drain) GetThen() DrainEnd {
+	if x != nil {
+		return x.Then
+	}
+	return DrainEnd_DRAIN_END_UNSPECIFIED
+}
+
+func (x *Drain) GetInitial() uint32 {
+	if x != nil {
+		return x.Initial
+	}
+	return 0
+}
+
+func (x *Drain) GetLeft() uint32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Drain) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Drain) GetRemainingMilliseconds() uint64 {
+	if x != nil && x.RemainingMilliseconds != nil {
+		return *x.RemainingMilliseconds
+	}
+	return 0
+}
+
+func (x *Drain) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
 }
 
 type Timeouts struct {
@@ -2029,7 +2745,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2757,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2770,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{31}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Timeouts) GetTcpSeconds() uint32 {
@@ -2086,7 +2802,7 @@ type GetTimeoutsRequest struct {
 
 func (x *GetTimeoutsRequest) Reset() {
 	*x = GetTimeoutsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2814,7 @@ func (x *GetTimeoutsRequest) String() string {
 func (*GetTimeoutsRequest) ProtoMessage() {}
 
 func (x *GetTimeoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2827,7 @@ func (x *GetTimeoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimeoutsRequest.ProtoReflect.Descriptor instead.
 func (*GetTimeoutsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{32}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
 }
 
 type GetTimeoutsResponse struct {
@@ -2123,7 +2839,7 @@ type GetTimeoutsResponse struct {
 
 func (x *GetTimeoutsResponse) Reset() {
 	*x = GetTimeoutsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2851,7 @@ func (x *GetTimeoutsResponse) String() string {
 func (*GetTimeoutsResponse) ProtoMessage() {}
 
 func (x *GetTimeoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,7 +2864,7 @@ func (x *GetTimeoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimeoutsResponse.ProtoReflect.Descriptor instead.
 func (*GetTimeoutsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{33}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetTimeoutsResponse) GetTimeouts() *Timeouts {
@@ -2167,7 +2883,7 @@ type SetTimeoutsRequest struct {
 
 func (x *SetTimeoutsRequest) Reset() {
 	*x = SetTimeoutsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2895,7 @@ func (x *SetTimeoutsRequest) String() string {
 func (*SetTimeoutsRequest) ProtoMessage() {}
 
 func (x *SetTimeoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2908,7 @@ func (x *SetTimeoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimeoutsRequest.ProtoReflect.Descriptor instead.
 func (*SetTimeoutsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{34}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetTimeoutsRequest) GetTimeouts() *Timeouts {
@@ -2210,7 +2926,7 @@ type SetTimeoutsResponse struct {
 
 func (x *SetTimeoutsResponse) Reset() {
 	*x = SetTimeoutsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2938,7 @@ func (x *SetTimeoutsResponse) String() string {
 func (*SetTimeoutsResponse) ProtoMessage() {}
 
 func (x *SetTimeoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2951,7 @@ func (x *SetTimeoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimeoutsResponse.ProtoReflect.Descriptor instead.
 func (*SetTimeoutsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
 }
 
 type Sysctl struct {
@@ -2258,7 +2974,7 @@ type Sysctl struct {
 
 func (x *Sysctl) Reset() {
 	*x = Sysctl{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2986,7 @@ func (x *Sysctl) String() string {
 func (*Sysctl) ProtoMessage() {}
 
 func (x *Sysctl) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2999,7 @@ func (x *Sysctl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sysctl.ProtoReflect.Descriptor instead.
 func (*Sysctl) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Sysctl) GetName() string {
@@ -2359,7 +3075,7 @@ type ListSysctlsRequest struct {
 
 func (x *ListSysctlsRequest) Reset() {
 	*x = ListSysctlsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +3087,7 @@ func (x *ListSysctlsRequest) String() string {
 func (*ListSysctlsRequest) ProtoMessage() {}
 
 func (x *ListSysctlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +3100,7 @@ func (x *ListSysctlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSysctlsRequest.ProtoReflect.Descriptor instead.
 func (*ListSysctlsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListSysctlsRequest) GetService() *ServiceKey {
@@ -2403,7 +3119,7 @@ type ListSysctlsResponse struct {
 
 func (x *ListSysctlsResponse) Reset() {
 	*x = ListSysctlsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +3131,7 @@ func (x *ListSysctlsResponse) String() string {
 func (*ListSysctlsResponse) ProtoMessage() {}
 
 func (x *ListSysctlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +3144,7 @@ func (x *ListSysctlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSysctlsResponse.ProtoReflect.Descriptor instead.
 func (*ListSysctlsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListSysctlsResponse) GetSysctls() []*Sysctl {
@@ -2450,7 +3166,7 @@ type SysctlChange struct {
 
 func (x *SysctlChange) Reset() {
 	*x = SysctlChange{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +3178,7 @@ func (x *SysctlChange) String() string {
 func (*SysctlChange) ProtoMessage() {}
 
 func (x *SysctlChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +3191,7 @@ func (x *SysctlChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlChange.ProtoReflect.Descriptor instead.
 func (*SysctlChange) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SysctlChange) GetName() string {
@@ -2510,7 +3226,7 @@ type SetSysctlsRequest struct {
 
 func (x *SetSysctlsRequest) Reset() {
 	*x = SetSysctlsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +3238,7 @@ func (x *SetSysctlsRequest) String() string {
 func (*SetSysctlsRequest) ProtoMessage() {}
 
 func (x *SetSysctlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +3251,7 @@ func (x *SetSysctlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSysctlsRequest.ProtoReflect.Descriptor instead.
 func (*SetSysctlsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetSysctlsRequest) GetService() *ServiceKey {
@@ -2560,7 +3276,7 @@ type SetSysctlsResponse struct {
 
 func (x *SetSysctlsResponse) Reset() {
 	*x = SetSysctlsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +3288,7 @@ func (x *SetSysctlsResponse) String() string {
 func (*SetSysctlsResponse) ProtoMessage() {}
 
 func (x *SetSysctlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +3301,7 @@ func (x *SetSysctlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSysctlsResponse.ProtoReflect.Descriptor instead.
 func (*SetSysctlsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
 }
 
 type ListPeersRequest struct {
@@ -2596,7 +3312,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +3324,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +3337,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
 }
 
 type ListPeersResponse struct {
@@ -2633,7 +3349,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +3361,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +3374,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -2684,7 +3400,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +3412,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +3425,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Peer) GetAddress() string {
@@ -2756,7 +3472,7 @@ type AddPeerRequest struct {
 
 func (x *AddPeerRequest) Reset() {
 	*x = AddPeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3484,7 @@ func (x *AddPeerRequest) String() string {
 func (*AddPeerRequest) ProtoMessage() {}
 
 func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3497,7 @@ func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
 func (*AddPeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AddPeerRequest) GetAddress() string {
@@ -2799,7 +3515,7 @@ type AddPeerResponse struct {
 
 func (x *AddPeerResponse) Reset() {
 	*x = AddPeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +3527,7 @@ func (x *AddPeerResponse) String() string {
 func (*AddPeerResponse) ProtoMessage() {}
 
 func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +3540,7 @@ func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
 func (*AddPeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 type DeletePeerRequest struct {
@@ -2836,7 +3552,7 @@ type DeletePeerRequest struct {
 
 func (x *DeletePeerRequest) Reset() {
 	*x = DeletePeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +3564,7 @@ func (x *DeletePeerRequest) String() string {
 func (*DeletePeerRequest) ProtoMessage() {}
 
 func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3577,7 @@ func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerRequest.ProtoReflect.Descriptor instead.
 func (*DeletePeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeletePeerRequest) GetAddress() string {
@@ -2879,7 +3595,7 @@ type DeletePeerResponse struct {
 
 func (x *DeletePeerResponse) Reset() {
 	*x = DeletePeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3607,7 @@ func (x *DeletePeerResponse) String() string {
 func (*DeletePeerResponse) ProtoMessage() {}
 
 func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3620,7 @@ func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerResponse.ProtoReflect.Descriptor instead.
 func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 type ListMarkRulesRequest struct {
@@ -2915,7 +3631,7 @@ type ListMarkRulesRequest struct {
 
 func (x *ListMarkRulesRequest) Reset() {
 	*x = ListMarkRulesRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3643,7 @@ func (x *ListMarkRulesRequest) String() string {
 func (*ListMarkRulesRequest) ProtoMessage() {}
 
 func (x *ListMarkRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3656,7 @@ func (x *ListMarkRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMarkRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListMarkRulesRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 type ListMarkRulesResponse struct {
@@ -2952,7 +3668,7 @@ type ListMarkRulesResponse struct {
 
 func (x *ListMarkRulesResponse) Reset() {
 	*x = ListMarkRulesResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3680,7 @@ func (x *ListMarkRulesResponse) String() string {
 func (*ListMarkRulesResponse) ProtoMessage() {}
 
 func (x *ListMarkRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3693,7 @@ func (x *ListMarkRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMarkRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListMarkRulesResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListMarkRulesResponse) GetRules() []*MarkRule {
@@ -2998,7 +3714,7 @@ type AddMarkRuleRequest struct {
 
 func (x *AddMarkRuleRequest) Reset() {
 	*x = AddMarkRuleRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3726,7 @@ func (x *AddMarkRuleRequest) String() string {
 func (*AddMarkRuleRequest) ProtoMessage() {}
 
 func (x *AddMarkRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3739,7 @@ func (x *AddMarkRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMarkRuleRequest.ProtoReflect.Descriptor instead.
 func (*AddMarkRuleRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AddMarkRuleRequest) GetRule() *MarkRule {
@@ -3048,7 +3764,7 @@ type AddMarkRuleResponse struct {
 
 func (x *AddMarkRuleResponse) Reset() {
 	*x = AddMarkRuleResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3776,7 @@ func (x *AddMarkRuleResponse) String() string {
 func (*AddMarkRuleResponse) ProtoMessage() {}
 
 func (x *AddMarkRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3789,7 @@ func (x *AddMarkRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMarkRuleResponse.ProtoReflect.Descriptor instead.
 func (*AddMarkRuleResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
 }
 
 // It names the rule, not its position, which another client may have changed.
@@ -3086,7 +3802,7 @@ type DeleteMarkRuleRequest struct {
 
 func (x *DeleteMarkRuleRequest) Reset() {
 	*x = DeleteMarkRuleRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3814,7 @@ func (x *DeleteMarkRuleRequest) String() string {
 func (*DeleteMarkRuleRequest) ProtoMessage() {}
 
 func (x *DeleteMarkRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3827,7 @@ func (x *DeleteMarkRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMarkRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMarkRuleRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DeleteMarkRuleRequest) GetRule() *MarkRule {
@@ -3129,7 +3845,7 @@ type DeleteMarkRuleResponse struct {
 
 func (x *DeleteMarkRuleResponse) Reset() {
 	*x = DeleteMarkRuleResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3857,7 @@ func (x *DeleteMarkRuleResponse) String() string {
 func (*DeleteMarkRuleResponse) ProtoMessage() {}
 
 func (x *DeleteMarkRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3870,7 @@ func (x *DeleteMarkRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMarkRuleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteMarkRuleResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
 }
 
 // All that a director was told.
@@ -3173,7 +3889,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3901,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3914,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *State) GetSysctls() []*SysctlSetting {
@@ -3247,7 +3963,7 @@ type MarkRule struct {
 
 func (x *MarkRule) Reset() {
 	*x = MarkRule{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3975,7 @@ func (x *MarkRule) String() string {
 func (*MarkRule) ProtoMessage() {}
 
 func (x *MarkRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3988,7 @@ func (x *MarkRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkRule.ProtoReflect.Descriptor instead.
 func (*MarkRule) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *MarkRule) GetMark() uint32 {
@@ -3327,7 +4043,7 @@ type SysctlSetting struct {
 
 func (x *SysctlSetting) Reset() {
 	*x = SysctlSetting{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +4055,7 @@ func (x *SysctlSetting) String() string {
 func (*SysctlSetting) ProtoMessage() {}
 
 func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +4068,7 @@ func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
 func (*SysctlSetting) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SysctlSetting) GetName() string {
@@ -3382,7 +4098,7 @@ type ServiceState struct {
 
 func (x *ServiceState) Reset() {
 	*x = ServiceState{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +4110,7 @@ func (x *ServiceState) String() string {
 func (*ServiceState) ProtoMessage() {}
 
 func (x *ServiceState) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +4123,7 @@ func (x *ServiceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
 func (*ServiceState) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ServiceState) GetService() *Service {
@@ -3439,7 +4155,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3451,7 +4167,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3464,7 +4180,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
 }
 
 type GetStateResponse struct {
@@ -3476,7 +4192,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +4204,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +4217,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GetStateResponse) GetState() *State {
@@ -3522,7 +4238,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +4250,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +4263,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RestoreRequest) GetState() *State {
@@ -3574,7 +4290,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +4302,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3599,7 +4315,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RestoreResponse) GetChanges() []string {
@@ -3617,7 +4333,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +4345,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +4358,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
 }
 
 type ListConnectionsResponse struct {
@@ -3654,7 +4370,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +4382,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +4395,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -3711,7 +4427,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +4439,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +4452,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -3819,7 +4535,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3831,7 +4547,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3844,7 +4560,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -3915,7 +4631,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3927,7 +4643,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3940,7 +4656,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -4026,7 +4742,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +4754,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +4767,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Frame) GetInterface() string {
@@ -4135,7 +4851,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4863,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4876,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Candidate) GetServer() string {
@@ -4234,7 +4950,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4246,7 +4962,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4259,7 +4975,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Choice) GetBy() string {
@@ -4301,7 +5017,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +5029,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +5042,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -4377,7 +5093,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4389,7 +5105,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4402,7 +5118,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -4443,7 +5159,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +5171,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +5184,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -4546,7 +5262,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +5274,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +5287,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -4638,7 +5354,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\aproblem\x18\x06 \x01(\tR\aproblem\x12'\n" +
 	"\x0finterface_index\x18\a \x01(\rR\x0einterfaceIndex\x12\x18\n" +
 	"\agateway\x18\b \x01(\tR\agateway\x12\x14\n" +
-	"\x05local\x18\t \x01(\bR\x05local\"\xed\x02\n" +
+	"\x05local\x18\t \x01(\bR\x05local\"\xe3\x03\n" +
 	"\x10RealServerStatus\x12/\n" +
 	"\x06server\x18\x01 \x01(\v2\x17.fairlead.v1.RealServerR\x06server\x12-\n" +
 	"\x12active_connections\x18\x02 \x01(\rR\x11activeConnections\x121\n" +
@@ -4646,12 +5362,30 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x16persistent_connections\x18\x04 \x01(\rR\x15persistentConnections\x121\n" +
 	"\bcounters\x18\x05 \x01(\v2\x15.fairlead.v1.CountersR\bcounters\x12+\n" +
 	"\x05rates\x18\x06 \x01(\v2\x15.fairlead.v1.CountersR\x05rates\x12/\n" +
-	"\bnext_hop\x18\a \x01(\v2\x14.fairlead.v1.NextHopR\anextHop\"\xd8\x01\n" +
+	"\bnext_hop\x18\a \x01(\v2\x14.fairlead.v1.NextHopR\anextHop\x12+\n" +
+	"\x06health\x18\b \x01(\v2\x13.fairlead.v1.HealthR\x06health\x12+\n" +
+	"\x11configured_weight\x18\t \x01(\rR\x10configuredWeight\x12\x1a\n" +
+	"\bdraining\x18\n" +
+	" \x01(\bR\bdraining\"\xb5\x01\n" +
+	"\x06Health\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x124\n" +
+	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x121\n" +
+	"\x14latency_microseconds\x18\x05 \x01(\x04R\x13latencyMicroseconds\"\x94\x01\n" +
+	"\x06Quorum\x12\x16\n" +
+	"\x06needed\x18\x01 \x01(\rR\x06needed\x12\x12\n" +
+	"\x04have\x18\x02 \x01(\rR\x04have\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lost\x124\n" +
+	"\x16since_unix_nanoseconds\x18\x04 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
+	"\x05sorry\x18\x05 \x01(\bR\x05sorry\"\xc0\x02\n" +
 	"\rServiceStatus\x12.\n" +
 	"\aservice\x18\x01 \x01(\v2\x14.fairlead.v1.ServiceR\aservice\x121\n" +
 	"\bcounters\x18\x02 \x01(\v2\x15.fairlead.v1.CountersR\bcounters\x12+\n" +
 	"\x05rates\x18\x03 \x01(\v2\x15.fairlead.v1.CountersR\x05rates\x127\n" +
-	"\aservers\x18\x04 \x03(\v2\x1d.fairlead.v1.RealServerStatusR\aservers\"\x12\n" +
+	"\aservers\x18\x04 \x03(\v2\x1d.fairlead.v1.RealServerStatusR\aservers\x129\n" +
+	"\bwithheld\x18\x05 \x03(\v2\x1d.fairlead.v1.RealServerStatusR\bwithheld\x12+\n" +
+	"\x06quorum\x18\x06 \x01(\v2\x13.fairlead.v1.QuorumR\x06quorum\"\x12\n" +
 	"\x10GetStatusRequest\"\x87\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
@@ -4701,7 +5435,37 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x14DeleteServerResponse\"8\n" +
 	"\vZeroRequest\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.fairlead.v1.ServiceKeyR\x03key\"\x0e\n" +
-	"\fZeroResponse\"t\n" +
+	"\fZeroResponse\"Y\n" +
+	"\n" +
+	"DrainScope\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x121\n" +
+	"\aservice\x18\x02 \x01(\v2\x17.fairlead.v1.ServiceKeyR\aservice\"\x9d\x01\n" +
+	"\fDrainRequest\x12-\n" +
+	"\x05scope\x18\x01 \x01(\v2\x17.fairlead.v1.DrainScopeR\x05scope\x123\n" +
+	"\x15deadline_milliseconds\x18\x02 \x01(\x04R\x14deadlineMilliseconds\x12)\n" +
+	"\x04then\x18\x03 \x01(\x0e2\x15.fairlead.v1.DrainEndR\x04then\";\n" +
+	"\rDrainResponse\x12*\n" +
+	"\x06drains\x18\x01 \x03(\v2\x12.fairlead.v1.DrainR\x06drains\"?\n" +
+	"\x0eUndrainRequest\x12-\n" +
+	"\x05scope\x18\x01 \x01(\v2\x17.fairlead.v1.DrainScopeR\x05scope\"=\n" +
+	"\x0fUndrainResponse\x12*\n" +
+	"\x06drains\x18\x01 \x03(\v2\x12.fairlead.v1.DrainR\x06drains\"\x13\n" +
+	"\x11ListDrainsRequest\"@\n" +
+	"\x12ListDrainsResponse\x12*\n" +
+	"\x06drains\x18\x01 \x03(\v2\x12.fairlead.v1.DrainR\x06drains\"\x9e\x03\n" +
+	"\x05Drain\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.fairlead.v1.ServiceKeyR\aservice\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x124\n" +
+	"\x16since_unix_nanoseconds\x18\x03 \x01(\x03R\x14sinceUnixNanoseconds\x12:\n" +
+	"\x19deadline_unix_nanoseconds\x18\x04 \x01(\x03R\x17deadlineUnixNanoseconds\x12)\n" +
+	"\x04then\x18\x05 \x01(\x0e2\x15.fairlead.v1.DrainEndR\x04then\x12\x18\n" +
+	"\ainitial\x18\x06 \x01(\rR\ainitial\x12\x12\n" +
+	"\x04left\x18\a \x01(\rR\x04left\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\x12:\n" +
+	"\x16remaining_milliseconds\x18\t \x01(\x04H\x00R\x15remainingMilliseconds\x88\x01\x01\x12\x14\n" +
+	"\x05ended\x18\n" +
+	" \x01(\bR\x05endedB\x19\n" +
+	"\x17_remaining_milliseconds\"t\n" +
 	"\bTimeouts\x12\x1f\n" +
 	"\vtcp_seconds\x18\x01 \x01(\rR\n" +
 	"tcpSeconds\x12&\n" +
@@ -4894,7 +5658,11 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x1bTUNNEL_CHECKSUM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_NONE\x10\x01\x12\x18\n" +
 	"\x14TUNNEL_CHECKSUM_FULL\x10\x02\x12\x1a\n" +
-	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*\xe0\x02\n" +
+	"\x16TUNNEL_CHECKSUM_REMOTE\x10\x03*P\n" +
+	"\bDrainEnd\x12\x19\n" +
+	"\x15DRAIN_END_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10DRAIN_END_EXPIRE\x10\x01\x12\x13\n" +
+	"\x0fDRAIN_END_RESET\x10\x02*\xf5\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_SERVICE_EXISTS\x10\x01\x12\x15\n" +
@@ -4910,7 +5678,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x12\x12\n" +
 	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
 	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
-	"\x13REASON_NO_MARK_RULE\x10\r2\xba\x0f\n" +
+	"\x13REASON_NO_MARK_RULE\x10\r\x12\x13\n" +
+	"\x0fREASON_NO_DRAIN\x10\x0e2\x8f\x11\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -4925,7 +5694,11 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\fDeleteServer\x12 .fairlead.v1.DeleteServerRequest\x1a!.fairlead.v1.DeleteServerResponse\x12;\n" +
 	"\x04Zero\x12\x18.fairlead.v1.ZeroRequest\x1a\x19.fairlead.v1.ZeroResponse\x12P\n" +
 	"\vGetTimeouts\x12\x1f.fairlead.v1.GetTimeoutsRequest\x1a .fairlead.v1.GetTimeoutsResponse\x12P\n" +
-	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12P\n" +
+	"\vSetTimeouts\x12\x1f.fairlead.v1.SetTimeoutsRequest\x1a .fairlead.v1.SetTimeoutsResponse\x12>\n" +
+	"\x05Drain\x12\x19.fairlead.v1.DrainRequest\x1a\x1a.fairlead.v1.DrainResponse\x12D\n" +
+	"\aUndrain\x12\x1b.fairlead.v1.UndrainRequest\x1a\x1c.fairlead.v1.UndrainResponse\x12M\n" +
+	"\n" +
+	"ListDrains\x12\x1e.fairlead.v1.ListDrainsRequest\x1a\x1f.fairlead.v1.ListDrainsResponse\x12P\n" +
 	"\vListSysctls\x12\x1f.fairlead.v1.ListSysctlsRequest\x1a .fairlead.v1.ListSysctlsResponse\x12M\n" +
 	"\n" +
 	"SetSysctls\x12\x1e.fairlead.v1.SetSysctlsRequest\x1a\x1f.fairlead.v1.SetSysctlsResponse\x12^\n" +
@@ -4954,209 +5727,238 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 	return file_fairlead_v1_fairlead_proto_rawDescData
 }
 
-var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
 	(TunnelType)(0),                 // 2: fairlead.v1.TunnelType
 	(TunnelChecksum)(0),             // 3: fairlead.v1.TunnelChecksum
-	(Reason)(0),                     // 4: fairlead.v1.Reason
-	(*ServiceKey)(nil),              // 5: fairlead.v1.ServiceKey
-	(*Service)(nil),                 // 6: fairlead.v1.Service
-	(*Tunnel)(nil),                  // 7: fairlead.v1.Tunnel
-	(*RealServer)(nil),              // 8: fairlead.v1.RealServer
-	(*Counters)(nil),                // 9: fairlead.v1.Counters
-	(*NextHop)(nil),                 // 10: fairlead.v1.NextHop
-	(*RealServerStatus)(nil),        // 11: fairlead.v1.RealServerStatus
-	(*ServiceStatus)(nil),           // 12: fairlead.v1.ServiceStatus
-	(*GetStatusRequest)(nil),        // 13: fairlead.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),       // 14: fairlead.v1.GetStatusResponse
-	(*Interface)(nil),               // 15: fairlead.v1.Interface
-	(*ConnectionTable)(nil),         // 16: fairlead.v1.ConnectionTable
-	(*Verdict)(nil),                 // 17: fairlead.v1.Verdict
-	(*ListServicesRequest)(nil),     // 18: fairlead.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),    // 19: fairlead.v1.ListServicesResponse
-	(*AddServiceRequest)(nil),       // 20: fairlead.v1.AddServiceRequest
-	(*AddServiceResponse)(nil),      // 21: fairlead.v1.AddServiceResponse
-	(*EditServiceRequest)(nil),      // 22: fairlead.v1.EditServiceRequest
-	(*EditServiceResponse)(nil),     // 23: fairlead.v1.EditServiceResponse
-	(*DeleteServiceRequest)(nil),    // 24: fairlead.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),   // 25: fairlead.v1.DeleteServiceResponse
-	(*ClearRequest)(nil),            // 26: fairlead.v1.ClearRequest
-	(*ClearResponse)(nil),           // 27: fairlead.v1.ClearResponse
-	(*AddServerRequest)(nil),        // 28: fairlead.v1.AddServerRequest
-	(*AddServerResponse)(nil),       // 29: fairlead.v1.AddServerResponse
-	(*EditServerRequest)(nil),       // 30: fairlead.v1.EditServerRequest
-	(*EditServerResponse)(nil),      // 31: fairlead.v1.EditServerResponse
-	(*DeleteServerRequest)(nil),     // 32: fairlead.v1.DeleteServerRequest
-	(*DeleteServerResponse)(nil),    // 33: fairlead.v1.DeleteServerResponse
-	(*ZeroRequest)(nil),             // 34: fairlead.v1.ZeroRequest
-	(*ZeroResponse)(nil),            // 35: fairlead.v1.ZeroResponse
-	(*Timeouts)(nil),                // 36: fairlead.v1.Timeouts
-	(*GetTimeoutsRequest)(nil),      // 37: fairlead.v1.GetTimeoutsRequest
-	(*GetTimeoutsResponse)(nil),     // 38: fairlead.v1.GetTimeoutsResponse
-	(*SetTimeoutsRequest)(nil),      // 39: fairlead.v1.SetTimeoutsRequest
-	(*SetTimeoutsResponse)(nil),     // 40: fairlead.v1.SetTimeoutsResponse
-	(*Sysctl)(nil),                  // 41: fairlead.v1.Sysctl
-	(*ListSysctlsRequest)(nil),      // 42: fairlead.v1.ListSysctlsRequest
-	(*ListSysctlsResponse)(nil),     // 43: fairlead.v1.ListSysctlsResponse
-	(*SysctlChange)(nil),            // 44: fairlead.v1.SysctlChange
-	(*SetSysctlsRequest)(nil),       // 45: fairlead.v1.SetSysctlsRequest
-	(*SetSysctlsResponse)(nil),      // 46: fairlead.v1.SetSysctlsResponse
-	(*ListPeersRequest)(nil),        // 47: fairlead.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),       // 48: fairlead.v1.ListPeersResponse
-	(*Peer)(nil),                    // 49: fairlead.v1.Peer
-	(*AddPeerRequest)(nil),          // 50: fairlead.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),         // 51: fairlead.v1.AddPeerResponse
-	(*DeletePeerRequest)(nil),       // 52: fairlead.v1.DeletePeerRequest
-	(*DeletePeerResponse)(nil),      // 53: fairlead.v1.DeletePeerResponse
-	(*ListMarkRulesRequest)(nil),    // 54: fairlead.v1.ListMarkRulesRequest
-	(*ListMarkRulesResponse)(nil),   // 55: fairlead.v1.ListMarkRulesResponse
-	(*AddMarkRuleRequest)(nil),      // 56: fairlead.v1.AddMarkRuleRequest
-	(*AddMarkRuleResponse)(nil),     // 57: fairlead.v1.AddMarkRuleResponse
-	(*DeleteMarkRuleRequest)(nil),   // 58: fairlead.v1.DeleteMarkRuleRequest
-	(*DeleteMarkRuleResponse)(nil),  // 59: fairlead.v1.DeleteMarkRuleResponse
-	(*State)(nil),                   // 60: fairlead.v1.State
-	(*MarkRule)(nil),                // 61: fairlead.v1.MarkRule
-	(*SysctlSetting)(nil),           // 62: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),            // 63: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),         // 64: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),        // 65: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),          // 66: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),         // 67: fairlead.v1.RestoreResponse
-	(*ListConnectionsRequest)(nil),  // 68: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 69: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 70: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 71: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 72: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 73: fairlead.v1.Frame
-	(*Candidate)(nil),               // 74: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 75: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 76: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 77: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 78: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 79: fairlead.v1.Refusal
+	(DrainEnd)(0),                   // 4: fairlead.v1.DrainEnd
+	(Reason)(0),                     // 5: fairlead.v1.Reason
+	(*ServiceKey)(nil),              // 6: fairlead.v1.ServiceKey
+	(*Service)(nil),                 // 7: fairlead.v1.Service
+	(*Tunnel)(nil),                  // 8: fairlead.v1.Tunnel
+	(*RealServer)(nil),              // 9: fairlead.v1.RealServer
+	(*Counters)(nil),                // 10: fairlead.v1.Counters
+	(*NextHop)(nil),                 // 11: fairlead.v1.NextHop
+	(*RealServerStatus)(nil),        // 12: fairlead.v1.RealServerStatus
+	(*Health)(nil),                  // 13: fairlead.v1.Health
+	(*Quorum)(nil),                  // 14: fairlead.v1.Quorum
+	(*ServiceStatus)(nil),           // 15: fairlead.v1.ServiceStatus
+	(*GetStatusRequest)(nil),        // 16: fairlead.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),       // 17: fairlead.v1.GetStatusResponse
+	(*Interface)(nil),               // 18: fairlead.v1.Interface
+	(*ConnectionTable)(nil),         // 19: fairlead.v1.ConnectionTable
+	(*Verdict)(nil),                 // 20: fairlead.v1.Verdict
+	(*ListServicesRequest)(nil),     // 21: fairlead.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),    // 22: fairlead.v1.ListServicesResponse
+	(*AddServiceRequest)(nil),       // 23: fairlead.v1.AddServiceRequest
+	(*AddServiceResponse)(nil),      // 24: fairlead.v1.AddServiceResponse
+	(*EditServiceRequest)(nil),      // 25: fairlead.v1.EditServiceRequest
+	(*EditServiceResponse)(nil),     // 26: fairlead.v1.EditServiceResponse
+	(*DeleteServiceRequest)(nil),    // 27: fairlead.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),   // 28: fairlead.v1.DeleteServiceResponse
+	(*ClearRequest)(nil),            // 29: fairlead.v1.ClearRequest
+	(*ClearResponse)(nil),           // 30: fairlead.v1.ClearResponse
+	(*AddServerRequest)(nil),        // 31: fairlead.v1.AddServerRequest
+	(*AddServerResponse)(nil),       // 32: fairlead.v1.AddServerResponse
+	(*EditServerRequest)(nil),       // 33: fairlead.v1.EditServerRequest
+	(*EditServerResponse)(nil),      // 34: fairlead.v1.EditServerResponse
+	(*DeleteServerRequest)(nil),     // 35: fairlead.v1.DeleteServerRequest
+	(*DeleteServerResponse)(nil),    // 36: fairlead.v1.DeleteServerResponse
+	(*ZeroRequest)(nil),             // 37: fairlead.v1.ZeroRequest
+	(*ZeroResponse)(nil),            // 38: fairlead.v1.ZeroResponse
+	(*DrainScope)(nil),              // 39: fairlead.v1.DrainScope
+	(*DrainRequest)(nil),            // 40: fairlead.v1.DrainRequest
+	(*DrainResponse)(nil),           // 41: fairlead.v1.DrainResponse
+	(*UndrainRequest)(nil),          // 42: fairlead.v1.UndrainRequest
+	(*UndrainResponse)(nil),         // 43: fairlead.v1.UndrainResponse
+	(*ListDrainsRequest)(nil),       // 44: fairlead.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),      // 45: fairlead.v1.ListDrainsResponse
+	(*Drain)(nil),                   // 46: fairlead.v1.Drain
+	(*Timeouts)(nil),                // 47: fairlead.v1.Timeouts
+	(*GetTimeoutsRequest)(nil),      // 48: fairlead.v1.GetTimeoutsRequest
+	(*GetTimeoutsResponse)(nil),     // 49: fairlead.v1.GetTimeoutsResponse
+	(*SetTimeoutsRequest)(nil),      // 50: fairlead.v1.SetTimeoutsRequest
+	(*SetTimeoutsResponse)(nil),     // 51: fairlead.v1.SetTimeoutsResponse
+	(*Sysctl)(nil),                  // 52: fairlead.v1.Sysctl
+	(*ListSysctlsRequest)(nil),      // 53: fairlead.v1.ListSysctlsRequest
+	(*ListSysctlsResponse)(nil),     // 54: fairlead.v1.ListSysctlsResponse
+	(*SysctlChange)(nil),            // 55: fairlead.v1.SysctlChange
+	(*SetSysctlsRequest)(nil),       // 56: fairlead.v1.SetSysctlsRequest
+	(*SetSysctlsResponse)(nil),      // 57: fairlead.v1.SetSysctlsResponse
+	(*ListPeersRequest)(nil),        // 58: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),       // 59: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                    // 60: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),          // 61: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),         // 62: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),       // 63: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),      // 64: fairlead.v1.DeletePeerResponse
+	(*ListMarkRulesRequest)(nil),    // 65: fairlead.v1.ListMarkRulesRequest
+	(*ListMarkRulesResponse)(nil),   // 66: fairlead.v1.ListMarkRulesResponse
+	(*AddMarkRuleRequest)(nil),      // 67: fairlead.v1.AddMarkRuleRequest
+	(*AddMarkRuleResponse)(nil),     // 68: fairlead.v1.AddMarkRuleResponse
+	(*DeleteMarkRuleRequest)(nil),   // 69: fairlead.v1.DeleteMarkRuleRequest
+	(*DeleteMarkRuleResponse)(nil),  // 70: fairlead.v1.DeleteMarkRuleResponse
+	(*State)(nil),                   // 71: fairlead.v1.State
+	(*MarkRule)(nil),                // 72: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),           // 73: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),            // 74: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),         // 75: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),        // 76: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),          // 77: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),         // 78: fairlead.v1.RestoreResponse
+	(*ListConnectionsRequest)(nil),  // 79: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 80: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 81: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 82: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 83: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 84: fairlead.v1.Frame
+	(*Candidate)(nil),               // 85: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 86: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 87: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 88: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 89: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 90: fairlead.v1.Refusal
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
-	0,  // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
-	5,  // 1: fairlead.v1.Service.key:type_name -> fairlead.v1.ServiceKey
-	2,  // 2: fairlead.v1.Tunnel.type:type_name -> fairlead.v1.TunnelType
-	3,  // 3: fairlead.v1.Tunnel.checksum:type_name -> fairlead.v1.TunnelChecksum
-	1,  // 4: fairlead.v1.RealServer.method:type_name -> fairlead.v1.ForwardingMethod
-	7,  // 5: fairlead.v1.RealServer.tunnel:type_name -> fairlead.v1.Tunnel
-	8,  // 6: fairlead.v1.RealServerStatus.server:type_name -> fairlead.v1.RealServer
-	9,  // 7: fairlead.v1.RealServerStatus.counters:type_name -> fairlead.v1.Counters
-	9,  // 8: fairlead.v1.RealServerStatus.rates:type_name -> fairlead.v1.Counters
-	10, // 9: fairlead.v1.RealServerStatus.next_hop:type_name -> fairlead.v1.NextHop
-	6,  // 10: fairlead.v1.ServiceStatus.service:type_name -> fairlead.v1.Service
-	9,  // 11: fairlead.v1.ServiceStatus.counters:type_name -> fairlead.v1.Counters
-	9,  // 12: fairlead.v1.ServiceStatus.rates:type_name -> fairlead.v1.Counters
-	11, // 13: fairlead.v1.ServiceStatus.servers:type_name -> fairlead.v1.RealServerStatus
-	15, // 14: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
-	16, // 15: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
-	17, // 16: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
-	5,  // 17: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
-	12, // 18: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
-	6,  // 19: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
-	6,  // 20: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
-	5,  // 21: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
-	5,  // 22: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	8,  // 23: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
-	5,  // 24: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	8,  // 25: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
-	5,  // 26: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	5,  // 27: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
-	36, // 28: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
-	36, // 29: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
-	5,  // 30: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	41, // 31: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
-	5,  // 32: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	44, // 33: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
-	49, // 34: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	61, // 35: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
-	61, // 36: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	61, // 37: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	62, // 38: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	63, // 39: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	61, // 40: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
-	0,  // 41: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
-	6,  // 42: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	62, // 43: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	8,  // 44: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	60, // 45: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	60, // 46: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	70, // 47: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,  // 48: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,  // 49: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	17, // 50: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	73, // 51: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	73, // 52: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	6,  // 53: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	74, // 54: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	75, // 55: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	70, // 56: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	70, // 57: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,  // 58: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	78, // 59: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,  // 60: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	72, // 61: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	4,  // 62: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	13, // 63: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	18, // 64: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	20, // 65: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	22, // 66: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	24, // 67: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	26, // 68: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	28, // 69: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	30, // 70: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	32, // 71: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	34, // 72: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	37, // 73: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	39, // 74: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	42, // 75: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	45, // 76: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	68, // 77: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	47, // 78: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	50, // 79: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	52, // 80: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	54, // 81: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
-	56, // 82: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
-	58, // 83: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
-	64, // 84: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	66, // 85: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	71, // 86: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	76, // 87: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	14, // 88: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	19, // 89: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	21, // 90: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	23, // 91: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	25, // 92: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	27, // 93: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	29, // 94: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	31, // 95: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	33, // 96: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	35, // 97: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	38, // 98: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	40, // 99: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	43, // 100: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	46, // 101: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	69, // 102: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	48, // 103: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	51, // 104: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	53, // 105: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	55, // 106: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
-	57, // 107: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
-	59, // 108: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
-	65, // 109: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	67, // 110: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	72, // 111: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	77, // 112: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	88, // [88:113] is the sub-list for method output_type
-	63, // [63:88] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	0,   // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
+	6,   // 1: fairlead.v1.Service.key:type_name -> fairlead.v1.ServiceKey
+	2,   // 2: fairlead.v1.Tunnel.type:type_name -> fairlead.v1.TunnelType
+	3,   // 3: fairlead.v1.Tunnel.checksum:type_name -> fairlead.v1.TunnelChecksum
+	1,   // 4: fairlead.v1.RealServer.method:type_name -> fairlead.v1.ForwardingMethod
+	8,   // 5: fairlead.v1.RealServer.tunnel:type_name -> fairlead.v1.Tunnel
+	9,   // 6: fairlead.v1.RealServerStatus.server:type_name -> fairlead.v1.RealServer
+	10,  // 7: fairlead.v1.RealServerStatus.counters:type_name -> fairlead.v1.Counters
+	10,  // 8: fairlead.v1.RealServerStatus.rates:type_name -> fairlead.v1.Counters
+	11,  // 9: fairlead.v1.RealServerStatus.next_hop:type_name -> fairlead.v1.NextHop
+	13,  // 10: fairlead.v1.RealServerStatus.health:type_name -> fairlead.v1.Health
+	7,   // 11: fairlead.v1.ServiceStatus.service:type_name -> fairlead.v1.Service
+	10,  // 12: fairlead.v1.ServiceStatus.counters:type_name -> fairlead.v1.Counters
+	10,  // 13: fairlead.v1.ServiceStatus.rates:type_name -> fairlead.v1.Counters
+	12,  // 14: fairlead.v1.ServiceStatus.servers:type_name -> fairlead.v1.RealServerStatus
+	12,  // 15: fairlead.v1.ServiceStatus.withheld:type_name -> fairlead.v1.RealServerStatus
+	14,  // 16: fairlead.v1.ServiceStatus.quorum:type_name -> fairlead.v1.Quorum
+	18,  // 17: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
+	19,  // 18: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
+	20,  // 19: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
+	6,   // 20: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
+	15,  // 21: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
+	7,   // 22: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
+	7,   // 23: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
+	6,   // 24: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
+	6,   // 25: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	9,   // 26: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
+	6,   // 27: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	9,   // 28: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
+	6,   // 29: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	6,   // 30: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
+	6,   // 31: fairlead.v1.DrainScope.service:type_name -> fairlead.v1.ServiceKey
+	39,  // 32: fairlead.v1.DrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	4,   // 33: fairlead.v1.DrainRequest.then:type_name -> fairlead.v1.DrainEnd
+	46,  // 34: fairlead.v1.DrainResponse.drains:type_name -> fairlead.v1.Drain
+	39,  // 35: fairlead.v1.UndrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	46,  // 36: fairlead.v1.UndrainResponse.drains:type_name -> fairlead.v1.Drain
+	46,  // 37: fairlead.v1.ListDrainsResponse.drains:type_name -> fairlead.v1.Drain
+	6,   // 38: fairlead.v1.Drain.service:type_name -> fairlead.v1.ServiceKey
+	4,   // 39: fairlead.v1.Drain.then:type_name -> fairlead.v1.DrainEnd
+	47,  // 40: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
+	47,  // 41: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
+	6,   // 42: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	52,  // 43: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
+	6,   // 44: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	55,  // 45: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
+	60,  // 46: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
+	72,  // 47: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
+	72,  // 48: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	72,  // 49: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	73,  // 50: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	74,  // 51: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	72,  // 52: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	0,   // 53: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
+	7,   // 54: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	73,  // 55: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	9,   // 56: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	71,  // 57: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	71,  // 58: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	81,  // 59: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,   // 60: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,   // 61: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	20,  // 62: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	84,  // 63: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	84,  // 64: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	7,   // 65: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	85,  // 66: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	86,  // 67: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	81,  // 68: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	81,  // 69: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,   // 70: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	89,  // 71: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,   // 72: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	83,  // 73: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	5,   // 74: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	16,  // 75: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	21,  // 76: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	23,  // 77: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	25,  // 78: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	27,  // 79: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	29,  // 80: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	31,  // 81: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	33,  // 82: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	35,  // 83: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	37,  // 84: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	48,  // 85: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	50,  // 86: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	40,  // 87: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
+	42,  // 88: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
+	44,  // 89: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
+	53,  // 90: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	56,  // 91: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	79,  // 92: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	58,  // 93: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	61,  // 94: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	63,  // 95: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	65,  // 96: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	67,  // 97: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	69,  // 98: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	75,  // 99: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	77,  // 100: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	82,  // 101: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	87,  // 102: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	17,  // 103: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	22,  // 104: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	24,  // 105: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	26,  // 106: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	28,  // 107: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	30,  // 108: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	32,  // 109: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	34,  // 110: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	36,  // 111: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	38,  // 112: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	49,  // 113: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	51,  // 114: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	41,  // 115: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
+	43,  // 116: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
+	45,  // 117: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
+	54,  // 118: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	57,  // 119: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	80,  // 120: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	59,  // 121: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	62,  // 122: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	64,  // 123: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	66,  // 124: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	68,  // 125: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	70,  // 126: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	76,  // 127: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	78,  // 128: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	83,  // 129: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	88,  // 130: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	103, // [103:131] is the sub-list for method output_type
+	75,  // [75:103] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -5164,13 +5966,14 @@ func file_fairlead_v1_fairlead_proto_init() {
 	if File_fairlead_v1_fairlead_proto != nil {
 		return
 	}
+	file_fairlead_v1_fairlead_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   75,
+			NumEnums:      6,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

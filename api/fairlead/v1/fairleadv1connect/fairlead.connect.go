@@ -73,6 +73,13 @@ const (
 	// DirectorServiceSetTimeoutsProcedure is the fully-qualified name of the DirectorService's
 	// SetTimeouts RPC.
 	DirectorServiceSetTimeoutsProcedure = "/fairlead.v1.DirectorService/SetTimeouts"
+	// DirectorServiceDrainProcedure is the fully-qualified name of the DirectorService's Drain RPC.
+	DirectorServiceDrainProcedure = "/fairlead.v1.DirectorService/Drain"
+	// DirectorServiceUndrainProcedure is the fully-qualified name of the DirectorService's Undrain RPC.
+	DirectorServiceUndrainProcedure = "/fairlead.v1.DirectorService/Undrain"
+	// DirectorServiceListDrainsProcedure is the fully-qualified name of the DirectorService's
+	// ListDrains RPC.
+	DirectorServiceListDrainsProcedure = "/fairlead.v1.DirectorService/ListDrains"
 	// DirectorServiceListSysctlsProcedure is the fully-qualified name of the DirectorService's
 	// ListSysctls RPC.
 	DirectorServiceListSysctlsProcedure = "/fairlead.v1.DirectorService/ListSysctls"
@@ -130,6 +137,15 @@ type DirectorServiceClient interface {
 	GetTimeouts(context.Context, *connect.Request[v1.GetTimeoutsRequest]) (*connect.Response[v1.GetTimeoutsResponse], error)
 	// A zero leaves that timeout as it is.
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
+	// No new connections for a real server, in one service or in all, so that it can be
+	// taken away: what it has goes on, but templates are not renewed. It holds until
+	// Undrain, also for a director that comes after this one. Doing it again changes
+	// deadline and end.
+	Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error)
+	// The server gets its weight back, and new connections with slow start.
+	Undrain(context.Context, *connect.Request[v1.UndrainRequest]) (*connect.Response[v1.UndrainResponse], error)
+	// What goes on at the servers that are drained.
+	ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error)
 	// How connections are treated: values under the names of net.ipv4.vs, and all
 	// timeouts; of the director, or of one service.
 	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
@@ -246,6 +262,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("SetTimeouts")),
 			connect.WithClientOptions(opts...),
 		),
+		drain: connect.NewClient[v1.DrainRequest, v1.DrainResponse](
+			httpClient,
+			baseURL+DirectorServiceDrainProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Drain")),
+			connect.WithClientOptions(opts...),
+		),
+		undrain: connect.NewClient[v1.UndrainRequest, v1.UndrainResponse](
+			httpClient,
+			baseURL+DirectorServiceUndrainProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Undrain")),
+			connect.WithClientOptions(opts...),
+		),
+		listDrains: connect.NewClient[v1.ListDrainsRequest, v1.ListDrainsResponse](
+			httpClient,
+			baseURL+DirectorServiceListDrainsProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListDrains")),
+			connect.WithClientOptions(opts...),
+		),
 		listSysctls: connect.NewClient[v1.ListSysctlsRequest, v1.ListSysctlsResponse](
 			httpClient,
 			baseURL+DirectorServiceListSysctlsProcedure,
@@ -341,6 +375,9 @@ type directorServiceClient struct {
 	zero            *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
 	getTimeouts     *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
 	setTimeouts     *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
+	drain           *connect.Client[v1.DrainRequest, v1.DrainResponse]
+	undrain         *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
+	listDrains      *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
 	listSysctls     *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
 	setSysctls      *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
 	listConnections *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
@@ -414,6 +451,21 @@ func (c *directorServiceClient) GetTimeouts(ctx context.Context, req *connect.Re
 // SetTimeouts calls fairlead.v1.DirectorService.SetTimeouts.
 func (c *directorServiceClient) SetTimeouts(ctx context.Context, req *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error) {
 	return c.setTimeouts.CallUnary(ctx, req)
+}
+
+// Drain calls fairlead.v1.DirectorService.Drain.
+func (c *directorServiceClient) Drain(ctx context.Context, req *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error) {
+	return c.drain.CallUnary(ctx, req)
+}
+
+// Undrain calls fairlead.v1.DirectorService.Undrain.
+func (c *directorServiceClient) Undrain(ctx context.Context, req *connect.Request[v1.UndrainRequest]) (*connect.Response[v1.UndrainResponse], error) {
+	return c.undrain.CallUnary(ctx, req)
+}
+
+// ListDrains calls fairlead.v1.DirectorService.ListDrains.
+func (c *directorServiceClient) ListDrains(ctx context.Context, req *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error) {
+	return c.listDrains.CallUnary(ctx, req)
 }
 
 // ListSysctls calls fairlead.v1.DirectorService.ListSysctls.
@@ -501,6 +553,15 @@ type DirectorServiceHandler interface {
 	GetTimeouts(context.Context, *connect.Request[v1.GetTimeoutsRequest]) (*connect.Response[v1.GetTimeoutsResponse], error)
 	// A zero leaves that timeout as it is.
 	SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error)
+	// No new connections for a real server, in one service or in all, so that it can be
+	// taken away: what it has goes on, but templates are not renewed. It holds until
+	// Undrain, also for a director that comes after this one. Doing it again changes
+	// deadline and end.
+	Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error)
+	// The server gets its weight back, and new connections with slow start.
+	Undrain(context.Context, *connect.Request[v1.UndrainRequest]) (*connect.Response[v1.UndrainResponse], error)
+	// What goes on at the servers that are drained.
+	ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error)
 	// How connections are treated: values under the names of net.ipv4.vs, and all
 	// timeouts; of the director, or of one service.
 	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
@@ -613,6 +674,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("SetTimeouts")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceDrainHandler := connect.NewUnaryHandler(
+		DirectorServiceDrainProcedure,
+		svc.Drain,
+		connect.WithSchema(directorServiceMethods.ByName("Drain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceUndrainHandler := connect.NewUnaryHandler(
+		DirectorServiceUndrainProcedure,
+		svc.Undrain,
+		connect.WithSchema(directorServiceMethods.ByName("Undrain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceListDrainsHandler := connect.NewUnaryHandler(
+		DirectorServiceListDrainsProcedure,
+		svc.ListDrains,
+		connect.WithSchema(directorServiceMethods.ByName("ListDrains")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceListSysctlsHandler := connect.NewUnaryHandler(
 		DirectorServiceListSysctlsProcedure,
 		svc.ListSysctls,
@@ -717,6 +796,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceGetTimeoutsHandler.ServeHTTP(w, r)
 		case DirectorServiceSetTimeoutsProcedure:
 			directorServiceSetTimeoutsHandler.ServeHTTP(w, r)
+		case DirectorServiceDrainProcedure:
+			directorServiceDrainHandler.ServeHTTP(w, r)
+		case DirectorServiceUndrainProcedure:
+			directorServiceUndrainHandler.ServeHTTP(w, r)
+		case DirectorServiceListDrainsProcedure:
+			directorServiceListDrainsHandler.ServeHTTP(w, r)
 		case DirectorServiceListSysctlsProcedure:
 			directorServiceListSysctlsHandler.ServeHTTP(w, r)
 		case DirectorServiceSetSysctlsProcedure:
@@ -798,6 +883,18 @@ func (UnimplementedDirectorServiceHandler) GetTimeouts(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) SetTimeouts(context.Context, *connect.Request[v1.SetTimeoutsRequest]) (*connect.Response[v1.SetTimeoutsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.SetTimeouts is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Drain is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Undrain(context.Context, *connect.Request[v1.UndrainRequest]) (*connect.Response[v1.UndrainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Undrain is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListDrains is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error) {

@@ -1,0 +1,269 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/health"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/probe"
+)
+
+// SetHealth makes want what is looked after, instead of what was before. It checks all
+// of it first, and then changes all or nothing; what is in both keeps its verdicts. It
+// wraps lvs.ErrNoService, lvs.ErrNoServer and lvs.ErrInvalid.
+func (d *Director) SetHealth(want []lvs.ServiceHealth) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.setHealth(want)
+}
+
+func (d *Director) setHealth(want []lvs.ServiceHealth) error {
+	services := make([]health.Service, 0, len(want))
+	for _, w := range want {
+		r, ok := d.rosters[w.ServiceKey]
+		if !ok {
+			return fmt.Errorf("look after service %s: %w", w.ServiceKey, lvs.ErrNoService)
+		}
+		if w.Sorry.Address.IsValid() {
+			if err := checkServer(w.ServiceKey, w.Sorry); err != nil {
+				return fmt.Errorf("sorry server %s of %s: %w", w.Sorry.RealServerKey, w.ServiceKey, err)
+			}
+			if findServer(r.told, w.Sorry.RealServerKey) >= 0 {
+				return fmt.Errorf("sorry server %s of %s: %w: it is one of its real servers", w.Sorry.RealServerKey, w.ServiceKey, lvs.ErrInvalid)
+			}
+		}
+		service := health.Service{ServiceHealth: w, Members: r.told, Down: d.inherited[w.ServiceKey]}
+		if err := health.Check(service); err != nil {
+			return err
+		}
+		services = append(services, service)
+	}
+	if d.checks == nil {
+		if len(want) == 0 {
+			return d.refreshAll(d.forgetInherited())
+		}
+		d.checks = health.NewManager(&checkNetwork{hops: d.hops}, d.log, d.news.put)
+	}
+	if err := d.checks.Set(services); err != nil {
+		return err
+	}
+	affected := d.forgetInherited()
+	before := d.health
+	d.health = map[lvs.ServiceKey]lvs.ServiceHealth{}
+	for _, w := range want {
+		d.health[w.ServiceKey] = w
+		affected = append(affected, w.ServiceKey)
+		if w.Sorry.Address.IsValid() {
+			d.hops.hold(w.Sorry.Address)
+		}
+	}
+	for key, w := range before {
+		affected = append(affected, key)
+		if w.Sorry.Address.IsValid() {
+			d.hops.release(w.Sorry.Address)
+		}
+	}
+	return d.refreshAll(affected)
+}
+
+// forgetInherited returns the services of which a former director withheld something:
+// from now on checks decide.
+func (d *Director) forgetInherited() []lvs.ServiceKey {
+	keys := make([]lvs.ServiceKey, 0, len(d.inherited))
+	for key := range d.inherited {
+		keys = append(keys, key)
+	}
+	d.inherited = nil
+	return keys
+}
+
+// adjustHealth looks after what is left of a service that was changed: real servers
+// that went have no checks any more, and the way to one may be another.
+func (d *Director) adjustHealth(key lvs.ServiceKey) {
+	if _, ok := d.health[key]; !ok {
+		return
+	}
+	var want []lvs.ServiceHealth
+	for _, w := range d.health {
+		r, ok := d.rosters[w.ServiceKey]
+		if !ok {
+			continue
+		}
+		w.Servers = slices.DeleteFunc(slices.Clone(w.Servers), func(s lvs.ServerHealth) bool { return findServer(r.told, s.RealServerKey) < 0 })
+		want = append(want, w)
+	}
+	if err := d.setHealth(want); err != nil {
+		d.log.Error("checks not adjusted", "service", key, "cause", err)
+	}
+}
+
+// news are services for which something may have changed. It is safe for concurrent
+// use.
+type news struct {
+	mu     sync.Mutex
+	keys   map[lvs.ServiceKey]bool
+	signal chan struct{}
+}
+
+func newNews() *news { return &news{keys: map[lvs.ServiceKey]bool{}, signal: make(chan struct{}, 1)} }
+
+// put never waits.
+func (n *news) put(key lvs.ServiceKey) {
+	n.mu.Lock()
+	n.keys[key] = true
+	n.mu.Unlock()
+	select {
+	case n.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (n *news) take() []lvs.ServiceKey {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys := make([]lvs.ServiceKey, 0, len(n.keys))
+	for key := range n.keys {
+		keys = append(keys, key)
+	}
+	clear(n.keys)
+	return keys
+}
+
+// followHealth carries out what checks come to, until ctx ends.
+func (d *Director) followHealth(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.news.signal:
+		}
+		keys := d.news.take()
+		d.mu.Lock()
+		err := d.refreshAll(keys)
+		d.mu.Unlock()
+		if err != nil {
+			d.log.Error("health not carried out", "cause", err)
+		}
+	}
+}
+
+// closeChecks ends all checks.
+func (d *Director) closeChecks() error {
+	d.mu.Lock()
+	checks := d.checks
+	d.mu.Unlock()
+	if checks == nil {
+		return nil
+	}
+	checks.Close()
+	return checks.Network().(*checkNetwork).close()
+}
+
+// sourcePort is one that nothing is sent to: to find the source address of a way, a
+// socket is connected, no more.
+const sourcePort = 9
+
+// namespaceRetry is after how long it is tried again to make a namespace.
+const namespaceRetry = 10 * time.Second
+
+// A checkNetwork sends as the host does, or to the virtual address by a real server's
+// next hop.
+type checkNetwork struct {
+	health.Host
+	hops *hopTable
+
+	mu     sync.Mutex
+	space  *probe.Namespace
+	failed error
+	tried  time.Time
+	closed bool
+}
+
+// Dial implements [health.Network].
+func (n *checkNetwork) Dial(ctx context.Context, network string, target health.Target) (net.Conn, error) {
+	if target.Path != lvs.PathVIP {
+		return n.Host.Dial(ctx, network, target)
+	}
+	hop, known := n.hops.find(target.Server.Address)
+	switch {
+	case !known:
+		return nil, &health.UnreachableError{Cause: health.PathUnavailable, Detail: "its next hop is not known yet"}
+	case hop.Local:
+		return n.Host.Dial(ctx, network, target)
+	case !hop.Usable():
+		return nil, &health.UnreachableError{Cause: health.NoNextHop, Detail: hop.Problem}
+	case target.Server.Method != lvs.DirectRouting:
+		return nil, &health.UnreachableError{
+			Cause: health.PathUnavailable, Detail: fmt.Sprintf("no check goes by forwarding method %s; say path: rip", target.Server.Method),
+		}
+	}
+	space, err := n.namespace()
+	if err != nil {
+		return nil, &health.UnreachableError{Cause: health.PathUnavailable, Detail: err.Error()}
+	}
+	source, err := sourceTo(target.Server.Address)
+	if err != nil {
+		return nil, err
+	}
+	return space.Dial(ctx, network, source, target.Address, hop)
+}
+
+// sourceTo returns the address that the host speaks to another one from.
+func sourceTo(addr netip.Addr) (netip.Addr, error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, sourcePort)))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""), nil
+}
+
+// namespace makes the namespace when it is needed first.
+func (n *checkNetwork) namespace() (*probe.Namespace, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.space != nil:
+		return n.space, nil
+	case n.closed:
+		return nil, net.ErrClosed
+	case n.failed != nil && time.Since(n.tried) < namespaceRetry:
+		return nil, n.failed
+	}
+	n.tried = time.Now()
+	n.space, n.failed = probe.New(func(outside int, inside lvs.MAC) (probe.Carrier, error) {
+		probes, err := dataplane.OpenProbes(outside, inside)
+		if err != nil {
+			return nil, err
+		}
+		return probeCarrier{probes}, nil
+	})
+	return n.space, n.failed
+}
+
+func (n *checkNetwork) close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	if n.space == nil {
+		return nil
+	}
+	if err := n.space.Close(); err != nil {
+		return fmt.Errorf("take the namespace of health checks down: %w", err)
+	}
+	n.space = nil
+	return nil
+}
+
+// A probeCarrier has probes carried by the data plane.
+type probeCarrier struct{ *dataplane.Probes }
+
+// Route implements [probe.Carrier].
+func (c probeCarrier) Route(r probe.Route) error { return c.Probes.Route(dataplane.Probe(r)) }
