@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -99,7 +100,7 @@ func explain(err error) Result {
 		return failure(CertificateName, "%v", hostname)
 	case errors.As(err, &authority), errors.As(err, &certificate):
 		return failure(CertificateUntrusted, "%s", words(err))
-	case errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &record), errors.As(err, &alert), errors.Is(err, http.ErrSchemeMismatch):
 		return failure(TLSFailed, "%s", words(err))
 	case isTimeout(err) && connecting:
 		return failure(Timeout, "no answer to the connection request")

@@ -1,0 +1,487 @@
+package health
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+var (
+	web  = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80}
+	web6 = lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("2001:db8::100"), Port: 80}
+)
+
+func member(address string, weight uint32) lvs.RealServer {
+	at := netip.MustParseAddrPort(address)
+	return lvs.RealServer{
+		RealServerKey: lvs.RealServerKey{Address: at.Addr(), Port: at.Port()}, Method: lvs.DirectRouting, Weight: weight,
+	}
+}
+
+// A fakeNetwork answers by target: nil is a connection, nobody known
+// is silence.
+type fakeNetwork struct {
+	mu      sync.Mutex
+	answers map[string]error
+	dials   map[string]int
+}
+
+func newFakeNetwork() *fakeNetwork {
+	return &fakeNetwork{answers: map[string]error{}, dials: map[string]int{}}
+}
+
+// nameOfTarget returns "vip 192.0.2.100:80 by 192.0.2.11" or "rip 192.0.2.11:80".
+func nameOfTarget(t Target) string {
+	if t.Path == lvs.PathVIP {
+		return "vip " + t.Address.String() + " by " + t.Server.Address.String()
+	}
+	return "rip " + t.Address.String()
+}
+
+func (n *fakeNetwork) set(name string, answer error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[name] = answer
+}
+
+func (n *fakeNetwork) silence(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.answers, name)
+}
+
+func (n *fakeNetwork) dialed(name string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dials[name]
+}
+
+func (n *fakeNetwork) Dial(ctx context.Context, _ string, target Target) (net.Conn, error) {
+	name := nameOfTarget(target)
+	n.mu.Lock()
+	n.dials[name]++
+	answer, known := n.answers[name]
+	n.mu.Unlock()
+	if !known {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if answer != nil {
+		return nil, answer
+	}
+	near, _ := net.Pipe()
+	return near, nil
+}
+
+// A bench is a manager of which each change is noted.
+type bench struct {
+	*Manager
+	network *fakeNetwork
+	changes atomic.Int64
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{network: newFakeNetwork()}
+	b.Manager = NewManager(b.network, slog.New(slog.DiscardHandler), func(lvs.ServiceKey) { b.changes.Add(1) })
+	t.Cleanup(b.Close)
+	return b
+}
+
+func (b *bench) must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not in time", what)
+		}
+	}
+}
+
+func (b *bench) becomes(t *testing.T, key lvs.ServiceKey, server lvs.RealServer, state lvs.HealthState, cause Cause) {
+	t.Helper()
+	var got lvs.HealthStatus
+	defer func() {
+		if t.Failed() {
+			t.Logf("last: %+v", got)
+		}
+	}()
+	until(t, string(state)+" "+string(cause), func() bool {
+		got = b.Server(key, server.RealServerKey)
+		return got.State == state && got.Cause == string(cause)
+	})
+}
+
+func tcpCheck(path lvs.CheckPath) lvs.Check {
+	return lvs.Check{
+		Type: lvs.CheckTCP, Path: path, Interval: 20 * time.Millisecond, Timeout: 20 * time.Millisecond, Rise: 2, Fall: 2,
+	}
+}
+
+func serviceOf(key lvs.ServiceKey, check lvs.Check, members ...lvs.RealServer) Service {
+	s := Service{ServiceHealth: lvs.ServiceHealth{ServiceKey: key}, Members: members}
+	for _, m := range members {
+		s.Servers = append(s.Servers, lvs.ServerHealth{RealServerKey: m.RealServerKey, Checks: []lvs.Check{check}})
+	}
+	return s
+}
+
+// The same silence for the VIP has its cause at the server's own address.
+func TestCauses(t *testing.T) {
+	server := member("192.0.2.11:80", 1)
+	const vip, rip = "vip 192.0.2.100:80 by 192.0.2.11", "rip 192.0.2.11:80"
+	for _, test := range []struct {
+		name     string
+		vip, rip error
+		cause    Cause
+	}{
+		{"silent at both", errSilent, errSilent, HostDown},
+		{"the VIP is silent", errSilent, nil, PathBroken},
+		{"the VIP is silent, the process is not there", errSilent, unix.ECONNREFUSED, PathBroken},
+		{"refused", unix.ECONNREFUSED, nil, ProcessDown},
+		{"no way", &UnreachableError{NoNextHop, "192.0.2.11 does not answer ARP"}, nil, NoNextHop},
+		{"a router says so", unix.EHOSTUNREACH, errSilent, HostDown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.network.set(vip, nil)
+			b.network.set(rip, nil)
+			b.must(t, b.Set([]Service{serviceOf(web, tcpCheck(lvs.PathVIP), server)}))
+			b.becomes(t, web, server, lvs.HealthUp, "")
+			for name, answer := range map[string]error{vip: test.vip, rip: test.rip} {
+				if answer == errSilent {
+					b.network.silence(name)
+				} else {
+					b.network.set(name, answer)
+				}
+			}
+			b.becomes(t, web, server, lvs.HealthDown, test.cause)
+			if inForce := b.InForce(web, []lvs.RealServer{server}); len(inForce) != 0 {
+				t.Errorf("in force: %v", inForce)
+			}
+			b.network.set(vip, nil)
+			b.network.set(rip, nil)
+			b.becomes(t, web, server, lvs.HealthUp, "")
+		})
+	}
+}
+
+var errSilent = errors.New("silent")
+
+// What the checker's own host lacks is no verdict on a server.
+func TestOwnFaultIsNoVerdict(t *testing.T) {
+	b, server := newBench(t), member("192.0.2.11:80", 1)
+	b.network.set("vip 192.0.2.100:80 by 192.0.2.11", &UnreachableError{PathUnavailable, "no namespace"})
+	b.must(t, b.Set([]Service{serviceOf(web, tcpCheck(lvs.PathVIP), server)}))
+	b.becomes(t, web, server, lvs.HealthUnknown, PathUnavailable)
+	until(t, "asked again and again", func() bool { return b.network.dialed("vip 192.0.2.100:80 by 192.0.2.11") > 5 })
+	b.becomes(t, web, server, lvs.HealthUnknown, PathUnavailable)
+	if inForce := b.InForce(web, []lvs.RealServer{server}); len(inForce) != 1 {
+		t.Errorf("in force: %v", inForce)
+	}
+}
+
+// Nothing is taken out before a verdict; a server with Alpha is not there before one.
+func TestBeforeTheFirstVerdict(t *testing.T) {
+	b := newBench(t)
+	first, second := member("192.0.2.11:80", 1), member("192.0.2.12:80", 1)
+	slow := tcpCheck(lvs.PathRIP)
+	slow.Interval, slow.Timeout = time.Hour, time.Hour
+	want := serviceOf(web, slow, first, second)
+	want.Servers[1].Alpha = true
+	b.must(t, b.Set([]Service{want}))
+	if got := b.InForce(web, []lvs.RealServer{first, second}); !slices.Equal(got, []lvs.RealServer{first}) {
+		t.Errorf("in force: %v", got)
+	}
+}
+
+// One question serves every service that asks the same.
+func TestQuestionsAreShared(t *testing.T) {
+	b, server := newBench(t), member("192.0.2.11:80", 1)
+	other := web
+	other.Address = netip.MustParseAddr("192.0.2.101")
+	var want []Service
+	for _, key := range []lvs.ServiceKey{web, other} {
+		want = append(want, serviceOf(key, tcpCheck(lvs.PathRIP), server))
+	}
+	b.network.set("rip 192.0.2.11:80", unix.ECONNREFUSED)
+	b.must(t, b.Set(want))
+	b.becomes(t, web, server, lvs.HealthDown, ProcessDown)
+	b.becomes(t, other, server, lvs.HealthDown, ProcessDown)
+	b.mu.Lock()
+	if len(b.questions) != 1 {
+		t.Errorf("%d questions", len(b.questions))
+	}
+	b.mu.Unlock()
+	// A question that is still put keeps its verdict, and one that is not ends.
+	b.must(t, b.Set(want[:1]))
+	if got := b.Server(web, server.RealServerKey); got.State != lvs.HealthDown {
+		t.Errorf("after Set: %+v", got)
+	}
+	if got := b.Server(other, server.RealServerKey); got != (lvs.HealthStatus{}) {
+		t.Errorf("not looked after: %+v", got)
+	}
+	b.must(t, b.Set(nil))
+	count := b.network.dialed("rip 192.0.2.11:80")
+	time.Sleep(5 * tcpCheck(lvs.PathRIP).Interval)
+	if again := b.network.dialed("rip 192.0.2.11:80"); again > count+1 {
+		t.Errorf("put %d times after its end", again-count)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	server, server6 := member("192.0.2.11:8080", 3), member("[2001:db8::11]:80", 1)
+	masqueraded := server
+	masqueraded.Method = lvs.Masquerading
+	other := netip.MustParseAddr("192.0.2.77")
+	check := func(change func(*lvs.Check)) lvs.Check {
+		c := tcpCheck(lvs.PathVIP)
+		change(&c)
+		return c
+	}
+	for _, test := range []struct {
+		key    lvs.ServiceKey
+		server lvs.RealServer
+		check  lvs.Check
+		want   string // "": refused
+	}{
+		{web, server, check(func(*lvs.Check) {}), "vip 192.0.2.100:80 by 192.0.2.11"},
+		{web6, server6, check(func(*lvs.Check) {}), "vip [2001:db8::100]:80 by 2001:db8::11"},
+		{web, server, check(func(c *lvs.Check) { c.Port = 81 }), "vip 192.0.2.100:81 by 192.0.2.11"},
+		{web, masqueraded, check(func(*lvs.Check) {}), "rip 192.0.2.11:8080"},
+		{web, server, check(func(c *lvs.Check) { c.Path = lvs.PathRIP }), "rip 192.0.2.11:8080"},
+		{web, server, check(func(c *lvs.Check) { c.Path, c.Port = lvs.PathRIP, 81 }), "rip 192.0.2.11:81"},
+		{web, server, check(func(c *lvs.Check) { c.Path, c.Address = lvs.PathRIP, other }), "rip 192.0.2.77:8080"},
+		{lvs.MarkKey(7, false), server, check(func(*lvs.Check) {}), ""},
+		{lvs.MarkKey(7, false), server, check(func(c *lvs.Check) { c.Path = lvs.PathRIP }), "rip 192.0.2.11:8080"},
+		{lvs.MarkKey(7, false), member("192.0.2.11:0", 1), check(func(c *lvs.Check) { c.Path = lvs.PathRIP }), ""},
+	} {
+		target, err := targetOf(test.key, test.server, test.check)
+		if test.want == "" {
+			if !errors.Is(err, lvs.ErrInvalid) {
+				t.Errorf("%s: %v, %v", test.key, target, err)
+			}
+			continue
+		}
+		if err != nil || nameOfTarget(target) != test.want {
+			t.Errorf("%s: %s, %v; want %s", test.key, nameOfTarget(target), err, test.want)
+		}
+	}
+}
+
+func TestRiseFallAndFlapping(t *testing.T) {
+	check := tcpCheck(lvs.PathRIP)
+	check.Rise, check.Fall = 2, 3
+	for _, test := range []struct {
+		name, answers string // + and -
+		want          string // u, d and ? after each; f: down by flapping
+	}{
+		{"from nothing", "+", "u"},
+		{"down needs three", "---+-", "??ddd"},
+		{"never up", "--+", "??u"},
+		{"fall", "+--+---", "uuuuuud"},
+		{"rise", "---++", "??ddu"},
+		{"a failure now and then", "+++-++++-++++", "uuuuuuuuuuuuu"},
+		{"flapping", "+-+-+-++", "uuuuufff"},
+		{"no flapping any more", "+-+-+-++++++++++", "uuuuufffffffffuu"},
+	} {
+		q := &question{prober: &prober{check: check}, state: lvs.HealthUnknown}
+		got := ""
+		for _, answer := range test.answers {
+			r := success("")
+			if answer == '-' {
+				r = failure(Timeout, "")
+			}
+			q.take(r)
+			switch {
+			case q.cause == Flapping:
+				got += "f"
+			default:
+				got += map[lvs.HealthState]string{lvs.HealthUp: "u", lvs.HealthDown: "d", lvs.HealthUnknown: "?"}[q.state]
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s: %s gives %s, want %s", test.name, test.answers, got, test.want)
+		}
+	}
+}
+
+func TestQuorum(t *testing.T) {
+	servers := []lvs.RealServer{member("192.0.2.11:80", 2), member("192.0.2.12:80", 2), member("192.0.2.13:80", 2)}
+	sorry := member("192.0.2.99:80", 1)
+	s := &service{servers: map[lvs.RealServerKey]*server{}}
+	s.Quorum, s.Hysteresis, s.Sorry = 4, 1, sorry
+	for _, m := range servers {
+		s.servers[m.RealServerKey] = &server{service: s, state: lvs.HealthUp, ServerHealth: lvs.ServerHealth{RealServerKey: m.RealServerKey}}
+	}
+	now := time.Now()
+	step := func(name string, up int, changed, lost bool, want ...lvs.RealServer) {
+		t.Helper()
+		for i, m := range servers {
+			s.servers[m.RealServerKey].state = lvs.HealthDown
+			if i < up {
+				s.servers[m.RealServerKey].state = lvs.HealthUp
+			}
+		}
+		if got := s.count(servers, now); got != changed || s.quorum.Lost != lost {
+			t.Errorf("%s: changed %v, %+v", name, got, s.quorum)
+		}
+		if got := s.inForce(servers); !slices.Equal(got, want) {
+			t.Errorf("%s: in force %v", name, got)
+		}
+	}
+	step("all", 3, false, false, servers...)
+	step("just enough", 2, false, false, servers[:2]...)
+	step("lost", 1, true, true, sorry)
+	step("enough, but not to regain it", 2, false, true, sorry)
+	step("regained", 3, true, false, servers...)
+	quiesced := func(r lvs.RealServer) lvs.RealServer { r.Weight = 0; return r }
+	s.SorryInhibit = true
+	for _, one := range s.servers {
+		one.Inhibit = true
+	}
+	step("all, with a sorry server that waits", 3, false, false, servers[0], servers[1], servers[2], quiesced(sorry))
+	step("none", 0, true, true, quiesced(servers[0]), quiesced(servers[1]), quiesced(servers[2]), sorry)
+}
+
+func TestSuspect(t *testing.T) {
+	b, server := newBench(t), member("192.0.2.11:80", 1)
+	check := tcpCheck(lvs.PathRIP)
+	check.Interval, check.Timeout = time.Hour, time.Second
+	b.network.set("rip 192.0.2.11:80", nil)
+	b.must(t, b.Set([]Service{serviceOf(web, check, server)}))
+	b.becomes(t, web, server, lvs.HealthUp, "")
+	until(t, "the next is an hour away", func() bool {
+		b.Suspect(web, server.RealServerKey)
+		return b.network.dialed("rip 192.0.2.11:80") == 2
+	})
+	for range 10 {
+		b.Suspect(web, server.RealServerKey)
+	}
+	time.Sleep(2 * soon)
+	if n := b.network.dialed("rip 192.0.2.11:80"); n != 2 {
+		t.Errorf("asked %d times", n)
+	}
+	b.Suspect(web6, server.RealServerKey) // nobody knows it
+}
+
+// Those who are told get each transition once, in order, and hold nobody up.
+func TestNotifications(t *testing.T) {
+	events := make(chan Event, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e Event
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		events <- e
+	}))
+	defer hook.Close()
+	file := filepath.Join(t.TempDir(), "told")
+	b, server := newBench(t), member("192.0.2.11:80", 1)
+	want := serviceOf(web, tcpCheck(lvs.PathRIP), server)
+	want.Servers[0].Notify = []lvs.Notification{
+		{Script: script(t, "exec sleep 60")},
+		{Webhook: hook.URL},
+		{On: []lvs.Transition{lvs.ServerDown}, Script: script(t, `echo "$1 $FAIRLEAD_TRANSITION $FAIRLEAD_SERVER $FAIRLEAD_CAUSE $(cat)" >> `+file)},
+	}
+	want.Notify, want.Quorum = []lvs.Notification{{Webhook: hook.URL}}, 1
+	b.network.set("rip 192.0.2.11:80", nil)
+	b.must(t, b.Set([]Service{want}))
+	b.becomes(t, web, server, lvs.HealthUp, "")
+	b.network.set("rip 192.0.2.11:80", unix.ECONNREFUSED)
+	b.becomes(t, web, server, lvs.HealthDown, ProcessDown)
+	b.InForce(web, want.Members)
+	b.network.set("rip 192.0.2.11:80", nil)
+	b.becomes(t, web, server, lvs.HealthUp, "")
+	b.InForce(web, want.Members)
+	for _, want := range []lvs.Transition{lvs.ServerDown, lvs.QuorumDown, lvs.ServerUp, lvs.QuorumUp} {
+		select {
+		case e := <-events:
+			if e.Transition != want || e.Service != "TCP 192.0.2.100:80" || (want == lvs.ServerDown && e.Cause != "process-down") {
+				t.Errorf("got %+v, want %s", e, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: not told", want)
+		}
+	}
+	until(t, "the script", func() bool {
+		text, err := os.ReadFile(file)
+		return err == nil && strings.HasPrefix(string(text), `one two down 192.0.2.11:80 process-down {"time":`) && strings.HasSuffix(string(text), "}\n")
+	})
+}
+
+// Checks of many servers take little: half a core for 10,000 every five seconds.
+func TestCost(t *testing.T) {
+	const servers = 500
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	port := netip.MustParseAddrPort(l.Addr().String()).Port()
+	m := NewManager(Host{}, slog.New(slog.DiscardHandler), func(lvs.ServiceKey) {})
+	defer m.Close()
+	check := lvs.Check{Type: lvs.CheckTCP, Path: lvs.PathRIP, Interval: 250 * time.Millisecond, Timeout: 200 * time.Millisecond, Rise: 1, Fall: 5, Jitter: 50 * time.Millisecond}
+	var members []lvs.RealServer
+	for i := range servers {
+		r := member("127.0.0.1:1", 1)
+		r.Address = netip.AddrFrom4([4]byte{127, 0, 1 + byte(i/250), 1 + byte(i%250)})
+		r.Port = port
+		members = append(members, r)
+	}
+	var before, after unix.Rusage
+	if err := m.Set([]Service{serviceOf(web, check, members...)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		t.Fatal(err)
+	}
+	const span = 2 * time.Second
+	time.Sleep(span)
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		t.Fatal(err)
+	}
+	used := time.Duration(after.Utime.Nano()+after.Stime.Nano()-before.Utime.Nano()-before.Stime.Nano()) * time.Nanosecond
+	rate := servers / check.Interval.Seconds()
+	t.Logf("%.0f checks a second take %.3f of a core, the servers included", rate, used.Seconds()/span.Seconds())
+	for _, one := range members[:10] {
+		if got := m.Server(web, one.RealServerKey); got.State != lvs.HealthUp {
+			t.Errorf("%s: %+v", one.RealServerKey, got)
+		}
+	}
+	if share := used.Seconds() / span.Seconds(); share > 0.75 {
+		t.Errorf("%.3f of a core", share)
+	}
+}
