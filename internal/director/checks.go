@@ -24,26 +24,81 @@ func (d *Director) SetHealth(want []lvs.ServiceHealth) error {
 	return d.setHealth(want)
 }
 
+// checkHealth returns why one of the services of a state can't be looked after as is
+// wanted, as an *lvs.ItemError.
+func checkHealth(state lvs.State, want []lvs.ServiceHealth) error {
+	told := map[lvs.ServiceKey][]lvs.RealServer{}
+	for _, s := range state.Services {
+		told[s.ServiceKey] = s.Servers
+	}
+	for i, w := range want {
+		servers, ok := told[w.ServiceKey]
+		err := error(lvs.ErrNoService)
+		if ok {
+			err = checkServiceHealth(w, servers)
+		}
+		if err != nil {
+			return refuse(fmt.Sprintf("health[%d]", i), "look after service %s: %w", w.ServiceKey, err)
+		}
+	}
+	return nil
+}
+
+func checkServiceHealth(want lvs.ServiceHealth, told []lvs.RealServer) error {
+	sorry := want.Sorry.RealServerKey
+	if sorry.Address.IsValid() {
+		if err := checkServer(want.ServiceKey, want.Sorry); err != nil {
+			return fmt.Errorf("sorry server %s: %w", sorry, err)
+		}
+		if findServer(told, sorry) >= 0 {
+			return fmt.Errorf("sorry server %s: %w: it is one of its real servers", sorry, lvs.ErrInvalid)
+		}
+	}
+	return health.Check(health.Service{ServiceHealth: want, Members: told})
+}
+
+// healthWithin returns what is wanted of the services and real servers that a state
+// has.
+func healthWithin(state lvs.State, want []lvs.ServiceHealth) []lvs.ServiceHealth {
+	var within []lvs.ServiceHealth
+	for _, w := range want {
+		at := slices.IndexFunc(state.Services, func(s lvs.ServiceState) bool { return s.ServiceKey == w.ServiceKey })
+		if at < 0 {
+			continue
+		}
+		w.Servers = slices.DeleteFunc(slices.Clone(w.Servers), func(s lvs.ServerHealth) bool {
+			return findServer(state.Services[at].Servers, s.RealServerKey) < 0
+		})
+		within = append(within, w)
+	}
+	return within
+}
+
+// expectHealth is for before a state is changed, after which want is set: real servers
+// that are to be down until their first success are not there for a moment before.
+func (d *Director) expectHealth(want []lvs.ServiceHealth) {
+	d.expected = map[drainKey]bool{}
+	for _, w := range want {
+		for _, s := range w.Servers {
+			if s.Alpha {
+				d.expected[drainKey{w.ServiceKey, s.RealServerKey}] = true
+			}
+		}
+	}
+}
+
 func (d *Director) setHealth(want []lvs.ServiceHealth) error {
+	d.expected = nil
 	services := make([]health.Service, 0, len(want))
 	for _, w := range want {
 		r, ok := d.rosters[w.ServiceKey]
 		if !ok {
 			return fmt.Errorf("look after service %s: %w", w.ServiceKey, lvs.ErrNoService)
 		}
-		if w.Sorry.Address.IsValid() {
-			if err := checkServer(w.ServiceKey, w.Sorry); err != nil {
-				return fmt.Errorf("sorry server %s of %s: %w", w.Sorry.RealServerKey, w.ServiceKey, err)
-			}
-			if findServer(r.told, w.Sorry.RealServerKey) >= 0 {
-				return fmt.Errorf("sorry server %s of %s: %w: it is one of its real servers", w.Sorry.RealServerKey, w.ServiceKey, lvs.ErrInvalid)
-			}
+		if err := checkServiceHealth(w, r.told); err != nil {
+			return fmt.Errorf("look after service %s: %w", w.ServiceKey, err)
 		}
-		service := health.Service{ServiceHealth: w, Members: r.told, Down: d.inherited[w.ServiceKey]}
-		if err := health.Check(service); err != nil {
-			return err
-		}
-		services = append(services, service)
+		services = append(services, health.Service{ServiceHealth: w, Members: r.told, Down: d.inherited[w.ServiceKey]})
 	}
 	if d.checks == nil {
 		if len(want) == 0 {

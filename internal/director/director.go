@@ -85,6 +85,9 @@ type Director struct {
 	inherited       map[lvs.ServiceKey]map[lvs.RealServerKey]bool
 	inheritedDrains []drainKey
 	recordPath      string // "": nothing is recorded
+	// expected are the real servers that checks are about to be set for, and that are
+	// down until their first success.
+	expected map[drainKey]bool
 }
 
 var _ api.Director = (*Director)(nil)

@@ -129,6 +129,32 @@ func TestChecksTakeServersOut(t *testing.T) {
 	b.eventually(t, second, heavy)
 }
 
+// A server that is to be down until its first success is not there before its checks
+// are.
+func TestAwaitedServers(t *testing.T) {
+	b, ctx := newBench(t, newMemoryPlane()).followed(t), t.Context()
+	first, second := routed("192.0.2.11", 80), routed("192.0.2.12", 80)
+	light := newLamp(t, "0")
+	awaited := light.of(first)
+	awaited.Alpha = true
+	want := []lvs.ServiceHealth{{ServiceKey: vip, Servers: []lvs.ServerHealth{awaited}}}
+	state := lvs.State{Services: []lvs.ServiceState{{Service: wlc(vip), Servers: []lvs.RealServer{second, first}}}}
+	b.must(t, checkHealth(state, want))
+	expect(t, checkHealth(lvs.State{}, want), lvs.ErrNoService, vip.String())
+	if within := healthWithin(lvs.State{}, want); len(within) != 0 {
+		t.Errorf("within nothing: %v", within)
+	}
+	b.mu.Lock()
+	b.expectHealth(want)
+	b.mu.Unlock()
+	b.must(t, b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first), b.AddServer(ctx, vip, second))
+	b.eventually(t, second)
+	b.must(t, b.SetHealth(want))
+	b.eventually(t, second)
+	light.set(t, "1")
+	b.eventually(t, second, first)
+}
+
 func TestQuorumBringsTheSorryServer(t *testing.T) {
 	b, ctx := newBench(t, newMemoryPlane()).followed(t), t.Context()
 	first, second, sorry := routed("192.0.2.11", 80), routed("192.0.2.12", 80), routed("192.0.2.99", 80)

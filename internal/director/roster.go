@@ -26,6 +26,9 @@ func (d *Director) inForce(key lvs.ServiceKey, told []lvs.RealServer) []lvs.Real
 	if d.checks != nil {
 		servers = d.checks.InForce(key, told)
 	}
+	if len(d.expected) > 0 {
+		servers = slices.DeleteFunc(slices.Clone(servers), func(s lvs.RealServer) bool { return d.isAwaited(key, s.RealServerKey) })
+	}
 	if len(d.drains) == 0 {
 		return servers
 	}
@@ -38,12 +41,21 @@ func (d *Director) inForce(key lvs.ServiceKey, told []lvs.RealServer) []lvs.Real
 	return servers
 }
 
+// isAwaited reports whether a real server is about to get its first check, and is down
+// until that succeeds.
+func (d *Director) isAwaited(key lvs.ServiceKey, server lvs.RealServerKey) bool {
+	if !d.expected[drainKey{key, server}] {
+		return false
+	}
+	return d.checks == nil || d.checks.Server(key, server).State == lvs.HealthUnchecked
+}
+
 // tell makes told what the director was told of a service, and lets the plane have
 // what follows. After an error the plane has what it had before, or, if that can't be
 // had again, what the roster says.
 func (d *Director) tell(key lvs.ServiceKey, told []lvs.RealServer) error {
 	r := d.rosters[key]
-	err := d.apply(key, d.inForce(key, told))
+	err := d.enforce(key, d.inForce(key, told))
 	if err == nil {
 		r.told = told
 		if !slices.Equal(told, r.applied) {
@@ -51,7 +63,7 @@ func (d *Director) tell(key lvs.ServiceKey, told []lvs.RealServer) error {
 		}
 		return nil
 	}
-	return errors.Join(err, d.apply(key, d.inForce(key, r.told)))
+	return errors.Join(err, d.enforce(key, d.inForce(key, r.told)))
 }
 
 // refresh lets the plane have what follows from checks and drains as they are now.
@@ -60,12 +72,12 @@ func (d *Director) refresh(key lvs.ServiceKey) error {
 	if !ok {
 		return nil // deleted while the news was under way
 	}
-	return d.apply(key, d.inForce(key, r.told))
+	return d.enforce(key, d.inForce(key, r.told))
 }
 
-// apply makes want the real servers of a service in the plane: those that come first,
+// enforce makes want the real servers of a service in the plane: those that come first,
 // so that there is always one if there is one before and after.
-func (d *Director) apply(key lvs.ServiceKey, want []lvs.RealServer) error {
+func (d *Director) enforce(key lvs.ServiceKey, want []lvs.RealServer) error {
 	r := d.rosters[key]
 	// Most changes are of one server, and leave all before it and behind it alone.
 	head, tail := 0, 0
