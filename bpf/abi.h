@@ -396,6 +396,36 @@ enum server_hop {
 	 * timeouts are the director's: what the short way asks for (steady.h), in
 	 * one bit. */
 	HOP_STEADY = 2,
+	HOP_TUNNEL = 4,		/* packets get an outer header, of struct tunnel */
+	/* The same as HOP_STEADY, of such a server whose outer header has no
+	 * checksum (steady_tunnel.h). */
+	HOP_STEADY_TUNNEL = 8,
+};
+
+enum tunnel_type {
+	TUNNEL_IPIP,
+	TUNNEL_GUE,
+	TUNNEL_GRE,
+};
+
+/*
+ * What goes around the packets of a tunnelled real server. As with next hops, of
+ * two one holds, by the same bit of real_server.hop. It is filled for every
+ * server; HOP_TUNNEL says whether it is used.
+ */
+struct tunnel {
+	struct address source;	/* of the outer packet: the director's own; 0: none; Go */
+	struct address destination; /* the real server's; Go */
+	enum tunnel_type type;	/* lvs.TunnelType; Go */
+	__be16 port;		/* gue: of the real server; Go */
+	__u8 checksum;		/* lvs.TunnelChecksum; Go */
+	__u8 overhead;		/* bytes before the inner packet; Go */
+	__u32 padding[6];
+};
+_Static_assert(sizeof(struct tunnel) == 64, "one cache line");
+
+struct tunnel_pair {
+	struct tunnel tunnels[2];
 };
 
 /* What a real server that is drained is spared. Its weight is 0 as well. */

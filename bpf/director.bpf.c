@@ -18,6 +18,7 @@
 #include "persist.h"
 #include "icmp_quote.h"
 #include "xdp.h"
+#include "tunnel.h"
 #include "stats.h"
 #include "steady.h"
 
@@ -154,6 +155,7 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	struct real_server *server = get_server(route->server);
 	const struct next_hop *hop;
 	enum verdict v;
+	__u32 word;
 
 	if (!server)
 		return BUG_MAP;
@@ -162,11 +164,15 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	if (route->conn)
 		update_connection(route->conn, pkt, get_policy(server->policy, set), now);
 	count_packet(route->server, pkt->length);
-	hop = find_hop(server);
+	word = read_hop(server);
+	hop = &server->hops[word & HOP_SECOND];
 	*out = hop->ifindex;
 	if (!*out)
 		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
-	v = forward(ctx, pkt, hop);
+	if (word & HOP_TUNNEL)
+		v = encapsulate(ctx, pkt, route->server, word & HOP_SECOND);
+	else
+		v = forward(ctx, pkt, hop);
 	return v == FORWARD ? how : v;
 }
 

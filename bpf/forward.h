@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * forward.h: direct routing. The frame gets the MAC addresses of its next hop,
- * the IP packet one hop less to live, and nothing else changes (ip_vs_xmit.c).
+ * forward.h: what all packets to a real server have in common. The frame gets the
+ * MAC addresses of its next hop, the IP packet one hop less to live; of direct
+ * routing that is all (ip_vs_xmit.c).
  */
 #ifndef FAIRLEAD_FORWARD_H
 #define FAIRLEAD_FORWARD_H
@@ -9,11 +10,15 @@
 #include "maps.h"
 #include "packet.h"
 
+/* Which hop holds, and what is to be done: one load, so that it fits together. */
+static __always_inline __u32 read_hop(const struct real_server *server)
+{
+	return *(const volatile __u32 *)&server->hop;
+}
+
 static __always_inline const struct next_hop *find_hop(const struct real_server *server)
 {
-	__u32 hop = *(const volatile __u32 *)&server->hop;
-
-	return &server->hops[hop & HOP_SECOND];
+	return &server->hops[read_hop(server) & HOP_SECOND];
 }
 
 /* TTL, protocol and header checksum of IPv4, in one word, for a TTL one less.
@@ -51,19 +56,19 @@ static __always_inline enum verdict age_ipv6(struct ipv6hdr *ip, __u32 length, _
 
 /* Takes one hop off the packet's life, and sees whether it fits the way. */
 static __always_inline enum verdict age_packet(struct packet *pkt, void *data, void *end,
-					       const struct next_hop *hop)
+					       __u32 mtu)
 {
 	void *l3 = data + (pkt->l3 & 31);
 
-	pkt->mtu = hop->mtu;
+	pkt->mtu = mtu;
 	if (likely(pkt->ethertype == bpf_htons(ETH_P_IP))) {
 		if (l3 + sizeof(struct iphdr) > end)
 			return BUG_ADJUST;
-		return age_ipv4(l3, pkt->length, hop->mtu);
+		return age_ipv4(l3, pkt->length, mtu);
 	}
 	if (l3 + sizeof(struct ipv6hdr) > end)
 		return BUG_ADJUST;
-	return age_ipv6(l3, pkt->length, hop->mtu);
+	return age_ipv6(l3, pkt->length, mtu);
 }
 
 static __always_inline void write_macs(struct ethernet *eth, const struct next_hop *hop)

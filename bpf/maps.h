@@ -64,6 +64,15 @@ struct {
 	__type(value, struct real_server);
 } real_servers SEC(".maps");
 
+/* What goes around packets to a real server, by its index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, __u32);
+	__type(value, struct tunnel_pair);
+} tunnels SEC(".maps");
+
 /* Server lists, each a run of slots in the order of the walk. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

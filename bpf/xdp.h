@@ -57,7 +57,7 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	enum verdict v;
 
-	v = age_packet(pkt, data, end, hop);
+	v = age_packet(pkt, data, end, hop->mtu);
 	if (v == FORWARD && !has_tag(pkt, hop->vlan))
 		v = retag(ctx, pkt, hop->vlan);
 	if (v != FORWARD)

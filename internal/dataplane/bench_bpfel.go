@@ -256,6 +256,20 @@ type benchTableLine struct {
 	Servers [32]uint16
 }
 
+type benchTunnelPair struct {
+	_       structs.HostLayout
+	Tunnels [2]struct {
+		_           structs.HostLayout
+		Source      benchAddress
+		Destination benchAddress
+		Type        uint32
+		Port        uint16
+		Checksum    uint8
+		Overhead    uint8
+		Padding     [6]uint32
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -281,6 +295,7 @@ const (
 	benchMapServices             = "services"
 	benchMapSettings             = "settings"
 	benchMapTables               = "tables"
+	benchMapTunnels              = "tunnels"
 	benchMapVerdicts             = "verdicts"
 	benchProgBare                = "bare"
 	benchProgDirectorWithHashMap = "director_with_hash_map"
@@ -359,6 +374,7 @@ type benchMapSpecs struct {
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Settings        *ebpf.MapSpec `ebpf:"settings"`
 	Tables          *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels         *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -409,6 +425,7 @@ type benchMaps struct {
 	Services        *ebpf.Map `ebpf:"services"`
 	Settings        *ebpf.Map `ebpf:"settings"`
 	Tables          *ebpf.Map `ebpf:"tables"`
+	Tunnels         *ebpf.Map `ebpf:"tunnels"`
 	Verdicts        *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -435,6 +452,7 @@ func (m *benchMaps) Close() error {
 		m.Services,
 		m.Settings,
 		m.Tables,
+		m.Tunnels,
 		m.Verdicts,
 	)
 }

@@ -301,8 +301,10 @@ const (
 type directorServerHop uint32
 
 const (
-	directorServerHopHOP_SECOND directorServerHop = 1
-	directorServerHopHOP_STEADY directorServerHop = 2
+	directorServerHopHOP_SECOND        directorServerHop = 1
+	directorServerHopHOP_STEADY        directorServerHop = 2
+	directorServerHopHOP_TUNNEL        directorServerHop = 4
+	directorServerHopHOP_STEADY_TUNNEL directorServerHop = 8
 )
 
 type directorServerState uint32
@@ -382,6 +384,30 @@ type directorTableLine struct {
 	Servers [32]uint16
 }
 
+type directorTunnel struct {
+	_           structs.HostLayout
+	Source      directorAddress
+	Destination directorAddress
+	Type        directorTunnelType
+	Port        uint16
+	Checksum    uint8
+	Overhead    uint8
+	Padding     [6]uint32
+}
+
+type directorTunnelPair struct {
+	_       structs.HostLayout
+	Tunnels [2]directorTunnel
+}
+
+type directorTunnelType uint32
+
+const (
+	directorTunnelTypeTUNNEL_IPIP directorTunnelType = 0
+	directorTunnelTypeTUNNEL_GUE  directorTunnelType = 1
+	directorTunnelTypeTUNNEL_GRE  directorTunnelType = 2
+)
+
 type directorVerdict uint32
 
 const (
@@ -445,6 +471,7 @@ const (
 	directorMapServices       = "services"
 	directorMapSettings       = "settings"
 	directorMapTables         = "tables"
+	directorMapTunnels        = "tunnels"
 	directorMapVerdicts       = "verdicts"
 	directorProgDirector      = "director"
 	directorProgReadClock     = "read_clock"
@@ -520,6 +547,7 @@ type directorMapSpecs struct {
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
 	Tables         *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -567,6 +595,7 @@ type directorMaps struct {
 	Services       *ebpf.Map `ebpf:"services"`
 	Settings       *ebpf.Map `ebpf:"settings"`
 	Tables         *ebpf.Map `ebpf:"tables"`
+	Tunnels        *ebpf.Map `ebpf:"tunnels"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -590,6 +619,7 @@ func (m *directorMaps) Close() error {
 		m.Services,
 		m.Settings,
 		m.Tables,
+		m.Tunnels,
 		m.Verdicts,
 	)
 }

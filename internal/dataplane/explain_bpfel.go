@@ -281,6 +281,20 @@ type explainTableLine struct {
 	Servers [32]uint16
 }
 
+type explainTunnelPair struct {
+	_       structs.HostLayout
+	Tunnels [2]struct {
+		_           structs.HostLayout
+		Source      explainAddress
+		Destination explainAddress
+		Type        uint32
+		Port        uint16
+		Checksum    uint8
+		Overhead    uint8
+		Padding     [6]uint32
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -304,6 +318,7 @@ const (
 	explainMapSettings        = "settings"
 	explainMapSights          = "sights"
 	explainMapTables          = "tables"
+	explainMapTunnels         = "tunnels"
 	explainMapVerdicts        = "verdicts"
 	explainProgLookAhead      = "look_ahead"
 	explainVarConnectionFlags = "connection_flags"
@@ -378,6 +393,7 @@ type explainMapSpecs struct {
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
 	Sights         *ebpf.MapSpec `ebpf:"sights"`
 	Tables         *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -428,6 +444,7 @@ type explainMaps struct {
 	Settings       *ebpf.Map `ebpf:"settings"`
 	Sights         *ebpf.Map `ebpf:"sights"`
 	Tables         *ebpf.Map `ebpf:"tables"`
+	Tunnels        *ebpf.Map `ebpf:"tunnels"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -452,6 +469,7 @@ func (m *explainMaps) Close() error {
 		m.Settings,
 		m.Sights,
 		m.Tables,
+		m.Tunnels,
 		m.Verdicts,
 	)
 }

@@ -242,6 +242,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapServices:       p.maps.Services,
 		directorMapSettings:       p.maps.Settings,
 		directorMapTables:         p.maps.Tables,
+		directorMapTunnels:        p.maps.Tunnels,
 		directorMapVerdicts:       p.maps.Verdicts,
 	}
 }

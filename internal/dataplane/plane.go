@@ -79,6 +79,7 @@ type views struct {
 	interfaces  array[directorInterface]
 	settings    array[directorSettings]
 	marks       array[directorMarkRule]
+	tunnels     array[directorTunnelPair]
 }
 
 func newViews(maps *directorMaps) (v views, err error) {
@@ -113,6 +114,9 @@ func newViews(maps *directorMaps) (v views, err error) {
 	if err == nil {
 		v.marks, err = mapArray[directorMarkRule](maps.MarkRules)
 	}
+	if err == nil {
+		v.tunnels, err = mapArray[directorTunnelPair](maps.Tunnels)
+	}
 	if err != nil {
 		err = errors.Join(err, v.unmap())
 	}
@@ -122,7 +126,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 func (v *views) unmap() error {
 	return errors.Join(v.connections.unmap(), v.services.unmap(), v.places.unmap(), v.policies.unmap(), v.editions.unmap(),
 		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap(),
-		v.marks.unmap())
+		v.marks.unmap(), v.tunnels.unmap())
 }
 
 func (p *Plane) settings() *directorSettings { return &p.view.settings.elements[0] }

@@ -41,6 +41,7 @@ type rehearsalObjects struct {
 	Services       *ebpf.Map     `ebpf:"services"`
 	Settings       *ebpf.Map     `ebpf:"settings"`
 	Tables         *ebpf.Map     `ebpf:"tables"`
+	Tunnels        *ebpf.Map     `ebpf:"tunnels"`
 	Verdicts       *ebpf.Map     `ebpf:"verdicts"`
 }
 
@@ -90,6 +91,7 @@ func (r *rehearsal) loadDirector() error {
 		directorMapServiceTable:   1,
 		directorMapServices:       1,
 		directorMapTables:         rehearsedLines,
+		directorMapTunnels:        rehearsedServers,
 	} {
 		m := spec.Maps[name]
 		m.MaxEntries, m.Flags = entries, 0
@@ -122,7 +124,7 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 func (r *rehearsal) close() error {
 	o := &r.objects
 	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
-		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Verdicts, r.ahead.Sights}
+		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Tunnels, o.Verdicts, r.ahead.Sights}
 	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
 	for _, m := range maps {
 		errs = append(errs, m.Close())
@@ -308,6 +310,9 @@ func (r *rehearsal) copyServers(p *Plane, s *stage) error {
 	none := make([]directorCounters, ebpf.MustPossibleCPU())
 	for slot, rs := range s.servers {
 		err := r.put(r.objects.RealServers, slot, rs)
+		if err == nil {
+			err = r.put(r.objects.Tunnels, slot, p.view.tunnels.elements[slot])
+		}
 		if err == nil {
 			err = r.put(r.objects.ServerCounters, slot, none)
 		}

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -69,7 +70,9 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 	if err != nil {
 		return err
 	}
-	p.writeServer(slot, want)
+	if err := p.writeServer(slot, want); err != nil {
+		return err
+	}
 	p.view.servers.elements[slot].Policy = p.view.services.elements[svc.index].Policy
 	p.setServerState(slot, directorServerStateSERVER_LISTED)
 	p.view.servers.elements[slot].IdleSince = 0
@@ -111,7 +114,7 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 }
 
 // writeServer stores what may change about a real server, field by field.
-func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
+func (p *Plane) writeServer(slot uint32, want lvs.RealServer) error {
 	rs := &p.view.servers.elements[slot]
 	atomic.StoreUint32(&rs.Method, uint32(want.Method))
 	atomic.StoreUint32(&rs.Weight, want.Weight)
@@ -123,6 +126,8 @@ func (p *Plane) writeServer(slot uint32, want lvs.RealServer) {
 	}
 	atomic.StoreUint32(&rs.Upper, want.UpperThreshold)
 	atomic.StoreUint32(&rs.Lower, want.LowerThreshold)
+	holds := p.way(slot)
+	return p.setWay(slot, way{holds.hop, toTunnel(want, holds.tunnel.Source)})
 }
 
 func (p *Plane) setServerState(slot uint32, state directorServerState) {
@@ -136,18 +141,6 @@ func (rs *directorRealServer) which() directorServerHop { return rs.Hop & direct
 
 // nextHop returns the one that holds.
 func (rs *directorRealServer) nextHop() directorNextHop { return rs.Hops[rs.which()] }
-
-// turnHop makes a next hop hold, and tells the data plane's short way whether it
-// may use it.
-func (p *Plane) turnHop(slot uint32, which directorServerHop) {
-	rs := &p.view.servers.elements[slot]
-	hop := which
-	if rs.State == directorServerStateSERVER_LISTED && rs.Hops[which].Ifindex != 0 && rs.Hops[which].Vlan == 0 &&
-		!p.hasOwnTimeouts(rs) {
-		hop |= directorServerHopHOP_STEADY
-	}
-	atomic.StoreUint32((*uint32)(&rs.Hop), uint32(hop))
-}
 
 // EditServer changes a real server; its connections stay. It wraps
 // lvs.ErrNoService and lvs.ErrNoServer.
@@ -170,12 +163,14 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 		}
 	}
 	lastWeight := p.view.servers.elements[slot].LastWeight
-	p.writeServer(slot, want)
+	if err := p.writeServer(slot, want); err != nil {
+		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
+	}
 	if svc.Scheduler != lvs.WeightedRoundRobin && !tableHasWeights(svc.Scheduler) {
 		return nil
 	}
 	if err := p.publish(svc, svc.servers, lvs.Counters{}, keepCursor); err != nil {
-		p.writeServer(slot, was)
+		err = errors.Join(err, p.writeServer(slot, was))
 		p.view.servers.elements[slot].LastWeight = lastWeight
 		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
 	}
@@ -215,21 +210,29 @@ func (p *Plane) DeleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error
 
 func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerStatus {
 	rs := &p.view.servers.elements[slot]
-	hop := fromNextHop(rs.nextHop())
+	holds := p.way(slot)
+	hop := fromNextHop(holds.hop)
 	hop.Problem = p.problems[slot]
+	if source := fromAddress(holds.tunnel.Source); holds.hop.Ifindex != 0 && source != netip.IPv6Unspecified() {
+		hop.SourceIP = source
+	}
+	server := lvs.RealServer{
+		RealServerKey:  p.serverKey(slot),
+		Method:         lvs.ForwardingMethod(rs.Method),
+		Weight:         rs.Weight,
+		UpperThreshold: rs.Upper,
+		LowerThreshold: rs.Lower,
+	}
+	if server.Method == lvs.Tunnelling {
+		server.Tunnel = fromTunnel(holds.tunnel)
+	}
 	return lvs.RealServerStatus{
-		RealServer: lvs.RealServer{
-			RealServerKey:  p.serverKey(slot),
-			Method:         lvs.ForwardingMethod(rs.Method),
-			Weight:         rs.Weight,
-			UpperThreshold: rs.Upper,
-			LowerThreshold: rs.Lower,
-		},
+		RealServer: server,
 		Active:     atomic.LoadUint32(&rs.Active),
 		Inactive:   atomic.LoadUint32(&rs.Inactive),
 		Persistent: atomic.LoadUint32(&rs.Persistent),
 		Counters:   counters,
-		NextHop:    hop,
+		NextHop:    server.Judge(hop),
 	}
 }
 
@@ -238,35 +241,22 @@ func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerS
 func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want, raddr := toNextHop(hop), toAddress(addr)
+	next, raddr := toNextHop(hop), toAddress(addr)
+	var source directorAddress
+	if hop.SourceIP.IsValid() {
+		source = toAddress(hop.SourceIP)
+	}
 	for slot := range p.view.servers.elements {
 		rs := &p.view.servers.elements[slot]
 		if rs.State == directorServerStateSERVER_FREE || rs.Raddr != raddr {
 			continue
 		}
-		if err := p.setHop(uint32(slot), want); err != nil {
+		tunnel := p.way(uint32(slot)).tunnel
+		tunnel.Source = source
+		if err := p.setWay(uint32(slot), way{next, tunnel}); err != nil {
 			return fmt.Errorf("set the next hop of %s: %w", addr, err)
 		}
 		p.problems[uint32(slot)] = hop.Problem
 	}
-	return nil
-}
-
-// setHop fills the hop that does not hold and turns to it. Packets may still
-// read the former one, so a second change waits for them.
-func (p *Plane) setHop(slot uint32, want directorNextHop) error {
-	rs := &p.view.servers.elements[slot]
-	if rs.nextHop() == want {
-		return nil
-	}
-	if p.flipped[slot] {
-		if err := p.settle(); err != nil {
-			return err
-		}
-	}
-	next := rs.which() ^ 1
-	rs.Hops[next] = want
-	p.turnHop(slot, next)
-	p.flipped[slot] = true
 	return nil
 }

@@ -351,6 +351,20 @@ const (
 	traceTraceLimitTRACE_RING            traceTraceLimit = 4194304
 )
 
+type traceTunnelPair struct {
+	_       structs.HostLayout
+	Tunnels [2]struct {
+		_           structs.HostLayout
+		Source      traceAddress
+		Destination traceAddress
+		Type        uint32
+		Port        uint16
+		Checksum    uint8
+		Overhead    uint8
+		Padding     [6]uint32
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -377,6 +391,7 @@ const (
 	traceMapTraceEvents     = "trace_events"
 	traceMapTraceFilters    = "trace_filters"
 	traceMapTraces          = "traces"
+	traceMapTunnels         = "tunnels"
 	traceMapVerdicts        = "verdicts"
 	traceProgDirector       = "director"
 	traceProgReadClock      = "read_clock"
@@ -460,6 +475,7 @@ type traceMapSpecs struct {
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
 	TraceFilters   *ebpf.MapSpec `ebpf:"trace_filters"`
 	Traces         *ebpf.MapSpec `ebpf:"traces"`
+	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -513,6 +529,7 @@ type traceMaps struct {
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
 	TraceFilters   *ebpf.Map `ebpf:"trace_filters"`
 	Traces         *ebpf.Map `ebpf:"traces"`
+	Tunnels        *ebpf.Map `ebpf:"tunnels"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -540,6 +557,7 @@ func (m *traceMaps) Close() error {
 		m.TraceEvents,
 		m.TraceFilters,
 		m.Traces,
+		m.Tunnels,
 		m.Verdicts,
 	)
 }

@@ -68,13 +68,13 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 		return err
 	}
 	switch {
-	case s.Method == lvs.Tunnelling:
-		return unsupported("tunnelling")
 	case s.Method == lvs.Masquerading:
 		return unsupported("masquerading")
 	case s.Method == lvs.Local:
 		return fmt.Errorf("forwarding method %s: %w: a real server whose address is the director's own is local by itself",
 			s.Method, lvs.ErrInvalid)
+	case s.Method == lvs.Tunnelling:
+		return checkTunnel(service, s)
 	case s.Method != lvs.DirectRouting:
 		return fmt.Errorf("forwarding method %s: %w", s.Method, lvs.ErrInvalid)
 	case s.Address.Is4() != service.Address.Is4():
@@ -82,6 +82,23 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 			s.Address, lvs.ErrInvalid)
 	case s.Port != service.Port && service.Mark == 0:
 		return fmt.Errorf("port %d: %w: direct routing does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
+	}
+	return nil
+}
+
+// checkTunnel returns why s is refused as a tunnelled server, nil if it is not.
+func checkTunnel(service lvs.ServiceKey, s lvs.RealServer) error {
+	switch {
+	case s.Port != service.Port && service.Mark == 0:
+		return fmt.Errorf("port %d: %w: tunnelling does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
+	case s.Tunnel.Type > lvs.GRE:
+		return fmt.Errorf("tunnel type %s: %w: want ipip, gue or gre", s.Tunnel.Type, lvs.ErrInvalid)
+	case s.Tunnel.Checksum > lvs.RemoteChecksum:
+		return fmt.Errorf("tunnel checksum %d: %w", s.Tunnel.Checksum, lvs.ErrInvalid)
+	case s.Tunnel.Type == lvs.GUE && s.Tunnel.Port == 0:
+		return fmt.Errorf("tunnel port 0: %w: gue needs the UDP port of the real server, 1 to 65535", lvs.ErrInvalid)
+	case s.Tunnel.Type == lvs.GRE && s.Tunnel.Checksum == lvs.RemoteChecksum:
+		return fmt.Errorf("remote checksum offload of gre: %w: it is of gue", lvs.ErrInvalid)
 	}
 	return nil
 }

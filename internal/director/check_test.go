@@ -99,6 +99,9 @@ func TestEveryKnownSchedulerIsTaken(t *testing.T) {
 
 func TestCheckServer(t *testing.T) {
 	server := func(change func(*lvs.RealServer)) lvs.RealServer { return changed(routed("192.0.2.11", 80), change) }
+	tunnelled := func(addr string, port uint16, tunnel lvs.Tunnel) lvs.RealServer {
+		return changed(routed(addr, port), func(s *lvs.RealServer) { s.Method, s.Tunnel = lvs.Tunnelling, tunnel })
+	}
 	for _, test := range []struct {
 		name   string
 		server lvs.RealServer
@@ -116,7 +119,13 @@ func TestCheckServer(t *testing.T) {
 		{"other family", routed("2001:db8::11", 80), lvs.ErrInvalid, "family"},
 		{"other port", routed("192.0.2.11", 81), lvs.ErrInvalid, "port 81"},
 		{"method", server(func(s *lvs.RealServer) { s.Method = 9 }), lvs.ErrInvalid, "forwarding method"},
-		{"tunnel", server(func(s *lvs.RealServer) { s.Method = lvs.Tunnelling }), lvs.ErrUnsupported, "tunnelling"},
+		{"tunnel", tunnelled("192.0.2.11", 80, lvs.Tunnel{}), nil, ""},
+		{"tunnel to the other family", tunnelled("2001:db8::11", 80, lvs.Tunnel{Type: lvs.GUE, Port: 6080, Checksum: lvs.RemoteChecksum}), nil, ""},
+		{"tunnel to another port", tunnelled("192.0.2.11", 81, lvs.Tunnel{}), lvs.ErrInvalid, "port 81"},
+		{"tunnel type", tunnelled("192.0.2.11", 80, lvs.Tunnel{Type: 3}), lvs.ErrInvalid, "tunnel type"},
+		{"tunnel checksum", tunnelled("192.0.2.11", 80, lvs.Tunnel{Checksum: 3}), lvs.ErrInvalid, "tunnel checksum"},
+		{"gue without a port", tunnelled("192.0.2.11", 80, lvs.Tunnel{Type: lvs.GUE}), lvs.ErrInvalid, "tunnel port 0"},
+		{"gre with remote checksum", tunnelled("192.0.2.11", 80, lvs.Tunnel{Type: lvs.GRE, Checksum: lvs.RemoteChecksum}), lvs.ErrInvalid, "of gue"},
 		{"masquerading", server(func(s *lvs.RealServer) { s.Method = lvs.Masquerading }), lvs.ErrUnsupported, "masquerading"},
 		{"method local", server(func(s *lvs.RealServer) { s.Method = lvs.Local }), lvs.ErrInvalid, "local by itself"},
 		{"own address", routed(ownIP.String(), 80), nil, ""},

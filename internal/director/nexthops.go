@@ -189,7 +189,7 @@ func (t *hopTable) fill(services []lvs.ServiceStatus) {
 	for i := range services {
 		for _, server := range services[i].All() {
 			if entry, ok := t.addresses[server.Address]; ok && entry.isKnown() {
-				server.NextHop = entry.hop
+				server.NextHop = server.Judge(entry.hop)
 			}
 		}
 	}

@@ -129,6 +129,9 @@ type NextHop struct {
 	// Gateway is the router that Destination belongs to; the zero Addr if that is
 	// the real server itself. A data plane does not keep it.
 	Gateway netip.Addr
+	// SourceIP is the address that the host gives its own packets on this way, such
+	// as the outer ones of tunnels; the zero Addr if it has none of that family.
+	SourceIP netip.Addr
 	// Local: the real server is this host. Its packets go to the host's own stack,
 	// and all fields above are zero.
 	Local bool
@@ -140,6 +143,15 @@ type NextHop struct {
 
 // Usable reports whether packets can go this way.
 func (h NextHop) Usable() bool { return h.Problem == "" && (h.Local || h.InterfaceIndex != 0) }
+
+// Judge returns the next hop with the problem that it has for this real server, which
+// other servers on the same way may not have.
+func (s RealServer) Judge(hop NextHop) NextHop {
+	if s.Method == Tunnelling && hop.Usable() && !hop.Local && !hop.SourceIP.IsValid() {
+		hop.Problem = fmt.Sprintf("this host has no address to send the outer packets of a tunnel to %s from", s.Address)
+	}
+	return hop
+}
 
 // A MAC is an Ethernet address.
 type MAC [6]byte

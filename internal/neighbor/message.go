@@ -22,8 +22,9 @@ type route struct {
 	kind         uint8 // RTN_UNICAST, RTN_LOCAL, ...
 	link         int   // interface index
 	gateway      netip.Addr
-	mtu          int  // 0 when the route sets none
-	encapsulated bool // a lightweight tunnel: MPLS, SRv6, ...
+	mtu          int        // 0 when the route sets none
+	encapsulated bool       // a lightweight tunnel: MPLS, SRv6, ...
+	source       netip.Addr // of the host's own packets; the zero Addr when it has none
 }
 
 // A neighbourKey names a neighbour entry of the kernel: the address has no zone.
@@ -93,6 +94,10 @@ func decodeRoute(message []byte) (route, error) {
 			r.gateway, _ = netip.AddrFromSlice(a.Value)
 		case unix.RTA_VIA: // a gateway of the other family, behind its two bytes
 			r.gateway, _ = netip.AddrFromSlice(a.Value[min(2, len(a.Value)):])
+		case unix.RTA_PREFSRC:
+			if source, ok := netip.AddrFromSlice(a.Value); ok && !source.IsUnspecified() {
+				r.source = source
+			}
 		case unix.RTA_ENCAP:
 			r.encapsulated = true
 		case unix.RTA_METRICS:

@@ -54,6 +54,7 @@ func findPath(addr netip.Addr, r route, err error, links links, last int) path {
 	if p.via.address != addr.WithZone("") {
 		p.template.Gateway = p.via.address
 	}
+	p.template.SourceIP = r.source
 	if r.mtu != 0 {
 		p.template.MTU = min(r.mtu, out.mtu)
 	}

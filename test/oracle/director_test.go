@@ -158,5 +158,6 @@ func (d *director) setNextHop(addr netip.Addr) error {
 		MTU:            d.mtu,
 		Source:         scenario.NearMAC("rs"),
 		Destination:    scenario.ServerMAC(n),
+		SourceIP:       scenario.Near(addr),
 	})
 }

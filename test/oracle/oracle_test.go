@@ -27,7 +27,7 @@ func TestLoads(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	playSuite(t, "state", reach{cases: 28, readOuts: 354, packets: 348})
+	playSuite(t, "state", reach{cases: 29, readOuts: 357, packets: 348})
 }
 
 func TestPersistence(t *testing.T) {
@@ -35,7 +35,7 @@ func TestPersistence(t *testing.T) {
 }
 
 func TestFrames(t *testing.T) {
-	playSuite(t, "forward", reach{cases: 5, readOuts: 63})
+	playSuite(t, "forward", reach{cases: 41, readOuts: 531})
 }
 
 func TestICMP(t *testing.T) {

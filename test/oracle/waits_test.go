@@ -12,7 +12,7 @@ import (
 // What is not compared, and why. A case waits as a whole if it needs what the
 // data plane does not have, unless it is one of partly.
 
-// partly names the cases from which commands that wait are left out, and that
+// partly names the cases, besides the tunnels', from which commands that wait are left out, and that
 // are compared up to the first sysctl.
 var partly = []string{"dr/ipv4", "dr/ipv6", "dr/ipv4/mtu", "dr/ipv6/mtu", "no service"}
 
@@ -22,7 +22,9 @@ type waitingFrame struct {
 }
 
 const (
-	whyFragments = "fragments: passed to the host"
+	whyFragments     = "fragments: passed to the host"
+	whyOptions       = "record route: the director's address is not written into the option"
+	whyFragmentation = "fragmentation: what is too big is dropped"
 )
 
 // waitingFrames are played all the same, and have to differ: one that does not is
@@ -32,8 +34,8 @@ var waitingFrames = []waitingFrame{
 	{"dr/ipv4", "udp, last fragment", whyFragments},
 	{"dr/ipv6", "udp, first fragment", whyFragments},
 	{"dr/ipv6", "udp, last fragment", whyFragments},
-	{"dr/ipv4", "tcp data, IP options", "record route: the director's address is not written into the option"},
-	{"dr/ipv4/mtu", "tcp, 1500 bytes, not DF", "fragmentation: what is too big is dropped"},
+	{"dr/ipv4", "tcp data, IP options", whyOptions},
+	{"dr/ipv4/mtu", "tcp, 1500 bytes, not DF", whyFragmentation},
 }
 
 // commandWaits returns why an ipvsadm command can't be carried out yet, or "".
@@ -52,8 +54,6 @@ func commandWaits(words []string) string {
 		return "persistence engines"
 	case slices.Contains(words, "-m"):
 		return "masquerading"
-	case slices.Contains(words, "-i"):
-		return "tunnelling"
 	case slices.ContainsFunc(words, func(word string) bool { return strings.HasSuffix(word, "-daemon") }):
 		return "the sync daemon"
 	case slices.Contains(words, "--rate"):
@@ -98,7 +98,7 @@ type plan struct {
 
 func newPlan(s *scenario.Scenario) plan {
 	p := plan{Scenario: s}
-	inPart := slices.Contains(partly, s.Name)
+	inPart := slices.Contains(partly, s.Name) || isTunnel(s.Name)
 	played := &scenario.Scenario{Name: s.Name}
 	for i := range s.Steps {
 		step := &s.Steps[i]
@@ -145,6 +145,27 @@ func (p *plan) frameWaits(step *scenario.Step) string {
 		if w.recording == p.Name && w.what == frameName(step) {
 			return w.why
 		}
+	}
+	if isTunnel(p.Name) {
+		return tunnelFrameWaits(p.Name, frameName(step))
+	}
+	return ""
+}
+
+// isTunnel reports whether a recording is one of the tunnels', which all have the
+// same frames.
+func isTunnel(recording string) bool { return strings.HasPrefix(recording, "tun ") }
+
+// tunnelFrameWaits returns why a frame of a tunnel's recording is not treated as
+// IPVS does, or "".
+func tunnelFrameWaits(recording, frame string) string {
+	switch {
+	case frame == "udp, first fragment", frame == "udp, last fragment":
+		return whyFragments
+	case frame == "tcp data, IP options":
+		return whyOptions
+	case strings.HasSuffix(recording, "/ipv4/mtu") && frame == "tcp, 1500 bytes, not DF":
+		return whyFragmentation
 	}
 	return ""
 }

@@ -14,6 +14,7 @@ type Features struct {
 	Persistence    bool // -p and port 0
 	OnePacket      bool
 	Marks          bool
+	Tunnels        bool // -i, to the other family too
 	Sysctls        []string // NAME=VALUE, other than the defaults
 }
 
@@ -34,6 +35,7 @@ func Probe(accepts func(ipvsadm ...string) bool, acceptsSysctl func(setting stri
 	f.Persistence = accepts("-A", "-t", "192.0.2.1:0", "-s", "rr", "-p", "100", "-M", "255.255.255.0")
 	f.OnePacket = accepts("-A", "-u", udp, "-s", "rr", "-o")
 	f.Marks = accepts("-A", "-f", "1", "-s", "rr")
+	f.Tunnels = accepts("-A", "-t", tcp, "-s", "rr") && accepts("-a", "-t", tcp, "-r", "[2001:db8:1::11]:80", "-i")
 	for _, setting := range []string{
 		"conn_reuse_mode=0", "conn_reuse_mode=2", "conn_reuse_mode=3", "expire_nodest_conn=1", "expire_quiescent_template=1",
 		"sloppy_tcp=1", "sloppy_sctp=1", "secure_tcp=3",

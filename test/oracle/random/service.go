@@ -84,7 +84,7 @@ func (g *generator) optionsOf(svc *service, persistent bool) {
 func (g *generator) newServer(svc *service) string {
 	number := scenario.FirstServer + g.random.IntN(scenario.ServerCount)
 	server := fmt.Sprintf("198.51.100.%d:%d", number, svc.port)
-	if svc.ipv6 {
+	if svc.ipv6 != (g.features.Tunnels && g.chance(8)) {
 		server = fmt.Sprintf("[2001:db8:1::%d]:%d", number, svc.port)
 	}
 	if !slices.Contains(svc.servers, server) {
@@ -93,9 +93,20 @@ func (g *generator) newServer(svc *service) string {
 	return g.serverCommand("-a", svc, server)
 }
 
+// tunnels are the ways of tunnelling.
+var tunnels = []string{
+	"-i", "-i --tun-type ipip", "-i --tun-type gre --tun-nocsum", "-i --tun-type gre --tun-csum",
+	"-i --tun-type gue --tun-port 6080 --tun-nocsum", "-i --tun-type gue --tun-port 6081 --tun-csum",
+	"-i --tun-type gue --tun-port 6080 --tun-remcsum",
+}
+
 // serverCommand returns the command that adds or edits a real server.
 func (g *generator) serverCommand(verb string, svc *service, server string) string {
-	line := fmt.Sprintf("%s %s -r %s -g -w %d", verb, svc.name, server, pick(g, 0, 1, 1, 1, 2, 3, 5, 100))
+	method := "-g"
+	if otherFamily := strings.HasPrefix(server, "[") != svc.ipv6; otherFamily || g.features.Tunnels && g.chance(3) {
+		method = pick(g, tunnels...)
+	}
+	line := fmt.Sprintf("%s %s -r %s %s -w %d", verb, svc.name, server, method, pick(g, 0, 1, 1, 1, 2, 3, 5, 100))
 	if g.chance(4) {
 		upper := 1 + g.random.IntN(12)
 		line += fmt.Sprint(" -x ", upper)

@@ -86,6 +86,14 @@ func NearMAC(on string) lvs.MAC {
 	return cl0MAC
 }
 
+// Near returns the address that the director's packets to a real server come from.
+func Near(server netip.Addr) netip.Addr {
+	if server.Is4() {
+		return netip.AddrFrom4([4]byte{198, 51, 100, 1})
+	}
+	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 5: 1, 15: 1})
+}
+
 // FarMAC returns the MAC address that frames on cl or rs come from.
 func FarMAC(on string) lvs.MAC {
 	if on == "rs" {

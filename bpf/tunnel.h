@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * tunnel.h: tunnelling. The packet goes into an outer one to the real server:
+ * bare (RFC 2003, 2473, 4213), in GUE over UDP (the variant 0 of
+ * draft-ietf-intarea-gue) or in GRE (RFC 2784); either family in either.
+ *
+ * The outer header is IPVS's (ip_vs_xmit.c): hops of the packet, its TOS with CE as
+ * ECT(0), its DF, no flow label.
+ */
+#ifndef FAIRLEAD_TUNNEL_H
+#define FAIRLEAD_TUNNEL_H
+
+#include "forward.h"
+#include "icmp.h"
+#include "xdp.h"
+
+enum {
+	ECN = 3,
+	ECN_ECT0 = 2,
+	ECN_CE = 3,
+	GRE_CHECKSUM = 0x80,	/* of the header's first byte */
+	/* Where source ports of GUE begin: fourteen bits of the flow (RFC 6335, 6). */
+	GUE_FIRST_PORT = 0xc000,
+	GUE_PORT_SHIFT = 50,
+	/* What a checksum is made of, at most; larger packets are too big for a
+	 * tunnel with one. A bound for the verifier. */
+	MAX_SUMMED = 16384,
+	SUM_STEP = 32,
+	SUM_MASK = 2 * MAX_SUMMED - 1,
+};
+
+/* GUE: version, header length, protocol of what follows, flags. */
+struct gue {
+	struct udphdr udp;
+	__u8 version;
+	__u8 protocol;
+	__u16 flags;
+};
+
+struct gre {
+	__u8 flags;
+	__u8 version;
+	__be16 protocol;
+	/* With GRE_CHECKSUM: */
+	__sum16 checksum;
+	__u16 reserved;
+};
+
+/* What the outer headers take over from the inner packet. */
+struct inner {
+	__u32 sum;		/* of the packet, if a checksum is asked for */
+	__u32 length;
+	__be16 ethertype;
+	__be16 port;		/* gue: of the director */
+	__be16 dont_fragment;
+	__u8 tos;
+	__u8 ttl;
+};
+
+static __always_inline bool is_mapped(const struct address *a)
+{
+	return !a->high && (__u32)a->low == 0xffff0000;
+}
+
+/* The port that a flow's packets are sent from: those of one flow go one way. */
+static __always_inline __be16 gue_port(const struct address *caddr, const struct address *vaddr,
+				       __u64 word)
+{
+	__u64 mixed = (caddr->high ^ caddr->low ^ vaddr->low ^ word) * MIX;
+
+	mixed = (mixed ^ mixed >> 32) * MIX;
+	return bpf_htons(GUE_FIRST_PORT | mixed >> GUE_PORT_SHIFT);
+}
+
+static __always_inline __u8 outer_tos(__u8 tos)
+{
+	return (tos & ECN) == ECN_CE ? (tos & ~ECN) | ECN_ECT0 : tos;
+}
+
+static __always_inline void read_ipv4(struct inner *in, const struct iphdr *ip)
+{
+	in->tos = ip->tos;
+	in->ttl = ip->ttl;
+	in->dont_fragment = ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT);
+}
+
+static __always_inline void read_ipv6(struct inner *in, const struct ipv6hdr *ip)
+{
+	in->tos = bpf_ntohl(*(const __be32 *)ip) >> 20;
+	in->ttl = ip->hop_limit;
+	in->dont_fragment = 0;
+}
+
+static __always_inline bool has_checksum(const struct tunnel *t)
+{
+	return t->checksum && t->type != TUNNEL_IPIP;
+}
+
+static __always_inline __u64 halves(__u64 word)
+{
+	return (__u32)word + (word >> 32);
+}
+
+/*
+ * Folded one's complement sum of so many bytes of a frame, or -1 if it does not have
+ * them. The mask lets the verifier take all rounds for one. Not static: see
+ * answer_icmp.
+ */
+__noinline int sum_frame(struct xdp_md *ctx, __u32 offset, __u32 length)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 sum = 0;
+	void *p;
+
+	for (int i = 0; i < MAX_SUMMED / SUM_STEP; i++) {
+		const __u64 *words;
+
+		if (length < SUM_STEP)
+			break;
+		offset &= SUM_MASK;
+		words = data + offset;
+		if ((void *)words + SUM_STEP > end)
+			return -1;
+		sum += halves(words[0]) + halves(words[1]) + halves(words[2]) + halves(words[3]);
+		offset += SUM_STEP;
+		length -= SUM_STEP;
+	}
+	for (int i = 0; i < SUM_STEP / 2; i++) {
+		if (length < 2)
+			break;
+		p = data + (offset & SUM_MASK);
+		if (p + 2 > end)
+			return -1;
+		sum += *(const __u16 *)p;
+		offset += 2;
+		length -= 2;
+	}
+	if (length) {
+		p = data + (offset & SUM_MASK);
+		if (p + 1 > end)
+			return -1;
+		sum += *(const __u8 *)p;
+	}
+	return (__u16)~fold(sum);
+}
+
+/* What the inner packet is to the outer header. */
+static __always_inline __u8 inner_protocol(const struct inner *in)
+{
+	return in->ethertype == bpf_htons(ETH_P_IP) ? IPPROTO_IPIP : IPPROTO_IPV6;
+}
+
+static __always_inline __u8 outer_protocol(const struct tunnel *t, const struct inner *in)
+{
+	switch (t->type) {
+	case TUNNEL_GUE:
+		return IPPROTO_UDP;
+	case TUNNEL_GRE:
+		return IPPROTO_GRE;
+	default:
+		return inner_protocol(in);
+	}
+}
+
+/* Sum of the addresses, of which IPv4's are mapped, and so add the same to each. */
+static __always_inline __u64 sum_addresses(const struct tunnel *t, bool ipv4)
+{
+	if (ipv4)
+		return (t->source.low >> 32) + (t->destination.low >> 32);
+	return halves(t->source.high) + halves(t->source.low) + halves(t->destination.high) +
+	       halves(t->destination.low);
+}
+
+static __always_inline bool write_gue(struct gue *gue, const void *end, const struct tunnel *t,
+				      const struct inner *in, bool ipv4)
+{
+	__be16 length = bpf_htons(sizeof(*gue) + in->length);
+	__u64 sum;
+
+	if ((void *)(gue + 1) > end)
+		return false;
+	gue->udp.source = in->port;
+	gue->udp.dest = t->port;
+	gue->udp.len = length;
+	gue->udp.check = 0;
+	gue->version = 0;
+	gue->protocol = inner_protocol(in);
+	gue->flags = 0;
+	if (!has_checksum(t))
+		return true;
+	/* The length counts twice: in the pseudo-header, too. */
+	sum = (__u64)in->sum + sum_addresses(t, ipv4) + bpf_htons(IPPROTO_UDP) + length + length + in->port +
+	      t->port + bpf_htons(gue->protocol);
+	gue->udp.check = fold(sum);
+	if (!gue->udp.check)
+		gue->udp.check = 0xffff;
+	return true;
+}
+
+static __always_inline bool write_gre(struct gre *gre, const void *end, const struct tunnel *t,
+				      const struct inner *in)
+{
+	if ((void *)&gre->checksum > end)
+		return false;
+	gre->flags = 0;
+	gre->version = 0;
+	gre->protocol = in->ethertype;
+	if (!has_checksum(t))
+		return true;
+	if ((void *)(gre + 1) > end)
+		return false;
+	gre->flags = GRE_CHECKSUM;
+	gre->reserved = 0;
+	gre->checksum = fold(in->sum + GRE_CHECKSUM + in->ethertype);
+	return true;
+}
+
+/* What stands between the outer IP header and the packet. */
+static __always_inline bool write_shim(void *l4, const void *end, const struct tunnel *t,
+				       const struct inner *in, bool ipv4)
+{
+	switch (t->type) {
+	case TUNNEL_GUE:
+		return write_gue(l4, end, t, in, ipv4);
+	case TUNNEL_GRE:
+		return write_gre(l4, end, t, in);
+	default:
+		return true;
+	}
+}
+
+/* The header in words, whose sum is that of its halves. */
+static __always_inline bool write_outer_ipv4(void *l3, const void *end, const struct tunnel *t,
+					     const struct inner *in)
+{
+	__u32 length = t->overhead + in->length;
+	__u32 *words = l3;
+	__u64 sum;
+
+	if (l3 + sizeof(struct iphdr) > end)
+		return false;
+	words[0] = 0x45 | outer_tos(in->tos) << 8 | (__u32)bpf_htons(length) << 16;
+	/* Fragments need an id; with DF there are none, and it is 0 as IPVS's. */
+	words[1] = in->dont_fragment ? (__u32)in->dont_fragment << 16 :
+				       bpf_get_prandom_u32() & 0xffff;
+	words[2] = in->ttl | outer_protocol(t, in) << 8;
+	words[3] = t->source.low >> 32;
+	words[4] = t->destination.low >> 32;
+	sum = (__u64)words[0] + words[1] + words[2] + words[3] + words[4];
+	words[2] |= (__u32)fold(sum) << 16;
+	return write_shim(l3 + sizeof(struct iphdr), end, t, in, true);
+}
+
+static __always_inline bool write_outer_ipv6(void *l3, const void *end, const struct tunnel *t,
+					     const struct inner *in)
+{
+	struct ipv6hdr *ip = l3;
+	__u64 *addresses = (void *)&ip->saddr;
+
+	if ((void *)(ip + 1) > end)
+		return false;
+	*(__be32 *)ip = bpf_htonl(6 << 28 | (__u32)outer_tos(in->tos) << 20);
+	ip->payload_len = bpf_htons(t->overhead - sizeof(*ip) + in->length);
+	ip->nexthdr = outer_protocol(t, in);
+	ip->hop_limit = in->ttl;
+	addresses[0] = t->source.high;
+	addresses[1] = t->source.low;
+	addresses[2] = t->destination.high;
+	addresses[3] = t->destination.low;
+	return write_shim(ip + 1, end, t, in, false);
+}
+
+/* Writes the outer headers where there is room for them. */
+static __always_inline bool write_outer(void *l3, const void *end, const struct tunnel *t,
+					const struct inner *in)
+{
+	if (is_mapped(&t->destination))
+		return write_outer_ipv4(l3, end, t, in);
+	return write_outer_ipv6(l3, end, t, in);
+}
+
+static __always_inline __be16 outer_ethertype(const struct tunnel *t)
+{
+	return is_mapped(&t->destination) ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline struct tunnel *find_tunnel(__u32 server, __u32 which)
+{
+	struct tunnel_pair *pair = bpf_map_lookup_elem(&tunnels, &server);
+
+	return pair ? &pair->tunnels[which & HOP_SECOND] : NULL;
+}
+
+/* The largest packet that fits into an outer one. */
+static __always_inline __u32 inner_mtu(const struct tunnel *t, const struct next_hop *hop)
+{
+	__u32 mtu = hop->mtu;
+
+	if (mtu > MAX_SUMMED && has_checksum(t))
+		mtu = MAX_SUMMED;
+	return mtu > t->overhead ? mtu - t->overhead : 0;
+}
+
+static __always_inline bool read_inner(struct inner *in, const struct packet *pkt,
+				       struct xdp_md *ctx, const struct tunnel *t)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	void *l3 = data + (pkt->l3 & 31);
+	int sum = 0;
+
+	if (l3 + sizeof(struct iphdr) > end)
+		return false;
+	in->length = pkt->length;
+	in->ethertype = pkt->ethertype;
+	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
+		read_ipv4(in, l3);
+	} else {
+		if (l3 + sizeof(struct ipv6hdr) > end)
+			return false;
+		read_ipv6(in, l3);
+	}
+	in->port = gue_port(&pkt->flow.caddr, &pkt->flow.vaddr, pkt->flow.word);
+	if (has_checksum(t))
+		sum = sum_frame(ctx, pkt->l3 & 31, pkt->length);
+	in->sum = sum;
+	return sum >= 0;
+}
+
+/*
+ * Wraps a packet for its real server, whose tunnel and hop are those that `which`
+ * says, and rewrites the frame. FORWARD, or why not. Not static: see answer_icmp.
+ */
+__noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, __u32 which)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct real_server *server = get_server(index);
+	struct tunnel *t = find_tunnel(index, which);
+	const struct next_hop *hop;
+	struct vlan_header *tag;
+	struct ethernet *eth;
+	struct inner in;
+	__be16 ethertype;
+	enum verdict v;
+	__u32 header;
+
+	if (!pkt || !server || !t)
+		return BUG_MAP;
+	if (!(t->source.high | t->source.low))
+		return DROP_NO_NEXT_HOP;
+	hop = &server->hops[which & HOP_SECOND];
+	v = age_packet(pkt, data, end, inner_mtu(t, hop));
+	if (v != FORWARD)
+		return v;
+	if (!read_inner(&in, pkt, ctx, t))
+		return BUG_ADJUST;
+	header = sizeof(struct ethhdr) + (hop->vlan ? sizeof(*tag) : 0);
+	if (bpf_xdp_adjust_head(ctx, (int)(pkt->l3 & 31) - (int)(header + t->overhead)))
+		return BUG_ADJUST;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	tag = data + sizeof(struct ethhdr);
+	if ((void *)(tag + 1) > end)
+		return BUG_ADJUST;
+	ethertype = outer_ethertype(t);
+	write_macs(eth, hop);
+	eth->ethertype = hop->vlan ? bpf_htons(ETH_P_8021Q) : ethertype;
+	if (hop->vlan) {
+		tag->tci = bpf_htons(hop->vlan);
+		tag->protocol = ethertype;
+	}
+	return write_outer(data + header, end, t, &in) ? FORWARD : BUG_ADJUST;
+}
+
+#endif
