@@ -132,11 +132,16 @@ func tally(scenarios []*scenario.Scenario) string {
 // features finds out what the director can do.
 func (d *director) features(t *testing.T) random.Features {
 	m := machine{d}
-	accepts := func(args ...string) bool {
+	accepts := func(commands ...string) bool {
 		mustDo(t, "reset", d.reset())
-		result, err := m.Ipvsadm(args, "")
-		mustDo(t, "try ipvsadm", err)
-		return result.Status == 0 && result.Stderr == ""
+		for _, command := range commands {
+			result, err := m.Ipvsadm(strings.Fields(command), "")
+			mustDo(t, "try ipvsadm", err)
+			if result.Status != 0 || result.Stderr != "" {
+				return false
+			}
+		}
+		return true
 	}
 	return random.Probe(accepts, func(setting string) bool {
 		name, value, _ := strings.Cut(setting, "=")

@@ -14,28 +14,29 @@ type Features struct {
 	Persistence    bool // -p and port 0
 	OnePacket      bool
 	Marks          bool
-	Tunnels        bool // -i, to the other family too
+	Tunnels        bool     // -i, to the other family too
 	Sysctls        []string // NAME=VALUE, other than the defaults
 }
 
 // notInKernel are schedulers that Debian's user-mode-linux lacks.
 var notInKernel = []lvs.Scheduler{lvs.PowerOfTwo}
 
-// Probe asks for each feature.
-func Probe(accepts func(ipvsadm ...string) bool, acceptsSysctl func(setting string) bool) Features {
-	const tcp, udp = "192.0.2.1:80", "192.0.2.1:53"
+// Probe asks for each feature: whether a new director accepts some commands of
+// ipvsadm, and a sysctl.
+func Probe(accepts func(commands ...string) bool, acceptsSysctl func(setting string) bool) Features {
+	const tcp, udp = "-A -t 192.0.2.1:80 ", "-A -u 192.0.2.1:53 "
 	var f Features
 	for _, s := range lvs.Schedulers() {
-		if !slices.Contains(notInKernel, s) && accepts("-A", "-t", tcp, "-s", string(s)) {
+		if !slices.Contains(notInKernel, s) && accepts(tcp+"-s "+string(s)) {
 			f.Schedulers = append(f.Schedulers, s)
 		}
 	}
-	f.SchedulerFlags = accepts("-A", "-t", tcp, "-s", "sh", "-b", "sh-port") && accepts("-A", "-t", tcp, "-s", "mh", "-b", "mh-port")
-	f.SCTP = accepts("-A", "--sctp-service", tcp, "-s", "rr")
-	f.Persistence = accepts("-A", "-t", "192.0.2.1:0", "-s", "rr", "-p", "100", "-M", "255.255.255.0")
-	f.OnePacket = accepts("-A", "-u", udp, "-s", "rr", "-o")
-	f.Marks = accepts("-A", "-f", "1", "-s", "rr")
-	f.Tunnels = accepts("-A", "-t", tcp, "-s", "rr") && accepts("-a", "-t", tcp, "-r", "[2001:db8:1::11]:80", "-i")
+	f.SchedulerFlags = accepts(tcp+"-s sh -b sh-port") && accepts(tcp+"-s mh -b mh-port")
+	f.SCTP = accepts("-A --sctp-service 192.0.2.1:80 -s rr")
+	f.Persistence = accepts("-A -t 192.0.2.1:0 -s rr -p 100 -M 255.255.255.0")
+	f.OnePacket = accepts(udp + "-s rr -o")
+	f.Marks = accepts("-A -f 1 -s rr")
+	f.Tunnels = accepts(tcp+"-s rr", "-a -t 192.0.2.1:80 -r [2001:db8:1::11]:80 -i")
 	for _, setting := range []string{
 		"conn_reuse_mode=0", "conn_reuse_mode=2", "conn_reuse_mode=3", "expire_nodest_conn=1", "expire_quiescent_template=1",
 		"sloppy_tcp=1", "sloppy_sctp=1", "secure_tcp=3",

@@ -2,6 +2,7 @@ package random
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -100,10 +101,18 @@ var tunnels = []string{
 	"-i --tun-type gue --tun-port 6080 --tun-remcsum",
 }
 
+// isTunnelled picks half of the servers. A server does not change between tunnelling
+// and direct routing: connections of the former way then find a route in the kernel's
+// cache that is for the other, and get lost (FLOWI_FLAG_KNOWN_NH in ip_vs_xmit.c).
+func isTunnelled(server string) bool {
+	address, err := netip.ParseAddrPort(server)
+	return err == nil && address.Addr().AsSlice()[address.Addr().BitLen()/8-1]%2 == 0
+}
+
 // serverCommand returns the command that adds or edits a real server.
 func (g *generator) serverCommand(verb string, svc *service, server string) string {
 	method := "-g"
-	if otherFamily := strings.HasPrefix(server, "[") != svc.ipv6; otherFamily || g.features.Tunnels && g.chance(3) {
+	if otherFamily := strings.HasPrefix(server, "[") != svc.ipv6; otherFamily || g.features.Tunnels && isTunnelled(server) {
 		method = pick(g, tunnels...)
 	}
 	line := fmt.Sprintf("%s %s -r %s %s -w %d", verb, svc.name, server, method, pick(g, 0, 1, 1, 1, 2, 3, 5, 100))
