@@ -72,6 +72,7 @@ func (n *network) overEth0(mac lvs.MAC) lvs.NextHop {
 	return lvs.NextHop{
 		InterfaceIndex: n.director.index("eth0"), InterfaceName: "eth0",
 		Source: n.director.mac("eth0"), Destination: mac, MTU: 1500,
+		SourceIP: netip.MustParseAddr(n.director0),
 	}
 }
 
@@ -108,6 +109,20 @@ func TestThroughGateway(t *testing.T) {
 		want.Gateway = netip.MustParseAddr(n.server0)
 		if got := w.awaitMAC(n.remote, n.first.mac("eth0")); got != want {
 			t.Errorf("next hop %+v, want %+v", got, want)
+		}
+	})
+}
+
+// The source is what the route prefers, and follows it.
+func TestSource(t *testing.T) {
+	eachPlan(t, func(t *testing.T, n *network) {
+		w := startWatching(t, n.director)
+		w.watch(n.remote)
+		for _, source := range []string{n.director0, n.director1} {
+			route := n.director.via(n.server1, "eth1")
+			route.Src = net.ParseIP(source)
+			n.director.route(n.remotePrefix, route)
+			w.await(n.remote, "source "+source, func(h lvs.NextHop) bool { return h.SourceIP == netip.MustParseAddr(source) })
 		}
 	})
 }
