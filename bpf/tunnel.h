@@ -23,7 +23,7 @@ enum {
 	GUE_FIRST_PORT = 0xc000,
 	GUE_PORT_SHIFT = 50,
 	/* What a checksum is made of, at most; larger packets are too big for a
-	 * tunnel with one. A bound for the verifier. */
+	 * tunnel with one. The mask is a bound for the verifier. */
 	MAX_SUMMED = 16384,
 	SUM_STEP = 32,
 	SUM_MASK = 2 * MAX_SUMMED - 1,
@@ -101,47 +101,57 @@ static __always_inline __u64 halves(__u64 word)
 	return (__u32)word + (word >> 32);
 }
 
+/* A sum under way. */
+struct summing {
+	struct xdp_md *ctx;
+	__u32 offset;		/* in the frame */
+	__u32 steps;		/* that were done */
+	__u64 sum;
+};
+
+static int sum_step(__u32 i, void *arg)
+{
+	struct summing *s = arg;
+	const __u64 *words = (void *)(long)s->ctx->data + ((s->offset + i * SUM_STEP) & SUM_MASK);
+
+	if ((void *)words + SUM_STEP > (void *)(long)s->ctx->data_end)
+		return 1;
+	for (int w = 0; w < SUM_STEP / sizeof(*words); w++)
+		s->sum += halves(words[w]);
+	s->steps = i + 1;
+	return 0;
+}
+
 /*
  * Folded one's complement sum of so many bytes of a frame, or -1 if it does not have
- * them. The mask lets the verifier take all rounds for one. Not static: see
- * answer_icmp.
+ * them. Not static: see answer_icmp.
  */
 __noinline int sum_frame(struct xdp_md *ctx, __u32 offset, __u32 length)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 sum = 0;
-	void *p;
+	struct summing s = { .ctx = ctx, .offset = offset };
+	void *end, *p;
 
-	for (int i = 0; i < MAX_SUMMED / SUM_STEP; i++) {
-		const __u64 *words;
-
-		if (length < SUM_STEP)
-			break;
-		offset &= SUM_MASK;
-		words = data + offset;
-		if ((void *)words + SUM_STEP > end)
-			return -1;
-		sum += halves(words[0]) + halves(words[1]) + halves(words[2]) + halves(words[3]);
-		offset += SUM_STEP;
-		length -= SUM_STEP;
-	}
+	bpf_loop(length / SUM_STEP, sum_step, &s, 0);
+	if (s.steps != length / SUM_STEP)
+		return -1;
+	p = (void *)(long)ctx->data + ((offset + length / SUM_STEP * SUM_STEP) & SUM_MASK);
+	end = (void *)(long)ctx->data_end;
+	length %= SUM_STEP;
 	for (int i = 0; i < SUM_STEP / 2; i++) {
 		if (length < 2)
 			break;
-		p = data + (offset & SUM_MASK);
 		if (p + 2 > end)
 			return -1;
-		sum += *(const __u16 *)p;
-		offset += 2;
+		s.sum += *(const __u16 *)p;
+		p += 2;
 		length -= 2;
 	}
 	if (length) {
-		p = data + (offset & SUM_MASK);
 		if (p + 1 > end)
 			return -1;
-		sum += *(const __u8 *)p;
+		s.sum += *(const __u8 *)p;
 	}
-	return (__u16)~fold(sum);
+	return (__u16)~fold(s.sum);
 }
 
 /* What the inner packet is to the outer header. */
