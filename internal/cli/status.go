@@ -97,16 +97,29 @@ func printServices(w io.Writer, services []lvs.ServiceStatus) error {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tBY\tWEIGHT\tACTIVE\tINACTIVE\tCONN/S\tPKT/S\tBYTE/S\tNEXT HOP")
+	// Who has no checks and drains nothing is not shown a column for them.
+	health, empty := "", ""
+	if hasHealth(services) {
+		health, empty = "HEALTH\t", "\t"
+	}
+	fmt.Fprintln(t, "SERVICE\tBY\tWEIGHT\t"+health+"ACTIVE\tINACTIVE\tCONN/S\tPKT/S\tBYTE/S\tNEXT HOP")
 	for _, s := range services {
-		fmt.Fprintf(t, "%s\t%s\t\t\t\t%d\t%d\t%d\t\n",
-			s.ServiceKey, s.Scheduler, s.Rates.Connections, s.Rates.InPackets, s.Rates.InBytes)
-		for _, r := range s.Servers {
-			fmt.Fprintf(t, "  %s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", r.RealServerKey, r.Method, r.Weight, r.Active, r.Inactive,
+		fmt.Fprintf(t, "%s\t%s\t\t%s\t\t%d\t%d\t%d\t\n",
+			s.ServiceKey, s.Scheduler, empty, s.Rates.Connections, s.Rates.InPackets, s.Rates.InBytes)
+		for i, r := range s.All() {
+			state := ""
+			if health != "" {
+				state = describeHealth(*r) + "\t"
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s%d\t%d\t%d\t%d\t%d\t%s\n", r.RealServerKey, r.Method,
+				describeWeight(*r, i >= len(s.Servers)), state, r.Active, r.Inactive,
 				r.Rates.Connections, r.Rates.InPackets, r.Rates.InBytes, describeNextHop(r.NextHop))
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printTroubles(w, services, time.Now())
 }
 
 // describeNextHop returns the next hop as a person reads it, or its problem.
@@ -168,6 +181,9 @@ type serviceJSON struct {
 	Counters  countersJSON `json:"counters"`
 	Rates     countersJSON `json:"rates"`
 	Servers   []serverJSON `json:"servers"`
+	// Withheld are out because they are not healthy, or because a sorry server answers.
+	Withheld []serverJSON `json:"withheld,omitempty"`
+	Quorum   *quorumJSON  `json:"quorum,omitempty"`
 }
 
 type serverJSON struct {
@@ -179,6 +195,10 @@ type serverJSON struct {
 	Counters countersJSON `json:"counters"`
 	Rates    countersJSON `json:"rates"`
 	NextHop  nextHopJSON  `json:"next_hop"`
+	// ConfiguredWeight is what was asked for, Weight what is in force.
+	ConfiguredWeight uint32      `json:"configured_weight"`
+	Health           *healthJSON `json:"health,omitempty"`
+	Draining         bool        `json:"draining,omitempty"`
 }
 
 // countersJSON are totals, or the same per second.
@@ -247,14 +267,23 @@ func newServiceJSON(s lvs.ServiceStatus) serviceJSON {
 		service.Address = netip.AddrPortFrom(s.Address, s.Port).String()
 	}
 	for _, r := range s.Servers {
-		service.Servers = append(service.Servers, serverJSON{
-			Address: r.RealServerKey.String(), Method: r.Method.String(), Weight: r.Weight,
-			Active: r.Active, Inactive: r.Inactive,
-			Counters: countersJSON(r.Counters), Rates: countersJSON(r.Rates),
-			NextHop: newNextHopJSON(r.NextHop),
-		})
+		service.Servers = append(service.Servers, newServerJSON(r))
 	}
+	for _, r := range s.Withheld {
+		service.Withheld = append(service.Withheld, newServerJSON(r))
+	}
+	service.Quorum = newQuorumJSON(s.Quorum)
 	return service
+}
+
+func newServerJSON(r lvs.RealServerStatus) serverJSON {
+	return serverJSON{
+		Address: r.RealServerKey.String(), Method: r.Method.String(), Weight: r.Weight,
+		Active: r.Active, Inactive: r.Inactive,
+		Counters: countersJSON(r.Counters), Rates: countersJSON(r.Rates),
+		NextHop:          newNextHopJSON(r.NextHop),
+		ConfiguredWeight: r.ConfiguredWeight, Health: newHealthJSON(r.Health), Draining: r.Draining,
+	}
 }
 
 func newNextHopJSON(h lvs.NextHop) nextHopJSON {

@@ -168,7 +168,9 @@ func (d *Director) markDrain(key drainKey, state dataplane.Drain) error {
 	return d.plane.SetDrain(key.service, key.server, state)
 }
 
-// connectionsLeft returns how many connections each real server has.
+// connectionsLeft returns how many connections each real server has that may go on. Of
+// TCP and SCTP those are the active ones: what the others have to say, they have said.
+// UDP has no active ones.
 func (d *Director) connectionsLeft() (map[drainKey]uint32, error) {
 	services, err := d.plane.Services()
 	if err != nil {
@@ -177,7 +179,11 @@ func (d *Director) connectionsLeft() (map[drainKey]uint32, error) {
 	left := map[drainKey]uint32{}
 	for _, s := range services {
 		for _, server := range s.Servers {
-			left[drainKey{s.ServiceKey, server.RealServerKey}] = server.Active + server.Inactive
+			count := server.Active
+			if s.Protocol != lvs.TCP && s.Protocol != lvs.SCTP {
+				count += server.Inactive
+			}
+			left[drainKey{s.ServiceKey, server.RealServerKey}] = count
 		}
 	}
 	return left, nil

@@ -104,7 +104,8 @@ type Drain struct {
 	// Deadline is when Then happens to what is left; the zero time: never.
 	Deadline time.Time
 	Then     DrainEnd
-	// Initial is how many connections there were, Left how many there are.
+	// Initial is how many connections there were, Left how many there are: of TCP and
+	// SCTP the active ones, of others all.
 	Initial uint32
 	Left    uint32
 	// Rate is how many connections a second have ended of late.

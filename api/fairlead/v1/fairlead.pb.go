@@ -2621,7 +2621,7 @@ type Drain struct {
 	// 0: there is none.
 	DeadlineUnixNanoseconds int64    `protobuf:"varint,4,opt,name=deadline_unix_nanoseconds,json=deadlineUnixNanoseconds,proto3" json:"deadline_unix_nanoseconds,omitempty"`
 	Then                    DrainEnd `protobuf:"varint,5,opt,name=then,proto3,enum=fairlead.v1.DrainEnd" json:"then,omitempty"`
-	// Connections when it began, and now.
+	// Connections when it began, and now: of TCP and SCTP the active ones.
 	Initial uint32 `protobuf:"varint,6,opt,name=initial,proto3" json:"initial,omitempty"`
 	Left    uint32 `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`
 	// Connections a second that have ended of late.
