@@ -151,6 +151,7 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	}
 	d.log.Info("ready", "socket", socket, "pid", os.Getpid())
 	err = errors.Join(group.Wait(), d.closeChecks())
+	d.resets.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("director stopped: %w", err)
 	}

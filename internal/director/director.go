@@ -70,7 +70,8 @@ type Director struct {
 
 	// checks is nil until there are some.
 	checks *health.Manager
-	news   *news // what checks tell of
+	news   *news          // what checks tell of
+	resets sync.WaitGroup // of connections, that go on
 
 	// mu is held through a change. services is what the director was told of;
 	// rosters, of each, its real servers.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/reset"
 )
 
 const (
@@ -17,6 +19,8 @@ const (
 	drainInterval = 500 * time.Millisecond
 	// rateShare is the weight of the newest interval in the rate of a drain.
 	rateShare = 0.2
+	// resetPatience is how long clients are asked for what a RST needs.
+	resetPatience = 3 * time.Second
 	// undrainSlowStart is the slow start of a real server that returns, if its
 	// service's slow_start does not say another.
 	undrainSlowStart = 30 * time.Second
@@ -79,9 +83,6 @@ func (d *Director) forgetDrain(service lvs.ServiceKey, server lvs.RealServerKey)
 
 // Drain implements [api.Director].
 func (d *Director) Drain(_ context.Context, scope lvs.DrainScope, deadline time.Duration, then lvs.DrainEnd) ([]lvs.Drain, error) {
-	if then == lvs.DrainReset {
-		return nil, fmt.Errorf("drain %s: %w", scope, unsupported("reset at the deadline"))
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	keys, err := d.inScope(scope)
@@ -275,15 +276,62 @@ func (d *Director) endDrains(over []drainKey) error {
 		return nil
 	}
 	var errs []error
+	var left []reset.Connection
 	for _, key := range over {
 		one := d.drains[key]
 		one.Ended = true
 		d.log.Info("deadline of a drain", "service", key.service, "realserver", key.server, "connections", one.Left, "then", one.Then)
-		if one.Then != lvs.DrainKeep {
-			errs = append(errs, d.markDrain(key, dataplane.DrainExpire))
+		if one.Then == lvs.DrainKeep {
+			continue
 		}
+		if one.Then == lvs.DrainReset {
+			left = append(left, d.connectionsOf(key)...)
+		}
+		errs = append(errs, d.markDrain(key, dataplane.DrainExpire))
+	}
+	if len(left) > 0 {
+		// What clients answer must not be forwarded any more.
+		if _, err := d.plane.Sweep(); err != nil {
+			errs = append(errs, err)
+		}
+		d.resets.Go(func() { d.reset(left) })
 	}
 	return errors.Join(append(errs, d.writeRecord())...)
+}
+
+// connectionsOf returns the TCP connections of a real server of a service.
+func (d *Director) connectionsOf(key drainKey) []reset.Connection {
+	r := d.rosters[key.service]
+	at := findServer(r.told, key.server)
+	hop, known := d.hops.find(key.server.Address)
+	if at < 0 || !known {
+		return nil
+	}
+	var found []reset.Connection
+	for c := range d.plane.Connections() {
+		if c.Protocol != lvs.TCP || c.Template || c.Server.Addr() != key.server.Address {
+			continue
+		}
+		virtual := netip.AddrPortFrom(key.service.Address, key.service.Port)
+		if key.service.Mark == 0 && (key.service.Protocol != lvs.TCP || c.Virtual.Addr() != virtual.Addr() ||
+			virtual.Port() != 0 && c.Virtual.Port() != virtual.Port()) {
+			continue
+		}
+		found = append(found, reset.Connection{Client: c.Client, Virtual: c.Virtual, Server: r.told[at], NextHop: hop})
+	}
+	return found
+}
+
+// reset tells both ends of connections that are not forwarded any more.
+func (d *Director) reset(left []reset.Connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), resetPatience)
+	defer cancel()
+	told, err := reset.All(ctx, left)
+	if err != nil {
+		d.log.Error("connections not reset", "connections", len(left), "cause", err)
+		return
+	}
+	d.log.Info("connections reset", "connections", len(left), "told", told)
 }
 
 // drainHost drains all real servers, and returns when nothing is left, or at the

@@ -2,10 +2,14 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/lab"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -22,7 +26,7 @@ func TestDrain(t *testing.T) {
 	at := server.Address(lab.IPv4).String()
 
 	// A connection to each server.
-	kept := map[string]func() string{}
+	kept := map[string]net.Conn{}
 	for len(kept) < 2 {
 		conn, err := l.Dial(t.Context(), lab.Client, "tcp", address)
 		if err != nil {
@@ -30,7 +34,7 @@ func TestDrain(t *testing.T) {
 		}
 		t.Cleanup(func() { conn.Close() })
 		name := mustAsk(t, conn)
-		kept[name] = func() string { return mustAsk(t, conn) }
+		kept[name] = conn
 	}
 
 	load := newLoad(t, l, address)
@@ -61,7 +65,7 @@ func TestDrain(t *testing.T) {
 	if after := givenTo(t, l, server.Name); after != before {
 		t.Errorf("%d new connections to a drained server", after-before)
 	}
-	if got := kept[server.Name](); got != server.Name {
+	if got := mustAsk(t, kept[server.Name]); got != server.Name {
 		t.Errorf("the open connection is with %s", got)
 	}
 	// The weight that was asked for is not forgotten, nor by a restart.
@@ -76,11 +80,22 @@ func TestDrain(t *testing.T) {
 		t.Errorf("saved before:\n%s\nafter:\n%s", saved, again)
 	}
 
-	mustOutput(t, l, lab.Director, "fairlead", "drain", at, "--deadline", "100ms", "--then", "expire")
-	out := mustOutput(t, l, lab.Director, "fairlead", "drain", at, "--deadline", "100ms", "--then", "expire", "--wait")
-	if !strings.Contains(out, "expire") || len(drains().Drains) != 1 || drains().Drains[0].Left != 0 {
+	out := mustOutput(t, l, lab.Director, "fairlead", "drain", at, "--deadline", "100ms", "--then", "reset", "--wait")
+	if !strings.Contains(out, "reset") || len(drains().Drains) != 1 || drains().Drains[0].Left != 0 {
 		t.Errorf("at the deadline:\n%s\n%+v", out, drains())
 	}
+	// Both ends are told, although neither has said anything.
+	conn := kept[server.Name]
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client's end: %v", err)
+	}
+	peer := conn.LocalAddr().String()
+	eventually(t, 10*time.Second, "the server's end is gone", func() bool {
+		return !strings.Contains(mustOutput(t, l, server.Name, "ss", "-Htn", "state", "established"), peer)
+	})
 
 	mustOutput(t, l, lab.Director, "fairlead", "undrain", at)
 	if len(drains().Drains) != 0 {
