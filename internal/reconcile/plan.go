@@ -29,12 +29,30 @@ type Target interface {
 
 // A Step is one change.
 type Step struct {
-	text string
-	do   func(Target) error
+	sign   Sign
+	text   string
+	detail string
+	do     func(Target) error
 }
+
+// A Sign says how a step is drawn.
+type Sign string
+
+// The signs.
+const (
+	Adds    Sign = "+"
+	Deletes Sign = "-"
+	Edits   Sign = "~"
+)
+
+// Sign says whether something comes, goes, or becomes another.
+func (s Step) Sign() Sign { return s.sign }
 
 // String says what the step changes: "add service TCP 192.0.2.100:80 rr".
 func (s Step) String() string { return s.text }
+
+// Detail says what becomes of what: "weight 1 -> 2"; "" where String says all.
+func (s Step) Detail() string { return s.detail }
 
 // Do carries the step out.
 func (s Step) Do(t Target) error { return s.do(t) }
@@ -47,7 +65,7 @@ func Plan(have, want lvs.State) []Step {
 	var p plan
 	p.sysctls(lvs.ServiceKey{}, have.Sysctls, want.Sysctls)
 	for _, addr := range missing(want.Peers, have.Peers) {
-		p.add(func(t Target) error { return t.AddPeer(addr) }, "add peer %s", addr)
+		p.add(Adds, func(t Target) error { return t.AddPeer(addr) }, "add peer %s", addr)
 	}
 	old := map[lvs.ServiceKey]lvs.ServiceState{}
 	for _, s := range have.Services {
@@ -58,23 +76,25 @@ func Plan(have, want lvs.State) []Step {
 		delete(old, s.ServiceKey)
 		switch {
 		case !there:
-			p.add(func(t Target) error { return t.AddService(s.Service) }, "add service %s %s", s.ServiceKey, s.Scheduler)
+			p.add(Adds, func(t Target) error { return t.AddService(s.Service) }, "add service %s %s", s.ServiceKey, s.Scheduler)
 		case was.Service != s.Service:
-			p.add(func(t Target) error { return t.EditService(s.Service) }, "edit service %s", s.ServiceKey)
+			p.add(Edits, func(t Target) error { return t.EditService(s.Service) }, "edit service %s", s.ServiceKey)
+			p.detail(serviceDetail(was.Service, s.Service))
 		}
 		p.sysctls(s.ServiceKey, was.Sysctls, s.Sysctls)
 		p.servers(s.ServiceKey, was.Servers, s.Servers)
 	}
 	if !slices.Equal(have.Marks, want.Marks) {
-		p.add(func(t Target) error { return t.SetMarkRules(want.Marks) }, "set %d mark rules, of %d", len(want.Marks), len(have.Marks))
+		p.add(Edits, func(t Target) error { return t.SetMarkRules(want.Marks) }, "set %d mark rules, of %d", len(want.Marks), len(have.Marks))
+		p.detail(marksDetail(have.Marks, want.Marks))
 	}
 	for _, s := range have.Services {
 		if _, goes := old[s.ServiceKey]; goes {
-			p.add(func(t Target) error { return t.DeleteService(s.ServiceKey) }, "delete service %s", s.ServiceKey)
+			p.add(Deletes, func(t Target) error { return t.DeleteService(s.ServiceKey) }, "delete service %s", s.ServiceKey)
 		}
 	}
 	for _, addr := range missing(have.Peers, want.Peers) {
-		p.add(func(t Target) error { return t.DeletePeer(addr) }, "delete peer %s", addr)
+		p.add(Deletes, func(t Target) error { return t.DeletePeer(addr) }, "delete peer %s", addr)
 	}
 	return p.steps
 }
@@ -86,9 +106,12 @@ func missing(all, some []netip.Addr) []netip.Addr {
 
 type plan struct{ steps []Step }
 
-func (p *plan) add(do func(Target) error, format string, args ...any) {
-	p.steps = append(p.steps, Step{text: fmt.Sprintf(format, args...), do: do})
+func (p *plan) add(sign Sign, do func(Target) error, format string, args ...any) {
+	p.steps = append(p.steps, Step{sign: sign, text: fmt.Sprintf(format, args...), do: do})
 }
+
+// detail is that of the last step.
+func (p *plan) detail(text string) { p.steps[len(p.steps)-1].detail = text }
 
 // sysctls changes those of a service, or of the director, in one step.
 func (p *plan) sysctls(key lvs.ServiceKey, have, want []lvs.SysctlSetting) {
@@ -112,7 +135,7 @@ func (p *plan) sysctls(key lvs.ServiceKey, have, want []lvs.SysctlSetting) {
 	if (key != lvs.ServiceKey{}) {
 		text += " of " + key.String()
 	}
-	p.add(func(t Target) error { return t.SetSysctls(key, changes) }, "%s", text)
+	p.add(Edits, func(t Target) error { return t.SetSysctls(key, changes) }, "%s", text)
 }
 
 func (p *plan) servers(key lvs.ServiceKey, have, want []lvs.RealServer) {
@@ -130,15 +153,16 @@ func (p *plan) servers(key lvs.ServiceKey, have, want []lvs.RealServer) {
 		delete(old, s.RealServerKey)
 		switch {
 		case !there:
-			p.add(func(t Target) error { return t.AddServer(key, s) }, "add real server %s to %s", s.RealServerKey, key)
+			p.add(Adds, func(t Target) error { return t.AddServer(key, s) }, "add real server %s to %s", s.RealServerKey, key)
 			come = append(come, s.RealServerKey)
 		case was != s:
-			p.add(func(t Target) error { return t.EditServer(key, s) }, "edit real server %s of %s", s.RealServerKey, key)
+			p.add(Edits, func(t Target) error { return t.EditServer(key, s) }, "edit real server %s of %s", s.RealServerKey, key)
+			p.detail(serverDetail(was, s))
 		}
 	}
 	for _, s := range have {
 		if _, goes := old[s.RealServerKey]; goes {
-			p.add(func(t Target) error { return t.DeleteServer(key, s.RealServerKey) }, "delete real server %s of %s", s.RealServerKey, key)
+			p.add(Deletes, func(t Target) error { return t.DeleteServer(key, s.RealServerKey) }, "delete real server %s of %s", s.RealServerKey, key)
 		}
 	}
 	slices.Reverse(come)
@@ -147,6 +171,6 @@ func (p *plan) servers(key lvs.ServiceKey, have, want []lvs.RealServer) {
 		return goes
 	})
 	if !slices.Equal(order, wanted) {
-		p.add(func(t Target) error { return t.OrderServers(key, wanted) }, "order the real servers of %s", key)
+		p.add(Edits, func(t Target) error { return t.OrderServers(key, wanted) }, "order the real servers of %s", key)
 	}
 }

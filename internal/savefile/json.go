@@ -76,7 +76,7 @@ func settingsJSON(settings []lvs.SysctlSetting) map[string]int32 {
 
 func newServiceJSON(s lvs.ServiceState) serviceJSON {
 	service := serviceJSON{
-		Service: s.Text(), Scheduler: string(s.Scheduler), Flags: flagNames(s.Scheduler, s.SchedulerFlags),
+		Service: s.Text(), Scheduler: string(s.Scheduler), Flags: s.Scheduler.FlagNames(s.SchedulerFlags),
 		PersistenceSeconds: uint32(s.PersistenceTimeout / time.Second), PersistenceEngine: s.PersistenceEngine,
 		OnePacket: s.OnePacket, Sysctls: settingsJSON(s.Sysctls), Servers: []serverJSON{},
 	}
@@ -198,7 +198,7 @@ func (s serviceJSON) service() (lvs.Service, error) {
 			return lvs.Service{}, err
 		}
 	}
-	service.SchedulerFlags, err = parseFlags(service.Scheduler, s.Flags)
+	service.SchedulerFlags, err = service.Scheduler.ParseFlags(s.Flags)
 	return service, err
 }
 

@@ -75,7 +75,7 @@ func parseService(words []string) (lvs.Service, error) {
 			if s.PersistenceTimeout == 0 && c.seen["mask"] {
 				return s, fmt.Errorf("mask: want persistence too: no other service has one")
 			}
-			s.SchedulerFlags, err = parseFlags(s.Scheduler, flags)
+			s.SchedulerFlags, err = s.Scheduler.ParseFlags(flags)
 			return s, err
 		case "scheduler":
 			if word, err = c.value(name); err == nil {

@@ -3,9 +3,7 @@ package savefile
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -24,15 +22,6 @@ var checksumWords = map[lvs.TunnelChecksum]string{
 }
 
 var tunnelWords = map[lvs.TunnelType]string{lvs.IPIP: "ipip", lvs.GUE: "gue", lvs.GRE: "gre"}
-
-// flagWords are the flags from the lowest bit on, where a scheduler has names of its
-// own for them.
-var flagWords = map[lvs.Scheduler][3]string{
-	lvs.SourceHashing: {"sh-fallback", "sh-port", "flag-3"},
-	lvs.MaglevHashing: {"mh-fallback", "mh-port", "mh-stable"},
-}
-
-var plainFlagWords = [3]string{"flag-1", "flag-2", "flag-3"}
 
 // find returns what stands for a word, and whether anything does.
 func find[T comparable](words map[T]string, word string) (T, bool) {
@@ -58,38 +47,6 @@ func parseEngine(word string) (string, error) {
 		return "", fmt.Errorf("engine %q: want sip", word)
 	}
 	return word, nil
-}
-
-func flagNames(s lvs.Scheduler, flags lvs.SchedulerFlags) []string {
-	words, ok := flagWords[s]
-	if !ok {
-		words = plainFlagWords
-	}
-	var names []string
-	for bit, word := range words {
-		if flags&(1<<bit) != 0 {
-			names = append(names, word)
-		}
-	}
-	return names
-}
-
-// parseFlags reads flags by the scheduler's names or by their numbers.
-func parseFlags(s lvs.Scheduler, names []string) (lvs.SchedulerFlags, error) {
-	words := flagWords[s]
-	var flags lvs.SchedulerFlags
-	for _, name := range names {
-		bit := slices.Index(plainFlagWords[:], name)
-		if bit < 0 {
-			bit = slices.Index(words[:], name)
-		}
-		if bit < 0 || name == "" {
-			return 0, fmt.Errorf("flag %q: scheduler %s has none of that name: want %s", name, s,
-				strings.Join(flagNames(s, lvs.Flag1|lvs.Flag2|lvs.Flag3), ", "))
-		}
-		flags |= 1 << bit
-	}
-	return flags, nil
 }
 
 // maskWord returns the mask of a persistent service, "" if it is the default.

@@ -37,7 +37,7 @@ func Write(to io.Writer, state lvs.State) error {
 
 func writeService(w io.Writer, s lvs.Service) {
 	fmt.Fprintf(w, "service %s scheduler %s", s.Text(), s.Scheduler)
-	if flags := flagNames(s.Scheduler, s.SchedulerFlags); len(flags) > 0 {
+	if flags := s.Scheduler.FlagNames(s.SchedulerFlags); len(flags) > 0 {
 		fmt.Fprintf(w, " flags %s", strings.Join(flags, ","))
 	}
 	if s.PersistenceTimeout != 0 {
