@@ -186,6 +186,18 @@ func serve(t testing.TB, d Director) *Client {
 	return client
 }
 
+func (r *recorder) Apply(_ context.Context, request ApplyRequest) (Applied, error) {
+	return testApplied, r.did("apply %s %s %v %v", request.Name, request.Text, request.DryRun, request.Prune)
+}
+func (r *recorder) Rollback(_ context.Context, to int, dryRun bool) (Applied, error) {
+	return testApplied, r.did("rollback %d %v", to, dryRun)
+}
+func (r *recorder) Drift(context.Context) ([]Change, error) { return testApplied.Drift, r.did("drift") }
+func (r *recorder) Export(context.Context) (string, error)  { return "version: 1\n", r.did("export") }
+func (r *recorder) Revisions(context.Context) ([]Revision, error) {
+	return testRevisions, r.did("revisions")
+}
+
 func TestEveryCallArrives(t *testing.T) {
 	g := newGenerator(t)
 	d := &recorder{services: []lvs.ServiceStatus{g.serviceStatus(), g.serviceStatus()}}

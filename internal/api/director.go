@@ -83,6 +83,23 @@ type Director interface {
 	// before the first change; the refusal of an item is an *lvs.ItemError.
 	Restore(ctx context.Context, state lvs.State, dryRun bool) ([]string, error)
 
+	// Apply makes the director's state the one that a configuration asks for, whole
+	// or not at all. Where the configuration is as it was when the last one was
+	// applied, what was changed by hand since then stays: it is told as drift. An error
+	// in the configuration says its place.
+	Apply(ctx context.Context, request ApplyRequest) (Applied, error)
+	// Rollback applies the configuration of a revision again, that before the one in
+	// force for 0.
+	Rollback(ctx context.Context, to int, dryRun bool) (Applied, error)
+	// Drift returns in what the state differs from the configuration that was applied
+	// last; nothing if none was.
+	Drift(ctx context.Context) ([]Change, error)
+	// Export returns a configuration that asks for the state that is.
+	Export(ctx context.Context) (string, error)
+	// Revisions returns the configurations that were applied, as far as they are kept,
+	// the last one last.
+	Revisions(ctx context.Context) ([]Revision, error)
+
 	// Explain tells what would become of a packet that came in now, and why. It
 	// changes nothing.
 	Explain(ctx context.Context, question lvs.Question) (lvs.Explanation, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,10 @@ attaches it to the interfaces on which packets for virtual services come in,
 keeps the next hops of the real servers fresh, and serves the API on
 director.sock in the run directory.
 
+With --config it makes its state the one that a configuration file asks for, at the start
+and whenever the file changes (it is looked at once a second) or SIGHUP arrives. A bad file
+changes nothing and is told in the log; at a start that takes nothing over it is an error.
+
 Forwarding goes on when the director stops or is killed; "fairlead director
 unload" ends it. With --drain, SIGTERM first drains all real servers, as "fairlead
 drain" does, and the director stops when no connection is left or the time is over;
@@ -62,6 +67,7 @@ It needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
 CAP_NET_RAW, and CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if
 there is none.`,
 		Example: `  fairlead director --interface eth0
+  fairlead director --interface eth0 --config /etc/fairlead/fairlead.yaml
   fairlead director --interface eth0,eth1 --connections 4000000
   fairlead director --interface eth0 --run-dir /run/fairlead-blue`,
 		Args: cobra.NoArgs,
@@ -88,7 +94,9 @@ there is none.`,
 			cfg.Version = versionName()
 			cfg.NotifySocket = env.Getenv("NOTIFY_SOCKET")
 			cfg.Log = slog.New(slog.NewTextHandler(env.Stderr, nil))
-			signal.Ignore(syscall.SIGHUP)
+			if err := followFile(&cfg); err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			context.AfterFunc(ctx, stop) // a second signal ends it at once
@@ -102,8 +110,26 @@ there is none.`,
 	flags.StringVar((*string)(&cfg.Mode), "mode", string(dataplane.ModeAuto), "XDP `mode`: native (in the driver), generic, or auto: native where it works")
 	flags.DurationVar(&cfg.Drain, "drain", 0, "`how long`, before it stops, to wait for connections to end, giving no real server new ones, like 5m")
 	flags.StringVar(&then, "drain-then", "", "what is `done` to what is left then: expire or reset (default: it goes on)")
+	flags.StringVar(&cfg.ConfigFile, "config", "", "a configuration `file` to apply at the start, and whenever it changes")
 	cmd.AddCommand(newUnloadCommand(env, &cfg.RunDir))
 	return cmd
+}
+
+// followFile has SIGHUP reload the configuration file. Without one it does nothing: a
+// director does not end with the terminal that it was started from.
+func followFile(cfg *director.Config) error {
+	if cfg.ConfigFile == "" {
+		signal.Ignore(syscall.SIGHUP)
+		return nil
+	}
+	path, err := filepath.Abs(cfg.ConfigFile)
+	if err != nil {
+		return fmt.Errorf("--config %s: %w", cfg.ConfigFile, err)
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	cfg.ConfigFile, cfg.Reload = path, reload
+	return nil
 }
 
 func newUnloadCommand(env Env, dir *string) *cobra.Command {

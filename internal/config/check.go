@@ -141,7 +141,7 @@ func (c *checkDeclaration) check(r *reader, n *node) {
 	case c.Jitter > c.Interval/2:
 		r.refuse(n, "jitter %s: want at most half the interval, %s", shortDuration(c.Jitter), shortDuration(c.Interval))
 	case c.Address.IsValid() && c.Path == lvs.PathVIP:
-		r.refuse(n.find("path"), "path vip: with another address to ask, the path can only be rip")
+		r.refuse(n.at("path"), "path vip: with another address to ask, the path can only be rip")
 	}
 }
 
@@ -291,7 +291,7 @@ func payload() kind[string] {
 		}
 		bytes, err := hex.DecodeString(digits)
 		if err != nil {
-			return "", fmt.Errorf("%s: want pairs of hexadecimal digits behind hex:", quoteShort(text))
+			return "", fmt.Errorf("%s: want hex: and pairs of hexadecimal digits", quoteShort(text))
 		}
 		return string(bytes), nil
 	})
@@ -305,7 +305,7 @@ func pattern() kind[*lvs.BytePattern] {
 		}
 		value, err := hex.DecodeString(strings.ReplaceAll(digits, "?", "0"))
 		if err != nil {
-			return nil, fmt.Errorf("%s: want pairs of hexadecimal digits or ? behind hex:", quoteShort(text))
+			return nil, fmt.Errorf("%s: want hex: and pairs of hexadecimal digits or ?", quoteShort(text))
 		}
 		mask, err := hex.DecodeString(strings.Map(func(r rune) rune {
 			if r == '?' {

@@ -64,7 +64,7 @@ func Parse(name string, data []byte) (File, error) {
 	}
 	var d fileDeclaration
 	if root != nil {
-		fileObject.read(r, root, &d)
+		configurationObject.read(r, root, &d)
 	}
 	file := File{src: src, offsets: map[string]int{}}
 	if len(r.errors) == 0 {
@@ -95,8 +95,8 @@ type markDeclaration struct {
 	offset int
 }
 
-// fileObject is the whole file. What others refer to comes first.
-var fileObject = &object[fileDeclaration]{
+// configurationObject is the whole file. What others refer to comes first.
+var configurationObject = &object[fileDeclaration]{
 	name:  "configuration",
 	about: "The configuration of a fairlead director.",
 	fields: []field[fileDeclaration]{
@@ -234,6 +234,9 @@ func (r *reader) resolve(d *fileDeclaration, file *File) {
 			}
 			seen[p.key] = p.offset
 			r.service(s, p, families, file, stands)
+			if len(r.errors) > 100*maxErrors {
+				return
+			}
 			if len(file.Services) > maxServices {
 				r.errors = append(r.errors, r.src.errorAt(p.offset, "more than %d services; one service for many addresses or ports: fwmark:N, with a rule of marks", maxServices))
 				return
@@ -306,7 +309,7 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 		health.Servers = append(health.Servers, h)
 	}
 	file.Services = append(file.Services, state)
-	if len(health.Servers) > 0 || s.sorry != nil {
+	if len(health.Servers) > 0 || s.quorate {
 		stands(p.offset, "health[%d]", len(file.Health))
 		file.Health = append(file.Health, health)
 	}

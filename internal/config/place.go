@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // An Error is what is wrong at one place of a file.
@@ -117,3 +119,6 @@ func distance(a, b string) int {
 	}
 	return last[len(b)]
 }
+
+// Is reports whether target is lvs.ErrInvalid: a bad file is that.
+func (e Errors) Is(target error) bool { return target == lvs.ErrInvalid }

@@ -93,9 +93,25 @@ func (n *node) find(key string) *node {
 	return nil
 }
 
-// kindOf makes a kind of the object; each value begins as what is there already.
+// at returns the value of a key, or the mapping itself if it has none.
+func (n *node) at(key string) *node {
+	if value := n.find(key); value != nil {
+		return value
+	}
+	return n
+}
+
+// kind makes a kind of the object; each value begins as what is there already.
 func (o *object[T]) kind() kind[T] {
 	return kind[T]{map[string]any{"$ref": "#/$defs/" + o.name}, o.read}
+}
+
+// afresh is a kind whose values begin as the zero value, whatever was there.
+func afresh[V any](k kind[V]) kind[V] {
+	return kind[V]{k.schema, func(r *reader, n *node, into *V) {
+		*into = *new(V)
+		k.read(r, n, into)
+	}}
 }
 
 // listOf is a sequence of values, each of which begins as the zero value. It replaces

@@ -24,6 +24,8 @@ type serviceDeclaration struct {
 	quorum      uint32
 	hysteresis  uint32
 	sorry       *sorryDeclaration
+	// quorate: it says something of its quorum.
+	quorate bool
 	// server is what its servers begin with.
 	server  serverDeclaration
 	servers []serverDeclaration
@@ -102,11 +104,11 @@ var tunnelObject = &object[lvs.Tunnel]{
 		case t.Type == lvs.GUE && t.Port == 0:
 			r.refuse(n, "gue: key port is missing")
 		case t.Type != lvs.GUE && t.Port != 0:
-			r.refuse(n.find("port"), "port: it is of gue")
+			r.refuse(n.at("port"), "port: it is of gue")
 		case t.Type == lvs.IPIP && t.Checksum != lvs.NoChecksum:
-			r.refuse(n.find("checksum"), "checksum: ipip has no header for it")
+			r.refuse(n.at("checksum"), "checksum: ipip has no header for it")
 		case t.Type == lvs.GRE && t.Checksum == lvs.RemoteChecksum:
-			r.refuse(n.find("checksum"), "checksum remote: it is of gue")
+			r.refuse(n.at("checksum"), "checksum remote: it is of gue")
 		}
 	},
 }
@@ -116,7 +118,7 @@ func forwardingFields[T any](part func(*T) *serverDeclaration) []field[T] {
 	return []field[T]{
 		of("method", "The forwarding method: dr (direct routing), tunnel or masquerade; dr.", word("method", methodWords, methodValues),
 			func(t *T) *lvs.ForwardingMethod { return &part(t).method }),
-		of("tunnel", "How packets are encapsulated, by method tunnel.", tunnelObject.kind(), func(t *T) *lvs.Tunnel { return &part(t).tunnel }),
+		of("tunnel", "How packets are encapsulated, by method tunnel.", afresh(tunnelObject.kind()), func(t *T) *lvs.Tunnel { return &part(t).tunnel }),
 	}
 }
 
@@ -165,6 +167,9 @@ func (s *serverDeclaration) finish(r *reader, n *node) {
 	s.offset = n.offset
 	if tunnel := n.find("tunnel"); tunnel != nil && s.method != lvs.Tunnelling {
 		r.refuse(tunnel, "tunnel: want method tunnel with it")
+	}
+	if n.find("upper") != nil && n.find("lower") == nil {
+		s.lower = 0 // what defaults say is of another upper
 	}
 	if s.lower > s.upper {
 		r.refuse(n, "lower %d: the upper threshold is %d", s.lower, s.upper)
@@ -338,7 +343,7 @@ var bodyFields = slices.Concat(
 // readSorry reads a sorry server, which is forwarded to as the service's servers are
 // unless it says otherwise.
 func readSorry(r *reader, n *node, s *serviceDeclaration) {
-	s.sorry = &sorryDeclaration{serverDeclaration: serverDeclaration{offset: n.offset, method: s.server.method, tunnel: s.server.tunnel}}
+	s.sorry = &sorryDeclaration{serverDeclaration: serverDeclaration{offset: n.offset, method: s.server.method, tunnel: s.server.tunnel, weight: 1}}
 	if n.kind == mappingNode {
 		sorryObject.read(r, n, s.sorry)
 		return
@@ -371,6 +376,12 @@ var serviceObject = &object[serviceDeclaration]{
 	done: func(r *reader, n *node, s *serviceDeclaration) {
 		s.offset = n.offset
 		s.finishBody(r, n)
+		checked := slices.ContainsFunc(s.servers, func(server serverDeclaration) bool { return len(server.checks) > 0 })
+		for _, key := range []string{"inhibit", "alpha"} {
+			if value := n.find(key); value != nil && !checked {
+				r.refuse(value, "%s: want checks with it: without them no server is ever down", key)
+			}
+		}
 	},
 }
 
@@ -396,6 +407,9 @@ func (s *serviceDeclaration) finishBody(r *reader, n *node) {
 		s.flags = nil // those of the defaults are of another scheduler
 	}
 	s.server.finish(r, n)
+	for _, key := range []string{"quorum", "hysteresis", "notify", "sorry-server"} {
+		s.quorate = s.quorate || n.find(key) != nil
+	}
 	if uint64(s.hysteresis) >= uint64(s.quorum) && s.hysteresis > 0 {
 		r.refuse(n, "hysteresis %d: want it below the quorum, %d", s.hysteresis, s.quorum)
 	}

@@ -150,7 +150,10 @@ func vips() kind[[]place] {
 		several.read(r, n, &lists)
 		*into = nil
 		for _, list := range lists {
-			*into = append(*into, list...)
+			if *into = append(*into, list...); len(*into) > maxServices {
+				r.refuse(n, "that is more than %d services", maxServices)
+				return
+			}
 		}
 	}}
 }

@@ -111,9 +111,8 @@ func (p *parser) skipBlanks() {
 
 // endLine goes behind the end of the line; nothing but a comment may be left in it.
 func (p *parser) endLine() {
-	from := p.at
 	p.skipBlanks()
-	if p.peek(0) == '#' && (p.at > from || p.at == p.start) {
+	if p.peek(0) == '#' && (p.at == p.start || isBlank(p.text[p.at-1])) {
 		for !isBreak(p.peek(0)) {
 			p.at++
 		}

@@ -46,6 +46,10 @@ type Config struct {
 	// that drain.
 	Drain     time.Duration
 	DrainThen lvs.DrainEnd
+	// ConfigFile is applied at the start, when it changes, and when Reload receives
+	// something; "": there is none.
+	ConfigFile string
+	Reload     <-chan os.Signal
 }
 
 // Run is the daemon: it takes over what is pinned in the run directory or
@@ -86,6 +90,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	w.Prune() // what a director that was killed watched, and nobody needs now
 	d.version = cfg.Version
 	if err := d.interfaces.attach(p, cfg.Interfaces, cfg.Log); err != nil {
+		w.Close()
+		return err
+	}
+	if err := d.inheritConfiguration(filepath.Join(cfg.RunDir, revisionsDir), p.TookOver()); err != nil {
 		w.Close()
 		return err
 	}
@@ -136,6 +144,10 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	group.Go(func() error { d.every(ctx, rateInterval, d.estimate); return nil })
 	group.Go(func() error { d.every(ctx, drainInterval, d.followDrains); return nil })
 	group.Go(func() error { d.followHealth(ctx); return nil })
+	if err := d.startWith(cfg.ConfigFile); err != nil {
+		group.Go(func() error { return err })
+	}
+	group.Go(func() error { d.followFile(ctx, cfg.Reload); return nil })
 	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
 	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })
 	group.Go(func() error { return api.Serve(ctx, l, api.NewHandler(d), d.log) })
@@ -145,8 +157,7 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 		d.notify(cfg.NotifySocket, "STOPPING=1")
 		return nil
 	})
-	// Without checks, what checks of a former director have withheld comes back.
-	if err := errors.Join(d.SetHealth(nil), d.liftHostDrain()); err != nil {
+	if err := errors.Join(d.resumeHealth(), d.liftHostDrain()); err != nil {
 		d.log.Error("what a former director has left is not dealt with", "cause", err)
 	}
 	d.log.Info("ready", "socket", socket, "pid", os.Getpid())
@@ -214,8 +225,8 @@ func (d *Director) every(ctx context.Context, interval time.Duration, do func() 
 
 // Unload removes all that directors left in runDir: it detaches the data plane,
 // removes what is pinned, the bpffs if a director mounted it, the neighbour
-// entries in the network namespace of the calling thread, the socket and the
-// lock. Forwarding ends. It returns an error that wraps [ErrRunning] while a
+// entries in the network namespace of the calling thread, the revisions, the socket
+// and the lock. Forwarding ends. It returns an error that wraps [ErrRunning] while a
 // director runs there, and nil if there was nothing.
 func Unload(runDir string, log *slog.Logger) error {
 	if _, err := os.Stat(runDir); errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +239,11 @@ func Unload(runDir string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := unload(runDir, log); err != nil {
+	err = unload(runDir, log)
+	if err == nil {
+		err = removeRevisions(filepath.Join(runDir, revisionsDir))
+	}
+	if err != nil {
 		lock.release()
 		return err
 	}

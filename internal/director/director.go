@@ -89,6 +89,10 @@ type Director struct {
 	// expected are the real servers that checks are about to be set for, and that are
 	// down until their first success.
 	expected map[drainKey]bool
+	config   configuration
+
+	tookOver bool        // forwarding goes on since before the start
+	file     *configFile // that is followed, or nil; of one goroutine
 }
 
 var _ api.Director = (*Director)(nil)

@@ -41,7 +41,7 @@ func (d *Director) state() (state lvs.State, err error) {
 		if service.Sysctls, err = d.settings(s.ServiceKey); err != nil {
 			return lvs.State{}, err
 		}
-		service.Servers = slices.Clone(d.rosters[s.ServiceKey].told)
+		service.Servers = append([]lvs.RealServer(nil), d.rosters[s.ServiceKey].told...)
 		state.Services = append(state.Services, service)
 	}
 	slices.SortFunc(state.Services, func(a, b lvs.ServiceState) int { return a.ServiceKey.Compare(b.ServiceKey) })
@@ -94,6 +94,15 @@ func (d *Director) Restore(_ context.Context, want lvs.State, dryRun bool) ([]st
 	if dryRun {
 		return changes, nil
 	}
+	if err := d.configure(have, want, steps, healthWithin(want, d.config.asked.Health)); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	d.log.Info("state restored", "services", len(want.Services), "changes", len(steps))
+	return changes, nil
+}
+
+// reach carries out the steps from one state to another, all of them or none.
+func (d *Director) reach(have, want lvs.State, steps []reconcile.Step) error {
 	// All next hops are looked for at once, not each before its server is added.
 	for _, s := range want.Services {
 		for _, server := range s.Servers {
@@ -102,22 +111,21 @@ func (d *Director) Restore(_ context.Context, want lvs.State, dryRun bool) ([]st
 		}
 	}
 	if err := d.carryOut(steps); err != nil {
-		return nil, d.undo(have, err)
+		return d.undo(have, err)
 	}
-	d.log.Info("state restored", "services", len(want.Services), "changes", len(steps))
-	return changes, nil
+	return nil
 }
 
 func (d *Director) carryOut(steps []reconcile.Step) error {
 	for _, step := range steps {
 		if err := step.Do(unlocked{d}); err != nil {
-			return fmt.Errorf("restore: %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
-// undo leads back to what was before a restore that failed with cause. What it
+// undo leads back to what was before a change that failed with cause. What it
 // returns wraps cause, and says whether all is as before.
 func (d *Director) undo(before lvs.State, cause error) error {
 	now, err := d.state()
@@ -125,7 +133,7 @@ func (d *Director) undo(before lvs.State, cause error) error {
 		err = d.carryOut(reconcile.Plan(now, before))
 	}
 	if err != nil {
-		d.log.Error("half restored", "cause", cause, "undo", err)
+		d.log.Error("half changed", "cause", cause, "undo", err)
 		return fmt.Errorf("%w; it can't be undone, and the state is in between: %w", cause, err)
 	}
 	return fmt.Errorf("%w; all is as before", cause)

@@ -15,6 +15,7 @@ package fairleadv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -4325,6 +4326,663 @@ func (x *RestoreResponse) GetChanges() []string {
 	return nil
 }
 
+type ApplyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A file's name, for the places of errors.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// YAML or JSON, as the JSON Schema of the configuration has it.
+	Configuration string `protobuf:"bytes,2,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	// Check, and tell what would change, but change nothing.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Take back what was changed by hand, too.
+	Prune         bool `protobuf:"varint,4,opt,name=prune,proto3" json:"prune,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyRequest) Reset() {
+	*x = ApplyRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyRequest) ProtoMessage() {}
+
+func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
+func (*ApplyRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *ApplyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetPrune() bool {
+	if x != nil {
+		return x.Prune
+	}
+	return false
+}
+
+type ApplyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Applied       *Applied               `protobuf:"bytes,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyResponse) Reset() {
+	*x = ApplyResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyResponse) ProtoMessage() {}
+
+func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
+func (*ApplyResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ApplyResponse) GetApplied() *Applied {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+type Applied struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the configuration that holds now.
+	Revision uint32    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Changes  []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What differs from the configuration afterwards: it was changed by hand.
+	Drift         []*Change `protobuf:"bytes,3,rep,name=drift,proto3" json:"drift,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Applied) Reset() {
+	*x = Applied{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Applied) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Applied) ProtoMessage() {}
+
+func (x *Applied) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Applied.ProtoReflect.Descriptor instead.
+func (*Applied) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *Applied) GetRevision() uint32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Applied) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Applied) GetDrift() []*Change {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "+", "-" or "~".
+	Sign string `protobuf:"bytes,1,opt,name=sign,proto3" json:"sign,omitempty"`
+	// For a person to read: "edit real server 192.0.2.11:80 of TCP 192.0.2.100:80".
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What becomes of what: "weight 1 -> 2".
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Change) GetSign() string {
+	if x != nil {
+		return x.Sign
+	}
+	return ""
+}
+
+func (x *Change) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Change) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type RollbackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of a revision; 0: the one before that which holds.
+	To            uint32 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
+	DryRun        bool   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackRequest) Reset() {
+	*x = RollbackRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackRequest) ProtoMessage() {}
+
+func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
+func (*RollbackRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *RollbackRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RollbackRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RollbackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Applied       *Applied               `protobuf:"bytes,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackResponse) Reset() {
+	*x = RollbackResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackResponse) ProtoMessage() {}
+
+func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
+func (*RollbackResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *RollbackResponse) GetApplied() *Applied {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+type GetDriftRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDriftRequest) Reset() {
+	*x = GetDriftRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDriftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDriftRequest) ProtoMessage() {}
+
+func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDriftRequest.ProtoReflect.Descriptor instead.
+func (*GetDriftRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
+}
+
+type GetDriftResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Drift         []*Change              `protobuf:"bytes,1,rep,name=drift,proto3" json:"drift,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDriftResponse) Reset() {
+	*x = GetDriftResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDriftResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDriftResponse) ProtoMessage() {}
+
+func (x *GetDriftResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDriftResponse.ProtoReflect.Descriptor instead.
+func (*GetDriftResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *GetDriftResponse) GetDrift() []*Change {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
+type ExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
+}
+
+type ExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// YAML.
+	Configuration string `protobuf:"bytes,1,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse) Reset() {
+	*x = ExportResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse) ProtoMessage() {}
+
+func (x *ExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
+func (*ExportResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ExportResponse) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+type ListRevisionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsRequest) Reset() {
+	*x = ListRevisionsRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsRequest) ProtoMessage() {}
+
+func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
+}
+
+type ListRevisionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revisions     []*Revision            `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsResponse) Reset() {
+	*x = ListRevisionsResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsResponse) ProtoMessage() {}
+
+func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *ListRevisionsResponse) GetRevisions() []*Revision {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+type Revision struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Of the file that it came from.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The revision that it repeats, because it was rolled back to; else its own number.
+	Of            uint32 `protobuf:"varint,4,opt,name=of,proto3" json:"of,omitempty"`
+	Configuration string `protobuf:"bytes,5,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revision) Reset() {
+	*x = Revision{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revision) ProtoMessage() {}
+
+func (x *Revision) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revision.ProtoReflect.Descriptor instead.
+func (*Revision) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *Revision) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Revision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Revision) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Revision) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *Revision) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
 type ListConnectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4333,7 +4991,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4345,7 +5003,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4358,7 +5016,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
 }
 
 type ListConnectionsResponse struct {
@@ -4370,7 +5028,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +5040,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +5053,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -4427,7 +5085,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +5097,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +5110,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -4535,7 +5193,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4547,7 +5205,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4560,7 +5218,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -4631,7 +5289,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4643,7 +5301,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4656,7 +5314,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -4742,7 +5400,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +5412,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +5425,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Frame) GetInterface() string {
@@ -4851,7 +5509,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4863,7 +5521,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4876,7 +5534,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Candidate) GetServer() string {
@@ -4950,7 +5608,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5620,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5633,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Choice) GetBy() string {
@@ -5017,7 +5675,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5029,7 +5687,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5042,7 +5700,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -5093,7 +5751,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5105,7 +5763,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5118,7 +5776,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -5159,7 +5817,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5171,7 +5829,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5184,7 +5842,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -5262,7 +5920,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5932,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5287,7 +5945,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -5308,7 +5966,7 @@ var File_fairlead_v1_fairlead_proto protoreflect.FileDescriptor
 
 const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\n" +
-	"\x1afairlead/v1/fairlead.proto\x12\vfairlead.v1\"\x92\x01\n" +
+	"\x1afairlead/v1/fairlead.proto\x12\vfairlead.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n" +
 	"\n" +
 	"ServiceKey\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x18\n" +
@@ -5554,7 +6212,42 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\v2\x12.fairlead.v1.StateR\x05state\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"+\n" +
 	"\x0fRestoreResponse\x12\x18\n" +
-	"\achanges\x18\x01 \x03(\tR\achanges\"\x18\n" +
+	"\achanges\x18\x01 \x03(\tR\achanges\"w\n" +
+	"\fApplyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
+	"\rconfiguration\x18\x02 \x01(\tR\rconfiguration\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05prune\x18\x04 \x01(\bR\x05prune\"?\n" +
+	"\rApplyResponse\x12.\n" +
+	"\aapplied\x18\x01 \x01(\v2\x14.fairlead.v1.AppliedR\aapplied\"\x7f\n" +
+	"\aApplied\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\rR\brevision\x12-\n" +
+	"\achanges\x18\x02 \x03(\v2\x13.fairlead.v1.ChangeR\achanges\x12)\n" +
+	"\x05drift\x18\x03 \x03(\v2\x13.fairlead.v1.ChangeR\x05drift\"H\n" +
+	"\x06Change\x12\x12\n" +
+	"\x04sign\x18\x01 \x01(\tR\x04sign\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\":\n" +
+	"\x0fRollbackRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\rR\x02to\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"B\n" +
+	"\x10RollbackResponse\x12.\n" +
+	"\aapplied\x18\x01 \x01(\v2\x14.fairlead.v1.AppliedR\aapplied\"\x11\n" +
+	"\x0fGetDriftRequest\"=\n" +
+	"\x10GetDriftResponse\x12)\n" +
+	"\x05drift\x18\x01 \x03(\v2\x13.fairlead.v1.ChangeR\x05drift\"\x0f\n" +
+	"\rExportRequest\"6\n" +
+	"\x0eExportResponse\x12$\n" +
+	"\rconfiguration\x18\x01 \x01(\tR\rconfiguration\"\x16\n" +
+	"\x14ListRevisionsRequest\"L\n" +
+	"\x15ListRevisionsResponse\x123\n" +
+	"\trevisions\x18\x01 \x03(\v2\x15.fairlead.v1.RevisionR\trevisions\"\x9c\x01\n" +
+	"\bRevision\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02of\x18\x04 \x01(\rR\x02of\x12$\n" +
+	"\rconfiguration\x18\x05 \x01(\tR\rconfiguration\"\x18\n" +
 	"\x16ListConnectionsRequest\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
 	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\x94\x02\n" +
@@ -5679,7 +6372,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
 	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
 	"\x13REASON_NO_MARK_RULE\x10\r\x12\x13\n" +
-	"\x0fREASON_NO_DRAIN\x10\x0e2\x8f\x11\n" +
+	"\x0fREASON_NO_DRAIN\x10\x0e2\xfc\x13\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -5711,7 +6404,12 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\vAddMarkRule\x12\x1f.fairlead.v1.AddMarkRuleRequest\x1a .fairlead.v1.AddMarkRuleResponse\x12Y\n" +
 	"\x0eDeleteMarkRule\x12\".fairlead.v1.DeleteMarkRuleRequest\x1a#.fairlead.v1.DeleteMarkRuleResponse\x12G\n" +
 	"\bGetState\x12\x1c.fairlead.v1.GetStateRequest\x1a\x1d.fairlead.v1.GetStateResponse\x12D\n" +
-	"\aRestore\x12\x1b.fairlead.v1.RestoreRequest\x1a\x1c.fairlead.v1.RestoreResponse\x12D\n" +
+	"\aRestore\x12\x1b.fairlead.v1.RestoreRequest\x1a\x1c.fairlead.v1.RestoreResponse\x12>\n" +
+	"\x05Apply\x12\x19.fairlead.v1.ApplyRequest\x1a\x1a.fairlead.v1.ApplyResponse\x12G\n" +
+	"\bRollback\x12\x1c.fairlead.v1.RollbackRequest\x1a\x1d.fairlead.v1.RollbackResponse\x12G\n" +
+	"\bGetDrift\x12\x1c.fairlead.v1.GetDriftRequest\x1a\x1d.fairlead.v1.GetDriftResponse\x12A\n" +
+	"\x06Export\x12\x1a.fairlead.v1.ExportRequest\x1a\x1b.fairlead.v1.ExportResponse\x12V\n" +
+	"\rListRevisions\x12!.fairlead.v1.ListRevisionsRequest\x1a\".fairlead.v1.ListRevisionsResponse\x12D\n" +
 	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponse\x12@\n" +
 	"\x05Trace\x12\x19.fairlead.v1.TraceRequest\x1a\x1a.fairlead.v1.TraceResponse0\x01B<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
@@ -5728,7 +6426,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                   // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
@@ -5809,18 +6507,32 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*GetStateResponse)(nil),        // 76: fairlead.v1.GetStateResponse
 	(*RestoreRequest)(nil),          // 77: fairlead.v1.RestoreRequest
 	(*RestoreResponse)(nil),         // 78: fairlead.v1.RestoreResponse
-	(*ListConnectionsRequest)(nil),  // 79: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 80: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 81: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 82: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 83: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 84: fairlead.v1.Frame
-	(*Candidate)(nil),               // 85: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 86: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 87: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 88: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 89: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 90: fairlead.v1.Refusal
+	(*ApplyRequest)(nil),            // 79: fairlead.v1.ApplyRequest
+	(*ApplyResponse)(nil),           // 80: fairlead.v1.ApplyResponse
+	(*Applied)(nil),                 // 81: fairlead.v1.Applied
+	(*Change)(nil),                  // 82: fairlead.v1.Change
+	(*RollbackRequest)(nil),         // 83: fairlead.v1.RollbackRequest
+	(*RollbackResponse)(nil),        // 84: fairlead.v1.RollbackResponse
+	(*GetDriftRequest)(nil),         // 85: fairlead.v1.GetDriftRequest
+	(*GetDriftResponse)(nil),        // 86: fairlead.v1.GetDriftResponse
+	(*ExportRequest)(nil),           // 87: fairlead.v1.ExportRequest
+	(*ExportResponse)(nil),          // 88: fairlead.v1.ExportResponse
+	(*ListRevisionsRequest)(nil),    // 89: fairlead.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),   // 90: fairlead.v1.ListRevisionsResponse
+	(*Revision)(nil),                // 91: fairlead.v1.Revision
+	(*ListConnectionsRequest)(nil),  // 92: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 93: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 94: fairlead.v1.Connection
+	(*ExplainRequest)(nil),          // 95: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 96: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                   // 97: fairlead.v1.Frame
+	(*Candidate)(nil),               // 98: fairlead.v1.Candidate
+	(*Choice)(nil),                  // 99: fairlead.v1.Choice
+	(*TraceRequest)(nil),            // 100: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),           // 101: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),            // 102: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                 // 103: fairlead.v1.Refusal
+	(*timestamppb.Timestamp)(nil),   // 104: google.protobuf.Timestamp
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,   // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -5882,83 +6594,100 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	9,   // 56: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
 	71,  // 57: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
 	71,  // 58: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	81,  // 59: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,   // 60: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,   // 61: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	20,  // 62: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	84,  // 63: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	84,  // 64: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	7,   // 65: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	85,  // 66: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	86,  // 67: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	81,  // 68: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	81,  // 69: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,   // 70: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	89,  // 71: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,   // 72: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	83,  // 73: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	5,   // 74: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	16,  // 75: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	21,  // 76: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	23,  // 77: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	25,  // 78: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	27,  // 79: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	29,  // 80: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	31,  // 81: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	33,  // 82: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	35,  // 83: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	37,  // 84: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	48,  // 85: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	50,  // 86: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	40,  // 87: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
-	42,  // 88: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
-	44,  // 89: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
-	53,  // 90: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	56,  // 91: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	79,  // 92: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	58,  // 93: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	61,  // 94: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	63,  // 95: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	65,  // 96: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
-	67,  // 97: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
-	69,  // 98: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
-	75,  // 99: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	77,  // 100: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	82,  // 101: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	87,  // 102: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	17,  // 103: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	22,  // 104: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	24,  // 105: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	26,  // 106: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	28,  // 107: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	30,  // 108: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	32,  // 109: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	34,  // 110: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	36,  // 111: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	38,  // 112: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	49,  // 113: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	51,  // 114: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	41,  // 115: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
-	43,  // 116: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
-	45,  // 117: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
-	54,  // 118: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	57,  // 119: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	80,  // 120: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	59,  // 121: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	62,  // 122: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	64,  // 123: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	66,  // 124: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
-	68,  // 125: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
-	70,  // 126: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
-	76,  // 127: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	78,  // 128: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	83,  // 129: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	88,  // 130: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	103, // [103:131] is the sub-list for method output_type
-	75,  // [75:103] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	81,  // 59: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
+	82,  // 60: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
+	82,  // 61: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
+	81,  // 62: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
+	82,  // 63: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
+	91,  // 64: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
+	104, // 65: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	94,  // 66: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,   // 67: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	0,   // 68: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	20,  // 69: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	97,  // 70: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	97,  // 71: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	7,   // 72: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	98,  // 73: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	99,  // 74: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	94,  // 75: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	94,  // 76: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,   // 77: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	102, // 78: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,   // 79: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	96,  // 80: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	5,   // 81: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	16,  // 82: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	21,  // 83: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	23,  // 84: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	25,  // 85: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	27,  // 86: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	29,  // 87: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	31,  // 88: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	33,  // 89: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	35,  // 90: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	37,  // 91: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	48,  // 92: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	50,  // 93: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	40,  // 94: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
+	42,  // 95: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
+	44,  // 96: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
+	53,  // 97: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	56,  // 98: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	92,  // 99: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	58,  // 100: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	61,  // 101: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	63,  // 102: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	65,  // 103: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	67,  // 104: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	69,  // 105: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	75,  // 106: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	77,  // 107: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	79,  // 108: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
+	83,  // 109: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
+	85,  // 110: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
+	87,  // 111: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
+	89,  // 112: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
+	95,  // 113: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	100, // 114: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	17,  // 115: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	22,  // 116: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	24,  // 117: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	26,  // 118: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	28,  // 119: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	30,  // 120: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	32,  // 121: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	34,  // 122: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	36,  // 123: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	38,  // 124: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	49,  // 125: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	51,  // 126: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	41,  // 127: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
+	43,  // 128: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
+	45,  // 129: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
+	54,  // 130: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	57,  // 131: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	93,  // 132: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	59,  // 133: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	62,  // 134: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	64,  // 135: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	66,  // 136: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	68,  // 137: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	70,  // 138: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	76,  // 139: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	78,  // 140: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	80,  // 141: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
+	84,  // 142: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
+	86,  // 143: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
+	88,  // 144: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
+	90,  // 145: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
+	96,  // 146: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	101, // 147: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	115, // [115:148] is the sub-list for method output_type
+	82,  // [82:115] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -5973,7 +6702,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   85,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -111,6 +111,19 @@ const (
 	DirectorServiceGetStateProcedure = "/fairlead.v1.DirectorService/GetState"
 	// DirectorServiceRestoreProcedure is the fully-qualified name of the DirectorService's Restore RPC.
 	DirectorServiceRestoreProcedure = "/fairlead.v1.DirectorService/Restore"
+	// DirectorServiceApplyProcedure is the fully-qualified name of the DirectorService's Apply RPC.
+	DirectorServiceApplyProcedure = "/fairlead.v1.DirectorService/Apply"
+	// DirectorServiceRollbackProcedure is the fully-qualified name of the DirectorService's Rollback
+	// RPC.
+	DirectorServiceRollbackProcedure = "/fairlead.v1.DirectorService/Rollback"
+	// DirectorServiceGetDriftProcedure is the fully-qualified name of the DirectorService's GetDrift
+	// RPC.
+	DirectorServiceGetDriftProcedure = "/fairlead.v1.DirectorService/GetDrift"
+	// DirectorServiceExportProcedure is the fully-qualified name of the DirectorService's Export RPC.
+	DirectorServiceExportProcedure = "/fairlead.v1.DirectorService/Export"
+	// DirectorServiceListRevisionsProcedure is the fully-qualified name of the DirectorService's
+	// ListRevisions RPC.
+	DirectorServiceListRevisionsProcedure = "/fairlead.v1.DirectorService/ListRevisions"
 	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
 	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
 	// DirectorServiceTraceProcedure is the fully-qualified name of the DirectorService's Trace RPC.
@@ -170,6 +183,17 @@ type DirectorServiceClient interface {
 	// goes, what is in both stays with its connections. All is checked before the first
 	// change, and what fails nevertheless is undone.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error)
+	// Makes the director's state the one that a configuration asks for: all of it or
+	// nothing. What was changed by hand since the last one stays, unless that is pruned.
+	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
+	// Applies a configuration again that was applied before.
+	Rollback(context.Context, *connect.Request[v1.RollbackRequest]) (*connect.Response[v1.RollbackResponse], error)
+	// In what the state differs from the configuration that was applied last.
+	GetDrift(context.Context, *connect.Request[v1.GetDriftRequest]) (*connect.Response[v1.GetDriftResponse], error)
+	// The state as a configuration.
+	Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error)
+	// The configurations that were applied, the last one last.
+	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -346,6 +370,36 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("Restore")),
 			connect.WithClientOptions(opts...),
 		),
+		apply: connect.NewClient[v1.ApplyRequest, v1.ApplyResponse](
+			httpClient,
+			baseURL+DirectorServiceApplyProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Apply")),
+			connect.WithClientOptions(opts...),
+		),
+		rollback: connect.NewClient[v1.RollbackRequest, v1.RollbackResponse](
+			httpClient,
+			baseURL+DirectorServiceRollbackProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Rollback")),
+			connect.WithClientOptions(opts...),
+		),
+		getDrift: connect.NewClient[v1.GetDriftRequest, v1.GetDriftResponse](
+			httpClient,
+			baseURL+DirectorServiceGetDriftProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("GetDrift")),
+			connect.WithClientOptions(opts...),
+		),
+		export: connect.NewClient[v1.ExportRequest, v1.ExportResponse](
+			httpClient,
+			baseURL+DirectorServiceExportProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Export")),
+			connect.WithClientOptions(opts...),
+		),
+		listRevisions: connect.NewClient[v1.ListRevisionsRequest, v1.ListRevisionsResponse](
+			httpClient,
+			baseURL+DirectorServiceListRevisionsProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListRevisions")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+DirectorServiceExplainProcedure,
@@ -389,6 +443,11 @@ type directorServiceClient struct {
 	deleteMarkRule  *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
 	getState        *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
 	restore         *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
+	apply           *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	rollback        *connect.Client[v1.RollbackRequest, v1.RollbackResponse]
+	getDrift        *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
+	export          *connect.Client[v1.ExportRequest, v1.ExportResponse]
+	listRevisions   *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
 	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	trace           *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
@@ -523,6 +582,31 @@ func (c *directorServiceClient) Restore(ctx context.Context, req *connect.Reques
 	return c.restore.CallUnary(ctx, req)
 }
 
+// Apply calls fairlead.v1.DirectorService.Apply.
+func (c *directorServiceClient) Apply(ctx context.Context, req *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error) {
+	return c.apply.CallUnary(ctx, req)
+}
+
+// Rollback calls fairlead.v1.DirectorService.Rollback.
+func (c *directorServiceClient) Rollback(ctx context.Context, req *connect.Request[v1.RollbackRequest]) (*connect.Response[v1.RollbackResponse], error) {
+	return c.rollback.CallUnary(ctx, req)
+}
+
+// GetDrift calls fairlead.v1.DirectorService.GetDrift.
+func (c *directorServiceClient) GetDrift(ctx context.Context, req *connect.Request[v1.GetDriftRequest]) (*connect.Response[v1.GetDriftResponse], error) {
+	return c.getDrift.CallUnary(ctx, req)
+}
+
+// Export calls fairlead.v1.DirectorService.Export.
+func (c *directorServiceClient) Export(ctx context.Context, req *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error) {
+	return c.export.CallUnary(ctx, req)
+}
+
+// ListRevisions calls fairlead.v1.DirectorService.ListRevisions.
+func (c *directorServiceClient) ListRevisions(ctx context.Context, req *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error) {
+	return c.listRevisions.CallUnary(ctx, req)
+}
+
 // Explain calls fairlead.v1.DirectorService.Explain.
 func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return c.explain.CallUnary(ctx, req)
@@ -586,6 +670,17 @@ type DirectorServiceHandler interface {
 	// goes, what is in both stays with its connections. All is checked before the first
 	// change, and what fails nevertheless is undone.
 	Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error)
+	// Makes the director's state the one that a configuration asks for: all of it or
+	// nothing. What was changed by hand since the last one stays, unless that is pruned.
+	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
+	// Applies a configuration again that was applied before.
+	Rollback(context.Context, *connect.Request[v1.RollbackRequest]) (*connect.Response[v1.RollbackResponse], error)
+	// In what the state differs from the configuration that was applied last.
+	GetDrift(context.Context, *connect.Request[v1.GetDriftRequest]) (*connect.Response[v1.GetDriftResponse], error)
+	// The state as a configuration.
+	Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error)
+	// The configurations that were applied, the last one last.
+	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -758,6 +853,36 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("Restore")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceApplyHandler := connect.NewUnaryHandler(
+		DirectorServiceApplyProcedure,
+		svc.Apply,
+		connect.WithSchema(directorServiceMethods.ByName("Apply")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceRollbackHandler := connect.NewUnaryHandler(
+		DirectorServiceRollbackProcedure,
+		svc.Rollback,
+		connect.WithSchema(directorServiceMethods.ByName("Rollback")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceGetDriftHandler := connect.NewUnaryHandler(
+		DirectorServiceGetDriftProcedure,
+		svc.GetDrift,
+		connect.WithSchema(directorServiceMethods.ByName("GetDrift")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceExportHandler := connect.NewUnaryHandler(
+		DirectorServiceExportProcedure,
+		svc.Export,
+		connect.WithSchema(directorServiceMethods.ByName("Export")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceListRevisionsHandler := connect.NewUnaryHandler(
+		DirectorServiceListRevisionsProcedure,
+		svc.ListRevisions,
+		connect.WithSchema(directorServiceMethods.ByName("ListRevisions")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceExplainHandler := connect.NewUnaryHandler(
 		DirectorServiceExplainProcedure,
 		svc.Explain,
@@ -824,6 +949,16 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceGetStateHandler.ServeHTTP(w, r)
 		case DirectorServiceRestoreProcedure:
 			directorServiceRestoreHandler.ServeHTTP(w, r)
+		case DirectorServiceApplyProcedure:
+			directorServiceApplyHandler.ServeHTTP(w, r)
+		case DirectorServiceRollbackProcedure:
+			directorServiceRollbackHandler.ServeHTTP(w, r)
+		case DirectorServiceGetDriftProcedure:
+			directorServiceGetDriftHandler.ServeHTTP(w, r)
+		case DirectorServiceExportProcedure:
+			directorServiceExportHandler.ServeHTTP(w, r)
+		case DirectorServiceListRevisionsProcedure:
+			directorServiceListRevisionsHandler.ServeHTTP(w, r)
 		case DirectorServiceExplainProcedure:
 			directorServiceExplainHandler.ServeHTTP(w, r)
 		case DirectorServiceTraceProcedure:
@@ -939,6 +1074,26 @@ func (UnimplementedDirectorServiceHandler) GetState(context.Context, *connect.Re
 
 func (UnimplementedDirectorServiceHandler) Restore(context.Context, *connect.Request[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Restore is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Apply is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Rollback(context.Context, *connect.Request[v1.RollbackRequest]) (*connect.Response[v1.RollbackResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Rollback is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) GetDrift(context.Context, *connect.Request[v1.GetDriftRequest]) (*connect.Response[v1.GetDriftResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.GetDrift is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.Export is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListRevisions is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {

@@ -1,0 +1,496 @@
+package config
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// Write returns a file that asks for a configuration: [Parse] reads it back. Services
+// that differ in their addresses alone are one item. It leaves out what is the default.
+func Write(c lvs.Configuration) string {
+	w := &writer{}
+	w.line(0, "version: %d", Version)
+	w.sysctls(0, c.Sysctls)
+	if len(c.Peers) > 0 {
+		w.line(0, "peers:")
+		for _, addr := range c.Peers {
+			w.line(0, "  - %s", quote(addr.String()))
+		}
+	}
+	if len(c.Marks) > 0 {
+		w.line(0, "marks:")
+		for _, rule := range c.Marks {
+			w.mark(rule)
+		}
+	}
+	if len(c.Services) > 0 {
+		w.line(0, "services:")
+		w.services(c)
+	}
+	return w.text.String()
+}
+
+type writer struct{ text strings.Builder }
+
+func (w *writer) line(indent int, format string, args ...any) {
+	w.text.WriteString(strings.Repeat(" ", indent))
+	fmt.Fprintf(&w.text, format, args...)
+	w.text.WriteByte('\n')
+}
+
+// plainText is text that reads as itself without quotes, anywhere.
+var plainText = regexp.MustCompile(`^[A-Za-z0-9/.][A-Za-z0-9_./+:@=-]*$`)
+
+// quote returns text as a scalar.
+func quote(text string) string {
+	if plainText.MatchString(text) && !strings.HasSuffix(text, ":") {
+		return text
+	}
+	var quoted strings.Builder
+	quoted.WriteByte('"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			quoted.WriteByte('\\')
+			quoted.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&quoted, `\x%02x`, r)
+		default:
+			quoted.WriteRune(r)
+		}
+	}
+	quoted.WriteByte('"')
+	return quoted.String()
+}
+
+// wordOf returns the word of a value.
+func wordOf[V comparable](words []string, values []V, value V) string {
+	for i, v := range values {
+		if v == value {
+			return words[i]
+		}
+	}
+	return fmt.Sprint(value)
+}
+
+func (w *writer) sysctls(indent int, settings []lvs.SysctlSetting) {
+	if len(settings) == 0 {
+		return
+	}
+	w.line(indent, "sysctls:")
+	for _, s := range settings {
+		known, err := lvs.FindSysctl(s.Name)
+		value := strconv.Itoa(int(s.Value))
+		if err == nil && known.Unit == "s" {
+			value = shortDuration(time.Duration(s.Value) * time.Second)
+		}
+		w.line(indent, "  %s: %s", s.Name, value)
+	}
+}
+
+func (w *writer) mark(rule lvs.MarkRule) {
+	w.line(0, "  - mark: %d", rule.Mark)
+	if rule.Protocol != 0 {
+		w.line(0, "    protocol: %s", strings.ToLower(rule.Protocol.String()))
+	}
+	if rule.Source.IsValid() {
+		w.line(0, "    source: %s", quote(rule.Source.String()))
+	}
+	if rule.SourcePorts != lvs.AllPorts {
+		w.line(0, "    source-ports: %s", rule.SourcePorts)
+	}
+	if rule.Destination.IsValid() {
+		w.line(0, "    destination: %s", quote(rule.Destination.String()))
+	}
+	if rule.DestinationPorts != lvs.AllPorts {
+		w.line(0, "    destination-ports: %s", rule.DestinationPorts)
+	}
+}
+
+// services writes each body once, with the keys of all services that have it.
+func (w *writer) services(c lvs.Configuration) {
+	health := map[lvs.ServiceKey]lvs.ServiceHealth{}
+	for _, h := range c.Health {
+		health[h.ServiceKey] = h
+	}
+	var bodies []string
+	keys := map[string][]lvs.ServiceKey{}
+	for _, s := range c.Services {
+		body := serviceBody(s, health[s.ServiceKey])
+		if keys[body] == nil {
+			bodies = append(bodies, body)
+		}
+		keys[body] = append(keys[body], s.ServiceKey)
+	}
+	for _, body := range bodies {
+		if len(keys[body]) == 1 {
+			w.line(0, "  - address: %s", quote(keys[body][0].Text()))
+		} else {
+			w.line(0, "  - address:")
+			for _, key := range keys[body] {
+				w.line(0, "      - %s", quote(key.Text()))
+			}
+		}
+		// Families do not share a body: which servers are of which would be lost.
+		_, body, _ = strings.Cut(body, "\n")
+		w.text.WriteString(body)
+	}
+}
+
+// serviceBody returns what is below the address; its first line tells the family.
+func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
+	w := &writer{}
+	w.line(0, "%v", s.Address.Is6())
+	w.line(4, "scheduler: %s", s.Scheduler)
+	if flags := s.Scheduler.FlagNames(s.SchedulerFlags); len(flags) > 0 {
+		w.line(4, "flags: [%s]", strings.Join(flags, ", "))
+	}
+	w.persistence(s.Service)
+	if s.OnePacket {
+		w.line(4, "one-packet: true")
+	}
+	w.sysctls(4, s.Sysctls)
+	declared := h.ServiceKey == s.ServiceKey
+	if declared && h.Quorum != 1 {
+		w.line(4, "quorum: %d", h.Quorum)
+	}
+	if h.Hysteresis != 0 {
+		w.line(4, "hysteresis: %d", h.Hysteresis)
+	}
+	common, shared := commonHealth(s, h)
+	if shared {
+		w.serverHealth(4, common)
+	}
+	w.notify(4, h.Notify)
+	if h.Sorry.Address.IsValid() {
+		w.line(4, "sorry-server:")
+		w.line(6, "address: %s", quote(serverPlaceText(s.ServiceKey, h.Sorry.RealServerKey)))
+		w.method(6, h.Sorry)
+		if h.SorryInhibit {
+			w.line(6, "inhibit: true")
+		}
+	}
+	if len(s.Servers) == 0 {
+		return w.text.String()
+	}
+	w.line(4, "servers:")
+	for _, server := range s.Servers {
+		var own lvs.ServerHealth
+		for _, one := range h.Servers {
+			if one.RealServerKey == server.RealServerKey && !shared {
+				own = one
+			}
+		}
+		w.server(s.ServiceKey, server, own, h.Notify)
+	}
+	return w.text.String()
+}
+
+func (w *writer) persistence(s lvs.Service) {
+	if s.PersistenceTimeout == 0 {
+		return
+	}
+	timeout := shortDuration(s.PersistenceTimeout)
+	full := s.PersistenceMask == lvs.FullPersistenceMask(s.Address)
+	if full && s.PersistenceEngine == "" {
+		w.line(4, "persistence: %s", timeout)
+		return
+	}
+	w.line(4, "persistence:")
+	w.line(6, "timeout: %s", timeout)
+	switch m := s.PersistenceMask; {
+	case full:
+	case s.Address.Is6():
+		w.line(6, "mask6: %d", m)
+	default:
+		w.line(6, "mask: %s", netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}))
+	}
+	if s.PersistenceEngine != "" {
+		w.line(6, "engine: %s", s.PersistenceEngine)
+	}
+}
+
+// commonHealth returns what all servers of a service declare of their health, and
+// whether they declare the same.
+func commonHealth(s lvs.ServiceState, h lvs.ServiceHealth) (lvs.ServerHealth, bool) {
+	if len(h.Servers) == 0 || len(h.Servers) != len(s.Servers) {
+		return lvs.ServerHealth{}, false
+	}
+	first := h.Servers[0]
+	for _, one := range h.Servers {
+		one.RealServerKey = first.RealServerKey
+		if !reflect.DeepEqual(one, first) || !reflect.DeepEqual(one.Notify, h.Notify) {
+			return lvs.ServerHealth{}, false
+		}
+	}
+	return first, true
+}
+
+// serverPlaceText returns a server's address, with its port where that is not the
+// service's.
+func serverPlaceText(service lvs.ServiceKey, server lvs.RealServerKey) string {
+	if server.Port == service.Port {
+		return server.Address.String()
+	}
+	return server.String()
+}
+
+func (w *writer) method(indent int, s lvs.RealServer) {
+	if s.Method != lvs.DirectRouting {
+		w.line(indent, "method: %s", wordOf(methodWords, methodValues, s.Method))
+	}
+	if s.Method != lvs.Tunnelling || s.Tunnel == (lvs.Tunnel{}) {
+		return
+	}
+	w.line(indent, "tunnel:")
+	w.line(indent+2, "type: %s", s.Tunnel.Type)
+	if s.Tunnel.Port != 0 {
+		w.line(indent+2, "port: %d", s.Tunnel.Port)
+	}
+	if s.Tunnel.Checksum != lvs.NoChecksum {
+		w.line(indent+2, "checksum: %s", wordOf(checksumWords, checksumValues, s.Tunnel.Checksum))
+	}
+}
+
+func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.ServerHealth, inherited []lvs.Notification) {
+	place := quote(serverPlaceText(service, s.RealServerKey))
+	rest := &writer{}
+	if s.Weight != 1 {
+		rest.line(8, "weight: %d", s.Weight)
+	}
+	rest.method(8, s)
+	if s.UpperThreshold != 0 {
+		rest.line(8, "upper: %d", s.UpperThreshold)
+	}
+	if s.LowerThreshold != 0 {
+		rest.line(8, "lower: %d", s.LowerThreshold)
+	}
+	if len(own.Checks) > 0 {
+		rest.serverHealth(8, own)
+		if !reflect.DeepEqual(own.Notify, inherited) {
+			if len(own.Notify) == 0 {
+				rest.line(8, "notify: []")
+			}
+			rest.notify(8, own.Notify)
+		}
+	}
+	if rest.text.Len() == 0 {
+		w.line(6, "- %s", place)
+		return
+	}
+	w.line(6, "- address: %s", place)
+	w.text.WriteString(rest.text.String())
+}
+
+func (w *writer) serverHealth(indent int, h lvs.ServerHealth) {
+	if h.Inhibit {
+		w.line(indent, "inhibit: true")
+	}
+	if h.Alpha {
+		w.line(indent, "alpha: true")
+	}
+	w.line(indent, "checks:")
+	for _, c := range h.Checks {
+		w.check(indent+2, c)
+	}
+}
+
+func (w *writer) notify(indent int, all []lvs.Notification) {
+	if len(all) == 0 {
+		return
+	}
+	w.line(indent, "notify:")
+	for _, n := range all {
+		dash := "- "
+		put := func(format string, args ...any) {
+			w.line(indent+2, dash+format, args...)
+			dash = "  "
+		}
+		if len(n.On) > 0 {
+			words := make([]string, 0, len(n.On))
+			for _, t := range n.On {
+				words = append(words, string(t))
+			}
+			put("on: [%s]", strings.Join(words, ", "))
+		}
+		if n.Script.Path != "" {
+			put("script: {%s}", command(n.Script))
+		}
+		if n.Webhook != "" {
+			put("webhook: %s", quote(n.Webhook))
+		}
+	}
+}
+
+func command(c lvs.Command) string {
+	text := "command: " + flowQuote(c.Path)
+	if len(c.Args) > 0 {
+		args := make([]string, 0, len(c.Args))
+		for _, arg := range c.Args {
+			args = append(args, flowQuote(arg))
+		}
+		text += ", args: [" + strings.Join(args, ", ") + "]"
+	}
+	return text
+}
+
+// flowQuote returns text as a scalar within brackets, where a colon may end it.
+func flowQuote(text string) string {
+	if strings.Contains(text, ":") && !strings.HasPrefix(quote(text), `"`) {
+		return `"` + text + `"`
+	}
+	return quote(text)
+}
+
+// check writes a check: the keys that are not as complete makes them.
+func (w *writer) check(indent int, c lvs.Check) {
+	usual := checkDeclaration{Check: lvs.Check{Type: c.Type, Interval: c.Interval, Timeout: 0, Address: c.Address}}
+	usual.complete(func(string) bool { return false })
+	w.line(indent, "- type: %s", c.Type)
+	indent += 2
+	if c.Path != usual.Path {
+		w.line(indent, "path: %s", c.Path)
+	}
+	if c.Address.IsValid() {
+		w.line(indent, "address: %s", quote(c.Address.String()))
+	}
+	if c.Port != 0 {
+		w.line(indent, "port: %d", c.Port)
+	}
+	if c.Interval != defaultInterval {
+		w.line(indent, "interval: %s", shortDuration(c.Interval))
+	}
+	if c.Timeout != usual.Timeout {
+		w.line(indent, "timeout: %s", shortDuration(c.Timeout))
+	}
+	if c.Jitter != usual.Jitter {
+		w.line(indent, "jitter: %s", shortDuration(c.Jitter))
+	}
+	if c.Rise != usual.Rise {
+		w.line(indent, "rise: %d", c.Rise)
+	}
+	if c.Fall != usual.Fall {
+		w.line(indent, "fall: %d", c.Fall)
+	}
+	if c.TLS != nil && (c.Type != lvs.CheckHTTPS || *c.TLS != lvs.TLSCheck{}) {
+		w.keys(indent, "tls", "sni", c.TLS.ServerName, "ca", c.TLS.CA, "verify", falseIf(c.TLS.SkipVerify))
+	}
+	w.http(indent, c.HTTP, usual.HTTP)
+	switch c.Type {
+	case lvs.CheckGRPC:
+		w.keys(indent, "grpc", "service", c.GRPC.Service)
+	case lvs.CheckDNS:
+		w.keys(indent, "dns", "name", c.DNS.Name, "type", c.DNS.Type)
+	case lvs.CheckSMTP:
+		w.keys(indent, "smtp", "helo", c.SMTP.Helo)
+	case lvs.CheckUDP:
+		w.udp(indent, c.UDP)
+	case lvs.CheckScript:
+		weight := ""
+		if c.Script.Weight {
+			weight = ", weight: true"
+		}
+		w.line(indent, "script: {%s%s}", command(c.Script.Command), weight)
+	case lvs.CheckFile:
+		w.keys(indent, "file", "path", c.File.Path, "weight", trueIf(c.File.Weight))
+	}
+}
+
+// keys writes a mapping of pairs of keys and values, without those whose value is "";
+// nothing if it is empty, but for tls, which says something by being there.
+func (w *writer) keys(indent int, name string, pairs ...string) {
+	var parts []string
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			parts = append(parts, pairs[i]+": "+flowQuote(pairs[i+1]))
+		}
+	}
+	if len(parts) > 0 || name == "tls" {
+		w.line(indent, "%s: {%s}", name, strings.Join(parts, ", "))
+	}
+}
+
+func falseIf(is bool) string {
+	if is {
+		return "false"
+	}
+	return ""
+}
+
+func trueIf(is bool) string {
+	if is {
+		return "true"
+	}
+	return ""
+}
+
+func (w *writer) http(indent int, h, usual lvs.HTTPCheck) {
+	if reflect.DeepEqual(h, usual) {
+		return
+	}
+	w.line(indent, "http:")
+	indent += 2
+	put := func(key, value, usual string) {
+		if value != usual {
+			w.line(indent, "%s: %s", key, quote(value))
+		}
+	}
+	put("method", h.Method, usual.Method)
+	put("path", h.Path, usual.Path)
+	put("host", h.Host, "")
+	if !reflect.DeepEqual(h.Status, usual.Status) {
+		words := make([]string, 0, len(h.Status))
+		for _, r := range h.Status {
+			words = append(words, lvs.PortRange{First: uint16(r.First), Last: uint16(r.Last)}.String())
+		}
+		w.line(indent, "status: [%s]", strings.Join(words, ", "))
+	}
+	put("body-regex", h.BodyRegex, "")
+	put("digest", h.Digest, "")
+	put("header-weight", h.HeaderWeight, "")
+}
+
+func (w *writer) udp(indent int, u lvs.UDPCheck) {
+	if u.Payload == "" && u.Expect == nil {
+		return
+	}
+	w.line(indent, "udp:")
+	if u.Payload != "" {
+		w.line(indent+2, "payload: %s", bytesText(u.Payload))
+	}
+	if u.Expect == nil {
+		return
+	}
+	if u.Expect.Mask == strings.Repeat("\xff", len(u.Expect.Value)) {
+		w.line(indent+2, "expect: %s", bytesText(u.Expect.Value))
+		return
+	}
+	digits := []byte(hex.EncodeToString([]byte(u.Expect.Value)))
+	for i, m := range []byte(hex.EncodeToString([]byte(u.Expect.Mask))) {
+		if m == '0' {
+			digits[i] = '?'
+		}
+	}
+	w.line(indent+2, "expect: %s", quote("hex:"+string(digits)))
+}
+
+// bytesText returns bytes as text where they are, else in hexadecimal digits.
+func bytesText(data string) string {
+	for _, r := range data {
+		if r < ' ' || r > '~' {
+			return quote("hex:" + hex.EncodeToString([]byte(data)))
+		}
+	}
+	if strings.HasPrefix(data, "hex:") {
+		return "hex:" + hex.EncodeToString([]byte(data))
+	}
+	return quote(data)
+}
