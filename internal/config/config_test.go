@@ -331,8 +331,8 @@ func TestWhere(t *testing.T) {
 	}
 }
 
-// The reference file is the manual: it says every key that there is, and its schema is
-// the one that is published.
+// The reference file is the manual: it says every key that there is. The schema that is
+// published is of these keys; which sysctls there are, go generate brings into it.
 func TestReferenceFile(t *testing.T) {
 	text, err := os.ReadFile("../../examples/fairlead.yaml")
 	if err != nil {
@@ -371,9 +371,31 @@ func TestReferenceFile(t *testing.T) {
 		}
 	}
 	schema, err := os.ReadFile("../../examples/fairlead.schema.json")
-	if err != nil || string(schema) != Schema() {
-		t.Errorf("examples/fairlead.schema.json is not what `fairlead config schema` prints: %v", err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if diff := cmp.Diff(withoutSysctls(t, schema), withoutSysctls(t, []byte(Schema()))); diff != "" {
+		t.Errorf("examples/fairlead.schema.json is old: go generate ./internal/config makes it anew; -old +new:\n%s", diff)
+	}
+}
+
+func withoutSysctls(t *testing.T, schema []byte) (root any) {
+	t.Helper()
+	if err := json.Unmarshal(schema, &root); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(any)
+	walk = func(v any) {
+		object, _ := v.(map[string]any)
+		for name, part := range object {
+			if name == "sysctls" {
+				delete(object, name)
+			}
+			walk(part)
+		}
+	}
+	walk(root)
+	return root
 }
 
 // Every reference of the schema leads somewhere.

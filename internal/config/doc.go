@@ -10,3 +10,5 @@
 // What keys there are is said once, in tables (schema.go): by them files are read, and
 // the JSON Schema for editors is made from them.
 package config
+
+//go:generate sh -c "go run ../../cmd/fairlead config schema >../../examples/fairlead.schema.json"
