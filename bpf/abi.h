@@ -478,6 +478,7 @@ struct counters {
 enum xdp_mode {
 	XDP_MODE_NATIVE = 1,
 	XDP_MODE_GENERIC = 2,
+	XDP_MODE_TC = 3,	/* not XDP: struct interface says how the program came there */
 };
 
 /* One interface that the program is attached to, at its index modulo

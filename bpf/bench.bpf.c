@@ -161,13 +161,12 @@ int director_with_hash_map(struct xdp_md *ctx)
 	struct real_server *server;
 	struct hash_entry *entry;
 	const struct next_hop *hop;
-	struct packet pkt;
+	struct packet pkt = {};
 	__u32 now;
 
 	if (!in || !set || !set->services)
 		return XDP_ABORTED;
-	init_packet(&pkt, in->ifindex);
-	if (parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in) != CONTINUE)
+	if (parse_frame(&pkt, ctx, in) != CONTINUE)
 		return XDP_ABORTED;
 	now = now_tick(set);
 	entry = bpf_map_lookup_elem(&hash_connections, &pkt.flow);

@@ -187,7 +187,7 @@ __noinline int take(struct xdp_md *ctx)
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 	struct route route = {};
-	struct packet pkt;
+	struct packet pkt = {};
 	enum verdict v;
 	__u32 out = 0, now;
 
@@ -200,8 +200,7 @@ __noinline int take(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	now = now_tick(set);
-	init_packet(&pkt, in->ifindex);
-	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
+	v = parse_packet(ctx, &pkt, in);
 	if (v == CONTINUE)
 		v = is_from_peer(ctx, set) ? leave_to_host(&pkt, set) :
 					     find_route(&pkt, set, now, &route);
@@ -252,6 +251,7 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 	const struct real_server *server = get_server(index);
 	const struct next_hop *hop;
 	enum verdict v;
+	__u32 word;
 
 	if (!server)
 		return BUG_MAP;
@@ -260,11 +260,15 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return DROP_ICMP_CHECKSUM;
 	count_packet(index, pkt->length);
-	hop = find_hop(server);
+	word = read_hop(server);
+	hop = &server->hops[word & HOP_SECOND];
 	*out = hop->ifindex;
 	if (!*out)
 		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
-	v = forward(ctx, pkt, hop);
+	if (word & HOP_TUNNEL)
+		v = encapsulate(ctx, pkt, index, word & HOP_SECOND);
+	else
+		v = forward(ctx, pkt, hop);
 	switch (v) {
 	case FORWARD:
 		return FORWARD_ICMP;
@@ -281,7 +285,7 @@ __noinline int take_icmp(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
-	struct packet pkt;
+	struct packet pkt = {};
 	enum verdict v;
 	__u32 out = 0, server = 0;
 
@@ -289,9 +293,13 @@ __noinline int take_icmp(struct xdp_md *ctx)
 		count_verdict(BUG_MAP);
 		return XDP_PASS;
 	}
-	init_packet(&pkt, in->ifindex);
-	v = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
-	if (v == PASS_ICMP && !is_from_peer(ctx, set))
+	pull_frame(ctx, MAX_L2 + MAX_CHECKED);
+	v = parse_packet(ctx, &pkt, in);
+	if (v != PASS_ICMP) {	/* take() has seen that it is */
+		count_verdict(v);
+		return XDP_PASS;
+	}
+	if (!is_from_peer(ctx, set))
 		v = read_quote(ctx, &pkt);
 	if (v == CONTINUE)
 		v = find_quoted(&pkt, set, now_tick(set), &server);
@@ -314,17 +322,21 @@ static __always_inline int take_steady(struct xdp_md *ctx)
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 
-	if (unlikely(!in || !set || is_from_peer(ctx, set)))
+	if (unlikely(!in || !set || has_metadata(ctx) || is_from_peer(ctx, set)))
 		return NOT_STEADY;
 	return follow_steady(ctx, in, set, now_tick(set));
 }
 
-SEC("xdp")
+DIRECTOR_SECTION
 int director(struct xdp_md *ctx)
 {
-	int action = take_steady(ctx);
+	int action;
 
-	return likely(action != NOT_STEADY) ? action : take_any(ctx);
+	pull_frame(ctx, PULLED);
+	action = take_steady(ctx);
+	if (unlikely(action == NOT_STEADY))
+		action = take_any(ctx);
+	return leave_program(ctx, action);
 }
 
 /* One run of the sweeper. */

@@ -68,25 +68,23 @@ static __always_inline void tell_template(struct sight *sight, const struct pack
 	sight->template_protocol = flow_protocol(&flow);
 }
 
-SEC("xdp")
+DIRECTOR_SECTION
 int look_ahead(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 	struct service *svc;
 	struct sight *sight;
-	struct packet pkt;
+	struct packet pkt = {};
 	struct way way;
 	__u32 zero = 0;
 
 	sight = bpf_map_lookup_elem(&sights, &zero);
 	if (!in || !set || !sight)
 		return XDP_ABORTED;
-	init_packet(&pkt, in->ifindex);
 	sight->has_service = 0;
 	sight->has_template = 0;
-	sight->verdict = parse_packet(&pkt, (void *)(long)ctx->data,
-				      (void *)(long)ctx->data_end, in);
+	sight->verdict = parse_packet(ctx, &pkt, in);
 	if (sight->verdict != CONTINUE)
 		return XDP_PASS;
 	sight->caddr = pkt.flow.caddr;

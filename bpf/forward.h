@@ -64,11 +64,11 @@ static __always_inline enum verdict age_packet(struct packet *pkt, void *data, v
 	if (likely(pkt->ethertype == bpf_htons(ETH_P_IP))) {
 		if (l3 + sizeof(struct iphdr) > end)
 			return BUG_ADJUST;
-		return age_ipv4(l3, pkt->length, mtu);
+		return age_ipv4(l3, pkt->size, mtu);
 	}
 	if (l3 + sizeof(struct ipv6hdr) > end)
 		return BUG_ADJUST;
-	return age_ipv6(l3, pkt->length, mtu);
+	return age_ipv6(l3, pkt->size, mtu);
 }
 
 static __always_inline void write_macs(struct ethernet *eth, const struct next_hop *hop)

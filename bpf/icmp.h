@@ -7,8 +7,8 @@
 #ifndef FAIRLEAD_ICMP_H
 #define FAIRLEAD_ICMP_H
 
+#include "frame.h"
 #include "maps.h"
-#include "packet.h"
 
 /* Type and code of what we answer. */
 enum {
@@ -268,8 +268,7 @@ __noinline int answer_icmp(struct xdp_md *ctx, const struct packet *pkt,
 	if (!ipv4 && why != ANSWER_NO_SERVER && (in->address6.high | in->address6.low))
 		a.source = in->address6;
 
-	if (bpf_xdp_adjust_tail(ctx, (int)(a.l2_length + a.quoted) - (int)(data_end - data)) ||
-	    bpf_xdp_adjust_head(ctx, -(int)headers))
+	if (!cut_frame(ctx, a.l2_length + a.quoted) || !extend_front(ctx, headers))
 		return BUG_ADJUST;
 
 	data = (void *)(long)ctx->data;

@@ -21,8 +21,8 @@ enum {
 	 * bound for the verifier. */
 	MAX_QUOTED_L4 = MAX_L2 + 2 * MAX_L4_OFFSET + sizeof(struct icmp_header),
 	/* Longer messages are left to the real server to check; errors have no more
-	 * than 576 bytes (RFC 1812, 4.3.2.3). */
-	MOST_CHECKED = 2044,
+	 * than 576 bytes (RFC 1812, 4.3.2.3). So are those in several buffers. */
+	MAX_CHECKED = 2044,
 };
 
 /* The types that IPVS relays. */
@@ -141,9 +141,10 @@ __noinline int icmp_checksum_holds(struct xdp_md *ctx, const struct packet *pkt)
 		return false;
 	offset = forget(pkt->l3 + pkt->l4);
 	length = forget(pkt->length - pkt->l4);
-	if (offset > MAX_L2 + MAX_L4_OFFSET || length > MOST_CHECKED)
+	if (offset > MAX_L2 + MAX_L4_OFFSET || length > MAX_CHECKED ||
+	    offset + length > (__u32)(end - data))
 		return true;
-	return !fold(sum_bytes(data + offset, end, length, MOST_CHECKED));
+	return !fold(sum_bytes(data + offset, end, length, MAX_CHECKED));
 }
 
 #endif

@@ -47,14 +47,18 @@ static int visit_rule(__u32 i, void *ctx)
 	return 1;
 }
 
-/* 0: it carries none. Without rules this is one branch. */
+/* 0: it carries none. That which a packet came with counts. Without rules this is one branch. */
 static __always_inline __u32 find_mark(const struct packet *pkt, const struct settings *set)
 {
 	__u32 rules = *(const volatile __u32 *)&set->mark_rules;
-	struct mark_search search = { .flow = &pkt->flow, .first = rules >> 16 };
+	struct mark_search search = {
+		.flow = &pkt->flow,
+		.first = rules >> 16,
+		.mark = pkt->mark,
+	};
 
 	rules &= 0xffff;
-	if (rules)
+	if (rules && !search.mark)
 		bpf_loop(rules < MAX_MARK_RULES ? rules : MAX_MARK_RULES, visit_rule, &search, 0);
 	return search.mark;
 }

@@ -17,7 +17,9 @@
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 #include "abi.h"
 
 enum {
@@ -27,6 +29,8 @@ enum {
 	VLAN_VID = 0x0fff,
 	TCP_FLAGS_OFFSET = 13,
 	MAX_VLAN_TAGS = 2,
+	/* Of an IP packet, bytes; IPv6 could have forty more. */
+	MAX_LENGTH = 0xffff,
 	/* Where the upper layer may begin, from the IP header: 8 extension
 	 * headers of at most 2048 bytes. A bound for the verifier. */
 	MAX_L4_OFFSET = sizeof(struct ipv6hdr) + MAX_EXTENSION_HEADERS * 2048,
@@ -148,35 +152,22 @@ struct flow {
 };
 
 /* What is known of a packet. No pointers into the frame: those would not
- * outlive a call that the verifier looks at by itself. */
+ * outlive a call that the verifier looks at by itself. Zeros before it is parsed. */
 struct packet {
 	struct flow flow;
-	__u32 length;		/* of the IP packet */
-	__u16 l3;		/* where it begins in the frame */
-	__u16 l4;		/* where its upper layer does, from there */
-	__u32 ifindex;		/* where it came in */
-	__u32 mtu;		/* of the way that it should go */
+	__u32 mark;		/* that it came with; 0: rules may tell one */
+	__u16 length;		/* of the IP packet */
+	__u16 size;		/* the same on the wire: of an aggregate's largest segment */
+	__u16 l4;		/* where its upper layer begins, from l3 */
+	__u16 mtu;		/* of the way that it should go */
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
 	__u16 vlan;		/* of the only tag, if that is 802.1Q; else 0 */
+	__u8 l3;		/* where the IP packet begins in the frame */
 	__u8 tags;		/* VLAN tags */
 	__u8 event;		/* enum event */
 	bool syn;		/* TCP with SYN, whatever else is set; SCTP with INIT */
-	__u8 padding;
+	__u32 padding;
 };
-
-/* A packet of which nothing is known but where it came in. The fields that
- * parsing always writes are left alone. */
-static __always_inline void init_packet(struct packet *pkt, __u32 ifindex)
-{
-	pkt->ifindex = ifindex;
-	pkt->l4 = 0;
-	pkt->mtu = 0;
-	pkt->vlan = 0;
-	pkt->tags = 0;
-	pkt->event = 0;
-	pkt->syn = false;
-	pkt->padding = 0;
-}
 
 /*
  * Makes the verifier forget what it knows of a number: it does not follow
@@ -264,6 +255,7 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 	__u8 flags;
 
 	room = hide(room);
+	pkt->l4 = pkt->length - room;
 	switch (protocol) {
 	case IPPROTO_TCP:
 		if (unlikely((void *)(tcp + 1) > end || room < sizeof(*tcp) ||
@@ -286,7 +278,6 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 		break;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		pkt->l4 = pkt->length - room;
 		pkt->flow.word = (__u64)protocol << 32;
 		return PASS_ICMP;
 	default:
@@ -297,7 +288,14 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 	return CONTINUE;
 }
 
-static __always_inline enum verdict parse_ipv4(struct packet *pkt, void *l3, void *end)
+/* Whether a frame holds a packet of that length, in all its buffers. */
+static __always_inline bool holds_packet(struct xdp_md *ctx, __u32 l3, __u32 length)
+{
+	return l3 + length <= bpf_xdp_get_buff_len(ctx);
+}
+
+static __always_inline enum verdict parse_ipv4(struct packet *pkt, struct xdp_md *ctx, void *l3,
+					       void *end)
 {
 	struct iphdr *ip = l3;
 	__u32 header;
@@ -307,8 +305,9 @@ static __always_inline enum verdict parse_ipv4(struct packet *pkt, void *l3, voi
 	header = ip->ihl * 4;
 	pkt->length = wire16(ip->tot_len);
 	if (unlikely(ip->version != 4 || header < sizeof(*ip) || pkt->length < header ||
-		     l3 + pkt->length > end))
+		     !holds_packet(ctx, pkt->l3, pkt->length)))
 		return PASS_MALFORMED;
+	pkt->size = pkt->length;
 	pkt->flow.caddr = map_ipv4(ip->saddr);
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
 	if (unlikely(ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
@@ -350,19 +349,23 @@ static __always_inline bool is_fragment(const struct extension_header *ext)
 	return ext->fragment & bpf_htons(0xfff9);
 }
 
-static __always_inline enum verdict parse_ipv6(struct packet *pkt, void *l3, void *end)
+static __always_inline enum verdict parse_ipv6(struct packet *pkt, struct xdp_md *ctx, void *l3,
+					       void *end)
 {
 	struct ipv6hdr *ip = l3;
-	__u32 offset = sizeof(*ip);
+	__u32 offset = sizeof(*ip), length;
 	__u8 next;
 
 	if ((void *)(ip + 1) > end)
 		return PASS_MALFORMED;
 	/* A payload length of 0 is a jumbogram (RFC 2675): no Ethernet
 	 * carries one. */
-	pkt->length = sizeof(*ip) + wire16(ip->payload_len);
-	if (ip->version != 6 || pkt->length == sizeof(*ip) || l3 + pkt->length > end)
+	length = sizeof(*ip) + wire16(ip->payload_len);
+	if (ip->version != 6 || length == sizeof(*ip) || length > MAX_LENGTH ||
+	    !holds_packet(ctx, pkt->l3, length))
 		return PASS_MALFORMED;
+	pkt->length = length;
+	pkt->size = pkt->length;
 	__builtin_memcpy(&pkt->flow.caddr, &ip->saddr, sizeof(struct address));
 	__builtin_memcpy(&pkt->flow.vaddr, &ip->daddr, sizeof(struct address));
 	next = ip->nexthdr;
@@ -408,9 +411,10 @@ static __always_inline bool for_this_host(const void *data, const struct interfa
 }
 
 /* CONTINUE, or why the packet is none of ours. */
-static __always_inline enum verdict parse_packet(struct packet *pkt, void *data, void *end,
-						 const struct interface *in)
+static __always_inline enum verdict parse_frame(struct packet *pkt, struct xdp_md *ctx,
+						const struct interface *in)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct vlan_header *tag = data + sizeof(struct ethhdr);
 	__be16 ethertype;
 
@@ -431,9 +435,9 @@ static __always_inline enum verdict parse_packet(struct packet *pkt, void *data,
 	pkt->l3 = sizeof(struct ethhdr) + pkt->tags * sizeof(*tag);
 	pkt->ethertype = ethertype;
 	if (likely(ethertype == bpf_htons(ETH_P_IP)))
-		return parse_ipv4(pkt, tag, end);
+		return parse_ipv4(pkt, ctx, tag, end);
 	if (ethertype == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(pkt, tag, end);
+		return parse_ipv6(pkt, ctx, tag, end);
 	return PASS_NOT_IP;
 }
 

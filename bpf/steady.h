@@ -138,7 +138,16 @@ static __always_inline int leave(struct ethernet *eth, const struct next_hop *ho
 	return bpf_redirect(out, 0);
 }
 
-static __always_inline int follow_ipv4(void *data, void *end, const struct interface *in,
+/* Whether a frame has a packet of that length. Few lie in several buffers. */
+static __always_inline bool is_whole(struct xdp_md *ctx, __u32 length)
+{
+	__u32 most = ctx->data_end - ctx->data - sizeof(struct ethhdr);
+
+	return likely(length <= most) || holds_packet(ctx, sizeof(struct ethhdr), length);
+}
+
+static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end,
+				       const struct interface *in,
 				       const struct settings *set, __u32 now)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
@@ -151,7 +160,7 @@ static __always_inline int follow_ipv4(void *data, void *end, const struct inter
 		return NOT_STEADY;
 	pkt.length = wire16(ip->tot_len);
 	ttl = *ttl_word(ip);
-	if (unlikely((void *)ip + pkt.length > end || (__u8)ttl <= 1))
+	if (unlikely(!is_whole(ctx, pkt.length) || (__u8)ttl <= 1))
 		return NOT_STEADY;
 	pkt.flow.caddr = map_ipv4(ip->saddr);
 	pkt.flow.vaddr = map_ipv4(ip->daddr);
@@ -164,7 +173,8 @@ static __always_inline int follow_ipv4(void *data, void *end, const struct inter
 	return leave(data, hop, in);
 }
 
-static __always_inline int follow_ipv6(void *data, void *end, const struct interface *in,
+static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end,
+				       const struct interface *in,
 				       const struct settings *set, __u32 now)
 {
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
@@ -175,7 +185,8 @@ static __always_inline int follow_ipv6(void *data, void *end, const struct inter
 	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
 		return NOT_STEADY;
 	pkt.length = sizeof(*ip) + wire16(ip->payload_len);
-	if (unlikely((void *)ip + pkt.length > end || ip->hop_limit <= 1))
+	if (unlikely(!is_whole(ctx, pkt.length) ||
+		     ip->hop_limit <= 1))
 		return NOT_STEADY;
 	pkt.flow.caddr = (struct address){ addresses[0], addresses[1] };
 	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
@@ -198,9 +209,9 @@ static __always_inline int follow_steady(struct xdp_md *ctx, const struct interf
 	if (unlikely(data + sizeof(struct ethhdr) > end || !for_this_host(data, in)))
 		return NOT_STEADY;
 	if (likely(eth->ethertype == bpf_htons(ETH_P_IP)))
-		return follow_ipv4(data, end, in, set, now);
+		return follow_ipv4(ctx, data, end, in, set, now);
 	if (eth->ethertype == bpf_htons(ETH_P_IPV6))
-		return follow_ipv6(data, end, in, set, now);
+		return follow_ipv6(ctx, data, end, in, set, now);
 	return NOT_STEADY;
 }
 

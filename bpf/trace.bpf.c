@@ -121,9 +121,9 @@ static __always_inline void note_arrival(struct xdp_md *ctx, struct trace *trace
 
 	event->time = bpf_ktime_get_ns();
 	event->now = now_tick(set);
-	event->ifindex = pkt->ifindex;
+	event->ifindex = ctx->ingress_ifindex;
 	event->index = NO_SERVER;
-	event->in_length = ctx->data_end - ctx->data;
+	event->in_length = bpf_xdp_get_buff_len(ctx);
 	event->in_told = note_frame(ctx, trace, event->in_length);
 	if (event->parsed != CONTINUE)
 		return;
@@ -151,8 +151,7 @@ __noinline int begin_trace(struct xdp_md *ctx)
 	if (!in || !set || !trace)
 		return 0;
 	trace->running = 0;
-	init_packet(&pkt, in->ifindex);
-	parsed = parse_packet(&pkt, (void *)(long)ctx->data, (void *)(long)ctx->data_end, in);
+	parsed = parse_packet(ctx, &pkt, in);
 	picked = pick(&pkt);
 	if (!picked)
 		return 0;
@@ -175,7 +174,7 @@ static __always_inline void note_departure(struct xdp_md *ctx, struct trace *tra
 
 	event->action = action;
 	if (action == XDP_TX || action == XDP_REDIRECT) {
-		event->out_length = ctx->data_end - ctx->data;
+		event->out_length = bpf_xdp_get_buff_len(ctx);
 		event->out_told = note_frame(ctx, trace, event->out_length);
 	}
 	if (!set || event->parsed != CONTINUE)
@@ -224,7 +223,7 @@ __noinline int take_untraced(struct xdp_md *ctx)
 	return take_steady(ctx);
 }
 
-SEC("xdp")
+DIRECTOR_SECTION
 int trace_director(struct xdp_md *ctx)
 {
 	bool picked = begin_trace(ctx);

@@ -346,10 +346,7 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	struct real_server *server = get_server(index);
 	struct tunnel *t = find_tunnel(index, which);
 	const struct next_hop *hop;
-	struct vlan_header *tag;
-	struct ethernet *eth;
 	struct inner in;
-	__be16 ethertype;
 	enum verdict v;
 	__u32 header;
 
@@ -361,24 +358,19 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	v = age_packet(pkt, data, end, inner_mtu(t, hop));
 	if (v != FORWARD)
 		return v;
+	/* Of an aggregate, each segment would have a checksum of its own. */
+	if (has_checksum(t) && pkt->size != pkt->length)
+		return DROP_TOO_BIG;
 	if (!read_inner(&in, pkt, ctx, t))
 		return BUG_ADJUST;
-	header = sizeof(struct ethhdr) + (hop->vlan ? sizeof(*tag) : 0);
-	if (bpf_xdp_adjust_head(ctx, (int)(pkt->l3 & 31) - (int)(header + t->overhead)))
+	header = open_outer(ctx, pkt, hop->vlan, t, outer_ethertype(t));
+	if (!header)
 		return BUG_ADJUST;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	eth = data;
-	tag = data + sizeof(struct ethhdr);
-	if ((void *)(tag + 1) > end)
+	if (data + sizeof(struct ethhdr) > end)
 		return BUG_ADJUST;
-	ethertype = outer_ethertype(t);
-	write_macs(eth, hop);
-	eth->ethertype = hop->vlan ? bpf_htons(ETH_P_8021Q) : ethertype;
-	if (hop->vlan) {
-		tag->tci = bpf_htons(hop->vlan);
-		tag->protocol = ethertype;
-	}
+	write_macs(data, hop);
 	return write_outer(data + header, end, t, &in) ? FORWARD : BUG_ADJUST;
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * xdp.h: how packets come in from XDP and go out by it. The other stages know
- * packets only.
+ * xdp.h: how packets come in and go out. The other stages know packets only.
  */
 #ifndef FAIRLEAD_XDP_H
 #define FAIRLEAD_XDP_H
 
 #include "forward.h"
+#include "frame.h"
 #include "icmp.h"
 #include "stats.h"
 
@@ -18,31 +18,17 @@ static __always_inline struct interface *find_interface(__u32 ifindex)
 	return in && in->ifindex == ifindex ? in : NULL;
 }
 
-/* Gives the frame the tag that its next hop wants, in place of those it has.
- * Not static: see answer_icmp. */
-__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
+/* CONTINUE, or why the packet is none of ours. Not static: see answer_icmp; and what
+ * comes after it is verified once, not for each way through it. */
+__noinline int parse_packet(struct xdp_md *ctx, struct packet *pkt, const struct interface *in)
 {
-	int wants = vlan ? sizeof(struct vlan_header) : 0;
-	struct vlan_header *tag;
-	struct ethhdr *eth;
-	__be16 ethertype;
+	enum verdict v;
 
-	if (!pkt)
-		return BUG_ADJUST;
-	ethertype = pkt->ethertype;
-	if (bpf_xdp_adjust_head(ctx, pkt->tags * (int)sizeof(*tag) - wants))
-		return BUG_ADJUST;
-	eth = (void *)(long)ctx->data;
-	tag = (void *)(eth + 1);
-	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
-		return BUG_ADJUST;
-	eth->h_proto = ethertype;
-	if (vlan) {
-		eth->h_proto = bpf_htons(ETH_P_8021Q);
-		tag->tci = bpf_htons(vlan);
-		tag->protocol = ethertype;
-	}
-	return FORWARD;
+	if (!pkt || !in)
+		return BUG_MAP;
+	v = parse_frame(pkt, ctx, in);
+	read_metadata(ctx, pkt, v);
+	return v;
 }
 
 static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
@@ -71,9 +57,9 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 
 /* XDP_TX where the driver can; veth loses such frames unless its peer has a
  * program too, but takes redirected ones. */
-static __always_inline int send(__u32 ifindex, const struct packet *pkt, const struct interface *in)
+static __always_inline int send(__u32 ifindex, const struct interface *in)
 {
-	if (ifindex == pkt->ifindex && !in->redirect)
+	if (ifindex == in->ifindex && !in->redirect)
 		return XDP_TX;
 	return bpf_redirect(ifindex, 0);
 }
@@ -86,7 +72,7 @@ static __always_inline int answer(struct xdp_md *ctx, const struct packet *pkt,
 	if (may_answer(set, bpf_ktime_get_coarse_ns()))
 		v = answer_icmp(ctx, pkt, in, why);
 	count_verdict(v);
-	return v == why ? send(pkt->ifindex, pkt, in) : XDP_DROP;
+	return v == why ? send(in->ifindex, in) : XDP_DROP;
 }
 
 /* Counts the way out, and turns it into what the driver is to do. */
@@ -103,7 +89,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case FORWARD_NO_ENTRY:
 	case FORWARD_ICMP:
 		count_verdict(v);
-		return send(out, pkt, in);
+		return send(out, in);
 	case DROP_RATE_LIMIT:
 	case DROP_TOO_BIG:
 	case DROP_SERVER_REMOVED:

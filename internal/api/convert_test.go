@@ -296,7 +296,7 @@ func TestBadConnections(t *testing.T) {
 func TestStatusRoundTrip(t *testing.T) {
 	want := Status{
 		Version: "v1.2.3", Uptime: 90 * time.Second,
-		Interfaces: []Interface{{"eth0", "native"}, {"eth1", "generic"}},
+		Interfaces: []Interface{{"eth0", "xdp"}, {"eth1", "xdp-generic"}},
 		TableSize:  1 << 20, TableUsed: 12345,
 		Verdicts: []Verdict{{"forward", "normal", "went to a real server", 1 << 40}},
 	}

@@ -127,7 +127,7 @@ type Status struct {
 // An Interface is one that the data plane is attached to.
 type Interface struct {
 	Name string
-	Mode string // "native" or "generic"
+	Mode string // "xdp", "xdp-generic" or "tc"
 }
 
 // A Verdict says how often packets left the data plane by one way out.

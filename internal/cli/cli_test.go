@@ -67,7 +67,7 @@ func TestRefusals(t *testing.T) {
 		says []string
 	}{
 		{[]string{"director"}, []string{"interface", "fairlead director --interface eth0"}},
-		{[]string{"director", "--interface", "eth0", "--mode", "fast"}, []string{"--mode fast", "auto, native or generic"}},
+		{[]string{"director", "--interface", "eth0", "--mode", "fast"}, []string{"--mode fast", "auto, xdp, xdp-generic or tc"}},
 		{[]string{"director", "--interface", "eth0", "--connections", "-1"}, []string{"--connections -1"}},
 		{[]string{"director", "eth0"}, []string{"eth0"}},
 		{[]string{"status"}, []string{"director.sock", "fairlead director --interface", "FAIRLEAD_RUN_DIR"}},

@@ -69,15 +69,15 @@ there is none.`,
 		Example: `  fairlead director --interface eth0
   fairlead director --interface eth0 --config /etc/fairlead/fairlead.yaml
   fairlead director --interface eth0,eth1 --connections 4000000
+  fairlead director --interface br0 --mode tc
   fairlead director --interface eth0 --run-dir /run/fairlead-blue`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			modes := []dataplane.Mode{dataplane.ModeAuto, dataplane.ModeNative, dataplane.ModeGeneric}
 			switch {
 			case len(cfg.Interfaces) == 0:
 				return errors.New("no interface: name those on which packets come in: fairlead director --interface eth0")
-			case !slices.Contains(modes, cfg.Mode):
-				return fmt.Errorf("--mode %s: want auto, native or generic", cfg.Mode)
+			case !slices.Contains(dataplane.Modes(), cfg.Mode):
+				return fmt.Errorf("--mode %s: want auto, xdp, xdp-generic or tc", cfg.Mode)
 			case cfg.Connections < 1:
 				return fmt.Errorf("--connections %d: want how many must fit into the table", cfg.Connections)
 			}
@@ -107,7 +107,7 @@ there is none.`,
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&cfg.Interfaces, "interface", "i", nil, "`names` of the interfaces that packets come in on")
 	flags.IntVar(&cfg.Connections, "connections", dataplane.DefaultConnections, "how `many` connections must fit into the table")
-	flags.StringVar((*string)(&cfg.Mode), "mode", string(dataplane.ModeAuto), "XDP `mode`: native (in the driver), generic, or auto: native where it works")
+	flags.StringVar((*string)(&cfg.Mode), "mode", string(dataplane.ModeAuto), "`mode` of attachment: xdp (in the driver), xdp-generic, tc (takes aggregates of GRO and marks), or auto: xdp where it works, else xdp-generic")
 	flags.DurationVar(&cfg.Drain, "drain", 0, "`how long`, before it stops, to wait for connections to end, giving no real server new ones, like 5m")
 	flags.StringVar(&then, "drain-then", "", "what is `done` to what is left then: expire or reset (default: it goes on)")
 	flags.StringVar(&cfg.ConfigFile, "config", "", "a configuration `file` to apply at the start, and whenever it changes")

@@ -23,7 +23,7 @@ func exampleStatus() statusReport {
 	return statusReport{
 		director: api.Status{
 			Version: "v1.2.3", Uptime: 90 * time.Second,
-			Interfaces: []api.Interface{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "generic"}},
+			Interfaces: []api.Interface{{Name: "eth0", Mode: "xdp"}, {Name: "eth1", Mode: "xdp-generic"}},
 			TableSize:  1 << 20, TableUsed: 1 << 18,
 			Verdicts: []api.Verdict{
 				{Name: "forward", Kind: "normal", Meaning: "to a real server", Packets: 1200},
@@ -51,7 +51,7 @@ func exampleStatus() statusReport {
 
 func TestPrintStatus(t *testing.T) {
 	const want = `director     fairlead v1.2.3, up 1m30s
-interfaces   eth0 (native), eth1 (generic)
+interfaces   eth0 (xdp), eth1 (xdp-generic)
 connections  262144 of 1048576 entries in use (25.0 %)
 
 SERVICE             BY     WEIGHT  ACTIVE  INACTIVE  CONN/S  PKT/S  BYTE/S  NEXT HOP
@@ -101,7 +101,7 @@ func TestPrintStatusJSON(t *testing.T) {
 	want := map[string]any{
 		"version": "v1.2.3", "uptime_seconds": 90.0,
 		"interfaces": []any{
-			map[string]any{"name": "eth0", "mode": "native"}, map[string]any{"name": "eth1", "mode": "generic"},
+			map[string]any{"name": "eth0", "mode": "xdp"}, map[string]any{"name": "eth1", "mode": "xdp-generic"},
 		},
 		"connection_table": map[string]any{"size": 1048576.0, "used": 262144.0},
 		"services": []any{map[string]any{

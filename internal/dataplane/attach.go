@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,7 @@ import (
 type Attachment struct {
 	Interface string
 	Index     int
-	Mode      Mode // ModeNative or ModeGeneric
+	Mode      Mode // any but ModeAuto
 }
 
 type attachment struct {
@@ -56,17 +57,28 @@ func (p *Plane) openLink(name string) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	index := int(info.XDP().Ifindex)
+	index := linkIndex(info)
 	in, err := net.InterfaceByName(name)
 	if err != nil || in.Index != index {
 		return errors.Join(l.Unpin(), l.Close())
 	}
-	mode := ModeNative
-	if p.view.interfaces.elements[interfaceSlot(index)].Mode == directorXdpModeXDP_MODE_GENERIC {
-		mode = ModeGeneric
+	mode := fromXDPMode(p.view.interfaces.elements[interfaceSlot(index)].Mode)
+	if info.TCX() != nil {
+		mode = ModeTC
 	}
 	p.links[name] = &attachment{Attachment{name, index, mode}, l}
 	return nil
+}
+
+// linkIndex is the interface that a link is of.
+func linkIndex(info *link.Info) int {
+	if tcx := info.TCX(); tcx != nil {
+		return int(tcx.Ifindex)
+	}
+	if xdp := info.XDP(); xdp != nil {
+		return int(xdp.Ifindex)
+	}
+	return 0
 }
 
 func interfaceSlot(index int) int { return index % int(directorLimitMAX_INTERFACES) }
@@ -111,11 +123,15 @@ func (p *Plane) attach(name string) error {
 			slot.Ifindex, in.Index, directorLimitMAX_INTERFACES, lvs.ErrInvalid)
 	}
 	a := p.links[name]
-	if a != nil && a.Index == in.Index {
+	if a != nil && a.Index == in.Index && (p.mode == ModeAuto || p.mode == a.Mode) {
 		if err := p.writeInterface(in, a.Mode); err != nil {
 			return err
 		}
-		return a.link.Update(p.program())
+		program, err := p.programOf(a.Mode)
+		if err != nil {
+			return err
+		}
+		return a.link.Update(program)
 	}
 	if a != nil {
 		if err := p.detach(a); err != nil {
@@ -144,11 +160,7 @@ func (p *Plane) attachNew(in *net.Interface) error {
 		if err := p.writeInterface(in, mode); err != nil {
 			return err
 		}
-		flags := link.XDPDriverMode
-		if mode == ModeGeneric {
-			flags = link.XDPGenericMode
-		}
-		l, err := link.AttachXDP(link.XDPOptions{Program: p.program(), Interface: in.Index, Flags: flags})
+		l, err := p.attachIn(mode, in.Index)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s mode: %w", mode, err))
 			continue
@@ -160,6 +172,58 @@ func (p *Plane) attachNew(in *net.Interface) error {
 		return nil
 	}
 	return errors.Join(errs...)
+}
+
+// attachIn attaches what is to run in a mode. It wraps lvs.ErrUnsupported for tc on a
+// kernel without tcx.
+func (p *Plane) attachIn(mode Mode, index int) (link.Link, error) {
+	program, err := p.programOf(mode)
+	if err != nil {
+		return nil, err
+	}
+	switch mode {
+	case ModeTC:
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			return nil, fmt.Errorf("%w: it needs Linux 6.6 (tcx); the other modes need less: %w", lvs.ErrUnsupported, err)
+		}
+		return l, err
+	case ModeGeneric:
+		return link.AttachXDP(link.XDPOptions{Program: program, Interface: index, Flags: link.XDPGenericMode})
+	}
+	return link.AttachXDP(link.XDPOptions{Program: program, Interface: index, Flags: link.XDPDriverMode})
+}
+
+// programOf is what is to run in a mode. That of tc is loaded when it is asked for.
+func (p *Plane) programOf(mode Mode) (*ebpf.Program, error) {
+	if mode != ModeTC {
+		return p.program(), nil
+	}
+	if p.tc == nil {
+		program, err := p.loadTC()
+		if err != nil {
+			return nil, fmt.Errorf("load the program for tc: %w", err)
+		}
+		p.tc = program
+	}
+	return p.tc, nil
+}
+
+// loadTC loads the program for tc, with the plane's own maps.
+func (p *Plane) loadTC() (*ebpf.Program, error) {
+	spec, err := loadDirectorTC()
+	if err != nil {
+		return nil, err
+	}
+	shared := p.pinnedMaps()
+	for _, name := range []string{directorMapBonds, directorMapConnections} {
+		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
+	}
+	var objects struct {
+		Program *ebpf.Program `ebpf:"director"`
+	}
+	err = spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: shared})
+	return objects.Program, err
 }
 
 func (p *Plane) pinLink(l link.Link, name string) error {
@@ -202,10 +266,7 @@ func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
 	want := directorInterface{
 		Ifindex: uint32(in.Index),
 		Mac:     [6]uint8(in.HardwareAddr),
-		Mode:    directorXdpModeXDP_MODE_NATIVE,
-	}
-	if mode == ModeGeneric {
-		want.Mode = directorXdpModeXDP_MODE_GENERIC
+		Mode:    toXDPMode(mode),
 	}
 	redirect, err := needsRedirect(in.Name)
 	if err != nil {

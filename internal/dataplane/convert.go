@@ -261,3 +261,23 @@ func addressOf(ip net.IP) netip.Addr {
 	addr, _ := netip.AddrFromSlice(ip)
 	return addr.Unmap()
 }
+
+func toXDPMode(mode Mode) directorXdpMode {
+	switch mode {
+	case ModeGeneric:
+		return directorXdpModeXDP_MODE_GENERIC
+	case ModeTC:
+		return directorXdpModeXDP_MODE_TC
+	}
+	return directorXdpModeXDP_MODE_NATIVE
+}
+
+func fromXDPMode(mode directorXdpMode) Mode {
+	switch mode {
+	case directorXdpModeXDP_MODE_GENERIC:
+		return ModeGeneric
+	case directorXdpModeXDP_MODE_TC:
+		return ModeTC
+	}
+	return ModeNative
+}

@@ -447,6 +447,7 @@ type directorXdpMode uint32
 const (
 	directorXdpModeXDP_MODE_NATIVE  directorXdpMode = 1
 	directorXdpModeXDP_MODE_GENERIC directorXdpMode = 2
+	directorXdpModeXDP_MODE_TC      directorXdpMode = 3
 )
 
 // Names of all BPF objects in the ELF.

@@ -24,9 +24,13 @@ type Mode string
 // The modes. Auto is native where the driver has it, else generic.
 const (
 	ModeAuto    Mode = "auto"
-	ModeNative  Mode = "native"
-	ModeGeneric Mode = "generic"
+	ModeNative  Mode = "xdp"         // in the driver
+	ModeGeneric Mode = "xdp-generic" // for any driver: the kernel's own packets
+	ModeTC      Mode = "tc"          // behind that: aggregates (GRO), marks; Linux 6.6
 )
+
+// Modes are all of them.
+func Modes() []Mode { return []Mode{ModeAuto, ModeNative, ModeGeneric, ModeTC} }
 
 // DefaultConnections is how many connections fit unless Config says otherwise.
 const DefaultConnections = 500_000

@@ -27,6 +27,7 @@ type Plane struct {
 	mu    sync.Mutex
 	maps  directorMaps
 	progs directorPrograms
+	tc    *ebpf.Program // nil until it is needed
 	view  views
 
 	services map[lvs.ServiceKey]*service
@@ -155,7 +156,7 @@ func (p *Plane) Close() error {
 	if p.rehearsal != nil {
 		errs = append(errs, p.rehearsal.close())
 	}
-	return errors.Join(append(errs, p.view.unmap(), p.progs.Close(), p.maps.Close())...)
+	return errors.Join(append(errs, p.view.unmap(), p.tc.Close(), p.progs.Close(), p.maps.Close())...)
 }
 
 // throwAway keeps a resource that packets may still be at until the next grace

@@ -242,6 +242,11 @@ func (p *Plane) endTrace(s *traceStream) error {
 // startTracer loads the tracing program, for the plane's maps, and puts it into
 // the place of the plain one.
 func (p *Plane) startTracer() error {
+	for name, a := range p.links {
+		if a.Mode == ModeTC {
+			return fmt.Errorf("interface %s: %w: the program for tc can't be traced; XDP's can (fairlead director --mode xdp)", name, lvs.ErrUnsupported)
+		}
+	}
 	t, err := newTracer(p)
 	if err != nil {
 		return err

@@ -17,7 +17,10 @@ import (
 
 // generic is the name of the XDP mode that runs after the kernel has made its own
 // packet of a frame.
-const generic = "generic"
+const (
+	generic = "xdp-generic"
+	tc      = "tc"
+)
 
 // examineDevices looks at the interfaces that the data plane is attached to.
 func (e *examination) examineDevices(attached []api.Interface) error {
@@ -55,13 +58,16 @@ func (e *examination) foundGeneric(device *net.Interface) {
 		What: fmt.Sprintf("XDP runs on %s in generic mode, and its driver has the native one", device.Name),
 		Why: "each packet costs several times as much: the kernel makes its own packet of it first. A driver refuses native mode " +
 			"while the MTU is too large for one page, or LRO is on; forwarding pauses while the data plane is attached anew",
-		Mend: []Remedy{{host, fmt.Sprintf("fairlead director unload && fairlead director --interface %s --mode native", strings.Join(e.attached, ","))}},
+		Mend: []Remedy{{host, fmt.Sprintf("fairlead director unload && fairlead director --interface %s --mode xdp", strings.Join(e.attached, ","))}},
 	})
 }
 
 // findAggregation looks for what joins packets before the data plane sees them: the
 // network card always, the kernel if it comes first.
 func (e *examination) findAggregation(device *net.Interface, mode string, on map[string]bool) {
+	if mode == tc { // which knows aggregates for what they are
+		return
+	}
 	var joining, options []string
 	for _, feature := range []struct{ name, option string }{
 		{"rx-lro", "lro"}, {"rx-gro-hw", "rx-gro-hw"}, {"rx-gro", "gro"},

@@ -86,22 +86,22 @@ func TestDirectorItself(t *testing.T) {
 		want           []string
 		mends          bool // by its command, as it stands
 	}{
-		{"healthy", well, "native", "192.0.2.11", "192.0.2.100", nil, false},
-		{"healthy, IPv6", well, "native", "2001:db8::11", "2001:db8::100", nil, false},
-		{"GRO after native XDP", well + "ethtool -K eth0 gro on", "native", "192.0.2.11", "192.0.2.100", nil, false},
+		{"healthy", well, "xdp", "192.0.2.11", "192.0.2.100", nil, false},
+		{"healthy, IPv6", well, "xdp", "2001:db8::11", "2001:db8::100", nil, false},
+		{"GRO after native XDP", well + "ethtool -K eth0 gro on", "xdp", "192.0.2.11", "192.0.2.100", nil, false},
 		{"generic mode", well + "ethtool -K eth0 gro off", generic, "192.0.2.11", "192.0.2.100", []string{GenericXDP}, false},
 		{"generic mode after GRO", well + "ethtool -K eth0 gro on", generic, "192.0.2.11", "192.0.2.100", []string{GenericXDP, Aggregation}, false},
-		{"strict filter, one way", well + "sysctl -qw net.ipv4.conf.eth0.rp_filter=1", "native", "192.0.2.11", "192.0.2.100", nil, false},
+		{"strict filter, one way", well + "sysctl -qw net.ipv4.conf.eth0.rp_filter=1", "xdp", "192.0.2.11", "192.0.2.100", nil, false},
 		{"strict filter, another way back", well + "sysctl -qw net.ipv4.conf.eth0.rp_filter=1; ip address add 192.0.2.9/32 dev eth1; " +
-			"ip route replace 192.0.2.0/24 dev eth1", "native", "192.0.2.11", "192.0.2.100", []string{RPFilter}, true},
+			"ip route replace 192.0.2.0/24 dev eth1", "xdp", "192.0.2.11", "192.0.2.100", []string{RPFilter}, true},
 		{"strict for all", well + "sysctl -qw net.ipv4.conf.all.rp_filter=1; ip route replace 192.0.2.0/24 dev eth1",
-			"native", "2001:db8::11", "2001:db8::100", []string{RPFilter}, true},
+			"xdp", "2001:db8::11", "2001:db8::100", []string{RPFilter}, true},
 		{"VIP as source", "ip address add 192.0.2.100/24 dev eth0; ip address add 192.0.2.10/24 dev eth0",
-			"native", "192.0.2.11", "192.0.2.100", []string{VIPSource}, true},
+			"xdp", "192.0.2.11", "192.0.2.100", []string{VIPSource}, true},
 		{"VIP as source, IPv6", "ip -6 address add 2001:db8::100/64 dev eth0 nodad; ip -6 address add 2001:db8::8:10/64 dev eth0 nodad; " +
 			"ip -6 address change 2001:db8::8:10/64 dev eth0 preferred_lft 0",
-			"native", "2001:db8::11", "2001:db8::100", []string{VIPSource}, false},
-		{"no other source", "ip address add 192.0.2.100/24 dev eth0", "native", "192.0.2.11", "192.0.2.100", []string{VIPSource}, false},
+			"xdp", "2001:db8::11", "2001:db8::100", []string{VIPSource}, false},
+		{"no other source", "ip address add 192.0.2.100/24 dev eth0", "xdp", "192.0.2.11", "192.0.2.100", []string{VIPSource}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inNamespace(t, twoInterfaces+test.commands, func() {

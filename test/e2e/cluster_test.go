@@ -73,7 +73,7 @@ func startDirectorOn(t *testing.T, l *lab.Lab, host string) *api.Client {
 	t.Helper()
 	requireCommand(t, "ethtool", "ethtool")
 	mustOutput(t, l, lab.Switch, "ethtool", "-K", host, "gro", "on")
-	cmd, err := l.Command(t.Context(), host, "fairlead", "director", "--interface", "eth0", "--mode", "native")
+	cmd, err := l.Command(t.Context(), host, "fairlead", "director", "--interface", "eth0", "--mode", "xdp")
 	if err != nil {
 		t.Fatal(err)
 	}

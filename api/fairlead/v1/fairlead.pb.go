@@ -1365,7 +1365,7 @@ func (x *GetStatusResponse) GetVerdicts() []*Verdict {
 type Interface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "native" or "generic".
+	// "xdp", "xdp-generic" or "tc".
 	Mode          string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * frame.h: a frame as XDP has it: how long it is, how its ends move, how it leaves. The
+ * program for tc is built with frame_tc.h in place of this one; the stages know no
+ * difference.
+ *
+ * The headers lie between data and data_end; the rest may lie in further buffers
+ * (jumbo frames, frames put together by the NIC).
+ */
+#ifndef FAIRLEAD_FRAME_H
+#define FAIRLEAD_FRAME_H
+
+#include "packet.h"
+
+#define DIRECTOR_SECTION SEC("xdp.frags")
+
+enum {
+	PULLED = 0,		/* bytes: the driver sees to it */
+};
+
+/* What is known of a frame beside its bytes: here, nothing. */
+static __always_inline void read_metadata(const struct xdp_md *ctx, struct packet *pkt,
+					  enum verdict parsed)
+{
+	(void)ctx;
+	(void)pkt;
+	(void)parsed;
+}
+
+/* Whether a frame is more than its bytes say. */
+static __always_inline bool has_metadata(const struct xdp_md *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+/* Sees to it that the first bytes of a frame lie between data and data_end. */
+static __always_inline void pull_frame(struct xdp_md *ctx, __u32 length)
+{
+	(void)ctx;
+	(void)length;
+}
+
+/* Cuts a frame to a length. Returns whether it could. */
+static __always_inline bool cut_frame(struct xdp_md *ctx, __u32 length)
+{
+	return !bpf_xdp_adjust_tail(ctx, (int)length - (int)bpf_xdp_get_buff_len(ctx));
+}
+
+/* Makes room before a frame. Returns whether it could. */
+static __always_inline bool extend_front(struct xdp_md *ctx, __u32 bytes)
+{
+	return !bpf_xdp_adjust_head(ctx, -(int)bytes);
+}
+
+/* Gives the frame the tag that its next hop wants, in place of those it has.
+ * Not static: see answer_icmp. */
+__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
+{
+	int wants = vlan ? sizeof(struct vlan_header) : 0;
+	struct vlan_header *tag;
+	struct ethhdr *eth;
+	__be16 ethertype;
+
+	if (!pkt)
+		return BUG_ADJUST;
+	ethertype = pkt->ethertype;
+	if (bpf_xdp_adjust_head(ctx, pkt->tags * (int)sizeof(*tag) - wants))
+		return BUG_ADJUST;
+	eth = (void *)(long)ctx->data;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
+		return BUG_ADJUST;
+	eth->h_proto = ethertype;
+	if (vlan) {
+		eth->h_proto = bpf_htons(ETH_P_8021Q);
+		tag->tci = bpf_htons(vlan);
+		tag->protocol = ethertype;
+	}
+	return FORWARD;
+}
+
+/* Makes room for the outer header of a tunnel, behind a MAC header with the tag that the
+ * next hop wants. Returns where it begins, or 0. */
+static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
+					const struct tunnel *t, __be16 ethertype)
+{
+	__u32 header = sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
+	struct vlan_header *tag;
+	struct ethhdr *eth;
+
+	if (bpf_xdp_adjust_head(ctx, (int)(pkt->l3 & 31) - (int)(header + t->overhead)))
+		return 0;
+	eth = (void *)(long)ctx->data;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	eth->h_proto = vlan ? bpf_htons(ETH_P_8021Q) : ethertype;
+	if (vlan) {
+		tag->tci = bpf_htons(vlan);
+		tag->protocol = ethertype;
+	}
+	return header;
+}
+
+/* What a program returns for an XDP action. */
+static __always_inline int leave_program(struct xdp_md *ctx, int action)
+{
+	(void)ctx;
+	return action;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * frame_tc.h: a frame as tc has it, in place of frame.h. It may be an aggregate of many
+ * segments (GRO, LRO), its outer VLAN tag lies beside it, and it may carry a mark.
+ */
+#ifndef FAIRLEAD_FRAME_H
+#define FAIRLEAD_FRAME_H
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+/* The stages take a struct xdp_md. What they ask of it and of its helpers goes by
+ * other names here; tc's ingress_ifindex is what a frame came in on first. */
+#define xdp_md __sk_buff
+#define ingress_ifindex ifindex
+#define bpf_xdp_load_bytes bpf_skb_load_bytes
+#define bpf_xdp_get_buff_len(ctx) ((ctx)->len)
+
+#include "packet.h"
+
+#define DIRECTOR_SECTION SEC("tc")
+
+/* XDP actions, which are translated when the program is left; a redirection is
+ * tc's own already. */
+enum {
+	PULLED = 192,		/* bytes: as good as all headers */
+};
+
+static __always_inline __u32 transport_header(const struct packet *pkt, const void *data,
+					      const void *end)
+{
+	__u32 offset = forget(pkt->l3 + pkt->l4);
+	const struct tcphdr *tcp = data + offset;
+
+	if (flow_protocol(&pkt->flow) != IPPROTO_TCP)
+		return sizeof(struct udphdr);
+	if (offset > MAX_L4_OFFSET || (const void *)(tcp + 1) > end)
+		return sizeof(*tcp);
+	return tcp->doff * 4;
+}
+
+/* The outer VLAN tag, the mark, and of an aggregate the size of its segments. */
+static __always_inline void read_metadata(const struct xdp_md *ctx, struct packet *pkt,
+					  enum verdict parsed)
+{
+	pkt->mark = ctx->mark;
+	if (ctx->vlan_present) {
+		pkt->tags++;
+		pkt->vlan = pkt->tags == 1 && ctx->vlan_proto == bpf_htons(ETH_P_8021Q) ?
+			ctx->vlan_tci & VLAN_VID : 0;
+	}
+	if (ctx->gso_size && parsed == CONTINUE)
+		pkt->size = pkt->l4 + ctx->gso_size +
+			    transport_header(pkt, (void *)(long)ctx->data,
+					     (void *)(long)ctx->data_end);
+}
+
+static __always_inline bool has_metadata(const struct xdp_md *ctx)
+{
+	return ctx->vlan_present | ctx->mark;
+}
+
+static __always_inline void pull_frame(struct xdp_md *ctx, __u32 length)
+{
+	__u32 whole = ctx->len;
+
+	if (length > whole)
+		length = whole;
+	if ((__u32)(ctx->data_end - ctx->data) < length)
+		bpf_skb_pull_data(ctx, length);
+}
+
+static __always_inline bool cut_frame(struct xdp_md *ctx, __u32 length)
+{
+	return !bpf_skb_change_tail(ctx, length, 0);
+}
+
+static __always_inline bool extend_front(struct xdp_md *ctx, __u32 bytes)
+{
+	return !bpf_skb_change_head(ctx, bytes, 0);
+}
+
+/* Not static: see answer_icmp. */
+__noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
+{
+	if (!pkt)
+		return BUG_ADJUST;
+	for (int i = 0; i < MAX_VLAN_TAGS + 1; i++) {
+		if (i >= pkt->tags)
+			break;
+		if (bpf_skb_vlan_pop(ctx))
+			return BUG_ADJUST;
+	}
+	if (vlan && bpf_skb_vlan_push(ctx, bpf_htons(ETH_P_8021Q), vlan))
+		return BUG_ADJUST;
+	return FORWARD;
+}
+
+/* What the kernel needs to know of an outer header, to segment an aggregate in it. */
+static __always_inline __u64 outer_flags(const struct tunnel *t, bool ipv4)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO |
+		      (ipv4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
+
+	if (t->type == TUNNEL_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (t->type == TUNNEL_GRE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	return flags;
+}
+
+static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
+					const struct tunnel *t, __be16 ethertype)
+{
+	struct ethhdr *eth;
+
+	if (((pkt->tags || vlan) && retag(ctx, pkt, vlan) != FORWARD) ||
+	    bpf_skb_adjust_room(ctx, t->overhead, BPF_ADJ_ROOM_MAC,
+				outer_flags(t, ethertype == bpf_htons(ETH_P_IP))))
+		return 0;
+	eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	eth->h_proto = ethertype;
+	return sizeof(*eth);
+}
+
+static __always_inline int leave_program(struct xdp_md *ctx, int action)
+{
+	switch (action) {
+	case XDP_DROP:
+		return TC_ACT_SHOT;
+	case XDP_TX:
+		return bpf_redirect(ctx->ifindex, 0);
+	case TC_ACT_REDIRECT:
+		return action;
+	}
+	return TC_ACT_UNSPEC; /* the next program, if there is one, then the host */
+}
+
+#endif
