@@ -77,7 +77,7 @@ func TestJumboFrames(t *testing.T) {
 			enterNamespace(t)
 			waitUp(t, "a0", "a1")
 			p := openMode(t, mountBPF(t), mode)
-			mustAttach(t, p, "a0")
+			mustAttach(t, p, "a0", "a1") // veth takes redirected frames if both ends have a program
 			svc := udpService(vip4, lvs.RoundRobin)
 			mustAddService(t, p, svc)
 			mustAddServer(t, p, svc, server4, 1)
