@@ -188,7 +188,7 @@ func TestPathMTU(t *testing.T) {
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
 		t.Run(fmt.Sprintf("IPv%d", family), func(t *testing.T) {
 			address := service(family, narrowPort)
-			mustAddService(t, l, "tcp", address, lvs.RoundRobin)
+			mustAddService(t, l, "-t", address, lvs.RoundRobin)
 			for range l.Servers() {
 				transferNarrow(t, l, address)
 			}
