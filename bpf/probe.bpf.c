@@ -9,17 +9,16 @@
  * No packet of a client meets these programs but those that XDP left to the host.
  */
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
-#include <stdbool.h>
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
+#include "maps.h"
+#include "hooks.h"
+#include "packet.h"
+#include "hash.h"
+#include "forward.h"
+#include "xdp.h"
+#include "tunnel.h"
 
 enum probe_limit {
 	/* Source ports of checks, TCP, UDP and echo identifiers, of both families; all
@@ -41,10 +40,10 @@ struct probe {
 	struct address caddr;	/* the director's own */
 	struct address vaddr;
 	__be16 vport;		/* 0: echo */
-	__u16 vlan;		/* 0: untagged */
-	__u32 ifindex;
-	__u32 destination_source[3];	/* both MAC addresses, as in a frame */
-	__u32 padding;
+	__u16 padding;
+	/* Index into real_servers and tunnels, which here are the probes' own, apart from
+	 * the director's: a real server that is out of its service is probed, too. */
+	__u32 server;
 };
 
 struct {
@@ -62,16 +61,16 @@ volatile const __u8 inside_mac[6];
 
 /* What comes after in a chain of programs, if there is one; else the kernel goes on. */
 enum {
-	NEXT = -1,
+	TCX_GO_ON = -1,
 };
 
 enum {
-	ICMP_ECHO = 8,
-	ICMP_ECHO_REPLY = 0,
-	ICMP_UNREACHABLE = 3,
-	ICMP6_UNREACHABLE = 1,
-	ICMP6_ECHO = 128,
-	ICMP6_ECHO_REPLY = 129,
+	PROBE_ECHO = 8,
+	PROBE_ECHO_REPLY = 0,
+	PROBE_UNREACHABLE = 3,
+	PROBE6_UNREACHABLE = 1,
+	PROBE6_ECHO = 128,
+	PROBE6_ECHO_REPLY = 129,
 	/* Ethernet, IPv6, ICMP, and a quoted IPv6 header with ports. */
 	ENOUGH = ETH_HLEN + 40 + 8 + 40 + 8,
 };
@@ -95,14 +94,10 @@ struct sighting {
 	struct address daddr;
 	__be16 sport;		/* of an echo request its identifier */
 	__be16 dport;		/* of an echo reply its identifier */
+	__u16 length;		/* of the packet */
 	__u8 protocol;
 	__u8 ipv6;
 };
-
-static __always_inline struct address map_ipv4(__be32 addr)
-{
-	return (struct address){ .high = 0, .low = (__u64)addr << 32 | 0xffff0000 };
-}
 
 /* Reads an IP header without its options; how long it is, or 0. */
 static __always_inline __u32 read_ip(struct sighting *seen, __be16 ethertype, void *l3, void *end)
@@ -116,6 +111,7 @@ static __always_inline __u32 read_ip(struct sighting *seen, __be16 ethertype, vo
 		seen->saddr = map_ipv4(ip->saddr);
 		seen->daddr = map_ipv4(ip->daddr);
 		seen->protocol = ip->protocol;
+		seen->length = bpf_ntohs(ip->tot_len);
 		seen->ipv6 = 0;
 		return sizeof(*ip);
 	}
@@ -124,6 +120,7 @@ static __always_inline __u32 read_ip(struct sighting *seen, __be16 ethertype, vo
 	__builtin_memcpy(&seen->saddr, &ip6->saddr, sizeof(seen->saddr));
 	__builtin_memcpy(&seen->daddr, &ip6->daddr, sizeof(seen->daddr));
 	seen->protocol = ip6->nexthdr;
+	seen->length = sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
 	seen->ipv6 = 1;
 	return sizeof(*ip6);
 }
@@ -131,8 +128,8 @@ static __always_inline __u32 read_ip(struct sighting *seen, __be16 ethertype, vo
 static __always_inline bool is_echo(const struct sighting *seen, __u8 type, bool reply)
 {
 	if (seen->ipv6)
-		return type == (reply ? ICMP6_ECHO_REPLY : ICMP6_ECHO);
-	return type == (reply ? ICMP_ECHO_REPLY : ICMP_ECHO);
+		return type == (reply ? PROBE6_ECHO_REPLY : PROBE6_ECHO);
+	return type == (reply ? PROBE_ECHO_REPLY : PROBE_ECHO);
 }
 
 static __always_inline bool is_icmp(const struct sighting *seen)
@@ -162,7 +159,7 @@ static __always_inline bool read_ports(struct sighting *seen, void *l4, void *en
 	return true;
 }
 
-static __always_inline bool same_address(const struct address *a, const struct address *b)
+static __always_inline bool equal_addresses(const struct address *a, const struct address *b)
 {
 	return a->high == b->high && a->low == b->low;
 }
@@ -173,8 +170,8 @@ static __always_inline struct probe *find_probe(const struct sighting *seen)
 	struct probe_key key = { .port = seen->sport, .protocol = seen->protocol, .ipv6 = seen->ipv6 };
 	struct probe *probe = bpf_map_lookup_elem(&probes, &key);
 
-	if (!probe || !same_address(&probe->caddr, &seen->saddr) ||
-	    !same_address(&probe->vaddr, &seen->daddr) || probe->vport != seen->dport)
+	if (!probe || !equal_addresses(&probe->caddr, &seen->saddr) ||
+	    !equal_addresses(&probe->vaddr, &seen->daddr) || probe->vport != seen->dport)
 		return NULL;
 	return probe;
 }
@@ -191,31 +188,46 @@ static __always_inline void turn(struct sighting *seen)
 	seen->dport = port;
 }
 
-/* Attached outside, to what comes out of the namespace. Nothing leaves but probes. */
-SEC("tc")
-int probe_out(struct __sk_buff *skb)
+/* The packet of a probe, as the stages know it. */
+static __always_inline void describe(struct packet *pkt, const struct sighting *seen,
+				     struct xdp_md *ctx)
 {
-	void *data, *end;
-	struct sighting seen = {};
-	struct probe *probe;
-	__u32 header;
+	init_packet(pkt, ctx->ingress_ifindex);
+	pkt->flow.caddr = seen->saddr;
+	pkt->flow.vaddr = seen->daddr;
+	pkt->flow.word = (__u64)seen->protocol << 32 | (__u64)seen->dport << 16 | seen->sport;
+	pkt->ethertype = seen->ipv6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	pkt->length = seen->length;
+	pkt->l3 = ETH_HLEN;
+}
 
-	bpf_skb_pull_data(skb, skb->len < ENOUGH ? skb->len : ENOUGH);
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+/* Attached outside, to what comes out of the namespace. Nothing leaves but probes. */
+SEC("xdp")
+int probe_out(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct sighting seen = {};
+	struct real_server *server;
+	struct probe *probe;
+	struct packet pkt;
+	__u32 header;
+	int v;
+
 	if (data + ETH_HLEN > end)
-		return TC_ACT_SHOT;
+		return XDP_DROP;
 	header = read_ip(&seen, ((struct ethhdr *)data)->h_proto, data + ETH_HLEN, end);
 	if (!header || !read_ports(&seen, data + ETH_HLEN + header, end, false))
-		return TC_ACT_SHOT;
+		return XDP_DROP;
 	probe = find_probe(&seen);
-	if (!probe)
-		return TC_ACT_SHOT;
-	if (bpf_skb_store_bytes(skb, 0, probe->destination_source, 2 * ETH_ALEN, 0))
-		return TC_ACT_SHOT;
-	if (probe->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), probe->vlan))
-		return TC_ACT_SHOT;
-	return bpf_redirect(probe->ifindex, 0);
+	server = probe ? get_server(probe->server) : NULL;
+	if (!server)
+		return XDP_DROP;
+	describe(&pkt, &seen, ctx);
+	if (server->hop & HOP_TUNNEL)
+		v = encapsulate(ctx, &pkt, probe->server, 0);
+	else
+		v = forward(ctx, &pkt, &server->hops[0]);
+	return v == FORWARD ? bpf_redirect(server->hops[0].ifindex, 0) : XDP_DROP;
 }
 
 /* Whether an ICMP error is about a probe: then what it quotes is one. */
@@ -226,7 +238,7 @@ static __always_inline bool is_about_probe(const struct sighting *outer, __be16 
 	__u32 header;
 
 	if (!is_icmp(outer) || (void *)(icmp + 1) > end ||
-	    icmp->type != (outer->ipv6 ? ICMP6_UNREACHABLE : ICMP_UNREACHABLE))
+	    icmp->type != (outer->ipv6 ? PROBE6_UNREACHABLE : PROBE_UNREACHABLE))
 		return false;
 	header = read_ip(&quoted, ethertype, icmp + 1, end);
 	return header && read_ports(&quoted, (void *)(icmp + 1) + header, end, false) && find_probe(&quoted);
@@ -244,24 +256,24 @@ int probe_in(struct __sk_buff *skb)
 
 	if (data + ENOUGH > end) {
 		if (bpf_skb_pull_data(skb, skb->len < ENOUGH ? skb->len : ENOUGH))
-			return NEXT;
+			return TCX_GO_ON;
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 	}
 	if (data + ETH_HLEN > end)
-		return NEXT;
+		return TCX_GO_ON;
 	header = read_ip(&seen, ethertype, data + ETH_HLEN, end);
 	if (!header)
-		return NEXT;
+		return TCX_GO_ON;
 	is_ours = is_about_probe(&seen, ethertype, data + ETH_HLEN + header, end);
 	if (!is_ours) {
 		if (!read_ports(&seen, data + ETH_HLEN + header, end, true))
-			return NEXT;
+			return TCX_GO_ON;
 		turn(&seen);
 		is_ours = find_probe(&seen);
 	}
 	if (!is_ours)
-		return NEXT;
+		return TCX_GO_ON;
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return TC_ACT_SHOT;
 	if (bpf_skb_store_bytes(skb, 0, (const void *)inside_mac, ETH_ALEN, 0))

@@ -1,9 +1,9 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -25,7 +25,10 @@ type Probe struct {
 	Source netip.AddrPort
 	// Destination is the virtual address; for ICMP with port 0.
 	Destination netip.AddrPort
-	NextHop     lvs.NextHop
+	// Server is reached by its forwarding method, direct routing or tunnelling, and
+	// NextHop.
+	Server  lvs.RealServer
+	NextHop lvs.NextHop
 }
 
 // Probes carry probes out of a network namespace and back. They are apart from what
@@ -36,11 +39,29 @@ type Probes struct {
 		Out    *ebpf.Program `ebpf:"probe_out"`
 		In     *ebpf.Program `ebpf:"probe_in"`
 		Probes *ebpf.Map     `ebpf:"probes"`
+		// Apart from the plane's maps of these names.
+		Servers *ebpf.Map `ebpf:"real_servers"`
+		Tunnels *ebpf.Map `ebpf:"tunnels"`
 	}
+	out link.Link // at the namespace
 
 	mu     sync.Mutex
 	closed bool
 	taps   map[int]tap
+	ways   map[probed]probeWay
+}
+
+// A probed real server is one that probes have been sent to.
+type probed struct {
+	address netip.Addr
+	method  lvs.ForwardingMethod
+	tunnel  lvs.Tunnel
+}
+
+// A probeWay is where its packets went last, and its index.
+type probeWay struct {
+	index uint32
+	hop   lvs.NextHop
 }
 
 // A tap is a program at an interface.
@@ -56,11 +77,13 @@ func OpenProbes(outside int, inside lvs.MAC) (*Probes, error) {
 	if err := errors.Join(spec.Variables["outside_ifindex"].Set(uint32(outside)), spec.Variables["inside_mac"].Set(inside)); err != nil {
 		return nil, fmt.Errorf("load the probes: %w", err)
 	}
-	p := &Probes{taps: map[int]tap{}}
+	p := &Probes{taps: map[int]tap{}, ways: map[probed]probeWay{}}
 	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
 		return nil, fmt.Errorf("load the probes: %w", err)
 	}
-	if err := p.tap(outside, p.objects.Out); err != nil {
+	// What a check sends is little: generic XDP will do, and sends on by any driver.
+	p.out, err = link.AttachXDP(link.XDPOptions{Program: p.objects.Out, Interface: outside, Flags: link.XDPGenericMode})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("attach the probes to their namespace: %w", err), p.Close())
 	}
 	return p, nil
@@ -75,11 +98,12 @@ func (p *Probes) Listen(ifindex int) error {
 	return nil
 }
 
+// tap attaches a program to what comes in on an interface.
 func (p *Probes) tap(ifindex int, program *ebpf.Program) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return ebpf.ErrNotSupported
+		return net.ErrClosed
 	}
 	if p.taps[ifindex] != nil {
 		return nil
@@ -145,21 +169,54 @@ func (p *Probes) Route(probe Probe) error {
 	if probe.Source.Addr().Is6() {
 		key.Ipv6 = 1
 	}
-	caddr, vaddr := toAddress(probe.Source.Addr()), toAddress(probe.Destination.Addr())
-	value := probeProbe{
-		Caddr: probeAddress(caddr), Vaddr: probeAddress(vaddr), Vport: toPort(probe.Destination.Port()),
-		Vlan: probe.NextHop.VLAN, Ifindex: uint32(probe.NextHop.InterfaceIndex),
+	server, err := p.way(probe.Server, probe.NextHop)
+	if err != nil {
+		return fmt.Errorf("route the probe to %s: %w", probe.Destination, err)
 	}
-	var macs [12]byte
-	copy(macs[:], probe.NextHop.Destination[:])
-	copy(macs[6:], probe.NextHop.Source[:])
-	for i := range value.DestinationSource {
-		value.DestinationSource[i] = binary.NativeEndian.Uint32(macs[4*i:])
+	value := probeProbe{
+		Caddr: probeAddress(toAddress(probe.Source.Addr())), Vaddr: probeAddress(toAddress(probe.Destination.Addr())),
+		Vport: toPort(probe.Destination.Port()), Server: server,
 	}
 	if err := p.objects.Probes.Put(key, value); err != nil {
 		return fmt.Errorf("route the probe to %s: %w", probe.Destination, err)
 	}
 	return nil
+}
+
+// way returns the index of a real server whose packets take a next hop.
+func (p *Probes) way(server lvs.RealServer, hop lvs.NextHop) (uint32, error) {
+	key := probed{server.Address, server.Method, server.Tunnel}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	way, known := p.ways[key]
+	if known && way.hop == hop {
+		return way.index, nil
+	}
+	if !known {
+		if len(p.ways) == int(directorLimitMAX_SERVERS) {
+			clear(p.ways) // those that went long ago are among them
+		}
+		way.index = uint32(len(p.ways))
+	}
+	way.hop = hop
+	next := toNextHop(hop)
+	value := directorRealServer{Raddr: toAddress(server.Address), Hops: [2]directorNextHop{next, next}}
+	if server.Method == lvs.Tunnelling {
+		value.Hop = directorServerHopHOP_TUNNEL
+		var source directorAddress
+		if hop.SourceIP.IsValid() {
+			source = toAddress(hop.SourceIP)
+		}
+		tunnel := toTunnel(server, source)
+		if err := p.objects.Tunnels.Put(way.index, directorTunnelPair{Tunnels: [2]directorTunnel{tunnel, tunnel}}); err != nil {
+			return 0, err
+		}
+	}
+	if err := p.objects.Servers.Put(way.index, value); err != nil {
+		return 0, err
+	}
+	p.ways[key] = way
+	return way.index, nil
 }
 
 // Close ends all of it.
@@ -172,5 +229,9 @@ func (p *Probes) Close() error {
 		errs = append(errs, t.Close())
 	}
 	clear(p.taps)
-	return errors.Join(append(errs, p.objects.Out.Close(), p.objects.In.Close(), p.objects.Probes.Close())...)
+	if p.out != nil {
+		errs = append(errs, p.out.Close())
+	}
+	o := &p.objects
+	return errors.Join(append(errs, o.Out.Close(), o.In.Close(), o.Probes.Close(), o.Servers.Close(), o.Tunnels.Close())...)
 }

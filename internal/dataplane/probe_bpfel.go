@@ -19,15 +19,124 @@ type probeAddress struct {
 	Low  uint64
 }
 
+type probeBondGroup struct {
+	_     structs.HostLayout
+	Bonds [8]uint64
+}
+
+type probeCacheEntry struct {
+	_           structs.HostLayout
+	LastUsed    uint32
+	LastChanged uint32
+	Busy        uint32
+	Size        uint32
+	Servers     [28]uint32
+}
+
+type probeCacheKey struct {
+	_       structs.HostLayout
+	Vaddr   probeAddress
+	Cache   uint32
+	Padding uint32
+}
+
+type probeConnectionGroup struct {
+	_     structs.HostLayout
+	Slots [8]struct {
+		_        structs.HostLayout
+		Caddr    probeAddress
+		Vaddr    probeAddress
+		Cport    uint16
+		Vport    uint16
+		Protocol uint8
+		State    uint8
+		Flags    uint8
+		Distance uint8
+		Control  uint32
+		Expires  uint32
+		Server   uint32
+		Packets  uint32
+		Bytes    uint64
+	}
+}
+
+type probeCounters struct {
+	_           structs.HostLayout
+	Connections uint64
+	InPackets   uint64
+	OutPackets  uint64
+	InBytes     uint64
+	OutBytes    uint64
+}
+
+type probeEdition struct {
+	_           structs.HostLayout
+	List        uint32
+	Servers     uint32
+	Scheduler   uint32
+	WrrStep     uint32
+	WrrTop      uint32
+	Flags       uint32
+	Cursor      uint64
+	Table       uint32
+	TableLines  uint32
+	Cache       uint32
+	Persistence uint32
+	ClientMask  probeAddress
+}
+
+type probeInterface struct {
+	_           structs.HostLayout
+	Ifindex     uint32
+	Mac         [6]uint8
+	Padding     uint16
+	Redirect    uint32
+	Address6    probeAddress
+	Mode        uint32
+	TailPadding [7]uint32
+}
+
+type probeListSlot struct {
+	_       structs.HostLayout
+	Server  uint32
+	Padding uint32
+}
+
+type probeMarkRule struct {
+	_          structs.HostLayout
+	Caddr      probeAddress
+	CaddrMask  probeAddress
+	Vaddr      probeAddress
+	VaddrMask  probeAddress
+	CportFirst uint16
+	CportLast  uint16
+	VportFirst uint16
+	VportLast  uint16
+	Mark       uint32
+	Protocol   uint8
+	Padding    [3]uint8
+}
+
+type probePolicy struct {
+	_           structs.HostLayout
+	Timeouts    [32]uint32
+	Sysctls     [16]int32
+	Secure      uint32
+	DropEntries uint32
+	DropRate    int32
+	DropCounter int32
+	OwnTimeouts uint32
+	OwnSysctls  uint32
+	Reserved    [10]uint32
+}
+
 type probeProbe struct {
-	_                 structs.HostLayout
-	Caddr             probeAddress
-	Vaddr             probeAddress
-	Vport             uint16
-	Vlan              uint16
-	Ifindex           uint32
-	DestinationSource [3]uint32
-	Padding           uint32
+	_       structs.HostLayout
+	Caddr   probeAddress
+	Vaddr   probeAddress
+	Vport   uint16
+	Padding uint16
+	Server  uint32
 }
 
 type probeProbeKey struct {
@@ -38,11 +147,138 @@ type probeProbeKey struct {
 	Padding  uint32
 }
 
+type probeRealServer struct {
+	_    structs.HostLayout
+	Hops [2]struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Hop               uint32
+	State             uint32
+	Method            uint32
+	Policy            uint32
+	Weight            uint32
+	Active            uint32
+	Inactive          uint32
+	Overloaded        uint32
+	Upper             uint32
+	Lower             uint32
+	LastWeight        uint32
+	SlowStartSince    uint32
+	SlowStartTicks    uint32
+	Incarnation       uint32
+	Drain             uint32
+	SchedulingPadding [5]uint32
+	Service           struct {
+		_        structs.HostLayout
+		Vaddr    probeAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	Raddr           probeAddress
+	Rport           uint16
+	IdentityPadding [3]uint16
+	IdleSince       uint32
+	Persistent      uint32
+	Reserved        uint64
+}
+
+type probeService struct {
+	_        structs.HostLayout
+	Edition  uint32
+	Used     uint32
+	Sequence uint64
+	Key      struct {
+		_        structs.HostLayout
+		Vaddr    probeAddress
+		Vport    uint16
+		Protocol uint8
+		Padding  [5]uint8
+	}
+	OverflowUntil uint32
+	Policy        uint32
+	Padding       [4]uint32
+}
+
+type probeServicePlace struct {
+	_       structs.HostLayout
+	Service uint32
+	Padding uint32
+}
+
+type probeSettings struct {
+	_                     structs.HostLayout
+	HashKeys              [5]uint64
+	GroupMask             uint32
+	GroupShift            uint32
+	Services              uint32
+	FtpServices           uint32
+	AnyPortServices       uint32
+	ClockOffset           uint32
+	Hz                    uint32
+	Abi                   uint32
+	ProbeSlots            uint32
+	IcmpInterval          uint32
+	IcmpBurst             uint32
+	FirstUnprivilegedPort uint32
+	IcmpDebt              uint64
+	PeerFilter            uint32
+	DefenceTurns          [9]uint8
+	DefencePadding        [3]uint8
+	MarkRules             uint32
+	Reserved              [3]uint32
+	Policy                probePolicy
+}
+
+type probeTableLine struct {
+	_       structs.HostLayout
+	Servers [32]uint16
+}
+
+type probeTunnelPair struct {
+	_       structs.HostLayout
+	Tunnels [2]struct {
+		_           structs.HostLayout
+		Source      probeAddress
+		Destination probeAddress
+		Type        uint32
+		Port        uint16
+		Checksum    uint8
+		Overhead    uint8
+		Padding     [6]uint32
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	probeMapBonds          = "bonds"
+	probeMapCaches         = "caches"
+	probeMapConnections    = "connections"
+	probeMapEditionCarry   = "edition_carry"
+	probeMapEditions       = "editions"
+	probeMapInterfaces     = "interfaces"
+	probeMapLists          = "lists"
+	probeMapMarkRules      = "mark_rules"
+	probeMapPeerMacs       = "peer_macs"
+	probeMapPeers          = "peers"
+	probeMapPolicies       = "policies"
 	probeMapProbes         = "probes"
+	probeMapRealServers    = "real_servers"
+	probeMapServerCarry    = "server_carry"
+	probeMapServerCounters = "server_counters"
+	probeMapServiceTable   = "service_table"
+	probeMapServices       = "services"
+	probeMapSettings       = "settings"
+	probeMapTables         = "tables"
+	probeMapTunnels        = "tunnels"
+	probeMapVerdicts       = "verdicts"
 	probeProgProbeIn       = "probe_in"
 	probeProgProbeOut      = "probe_out"
 	probeVarInsideMac      = "inside_mac"
@@ -99,7 +335,27 @@ type probeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeMapSpecs struct {
-	Probes *ebpf.MapSpec `ebpf:"probes"`
+	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
+	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions       *ebpf.MapSpec `ebpf:"editions"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists          *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
+	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
+	Probes         *ebpf.MapSpec `ebpf:"probes"`
+	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	Tables         *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // probeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -130,12 +386,52 @@ func (o *probeObjects) Close() error {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probeMaps struct {
-	Probes *ebpf.Map `ebpf:"probes"`
+	Bonds          *ebpf.Map `ebpf:"bonds"`
+	Caches         *ebpf.Map `ebpf:"caches"`
+	Connections    *ebpf.Map `ebpf:"connections"`
+	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
+	Editions       *ebpf.Map `ebpf:"editions"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Lists          *ebpf.Map `ebpf:"lists"`
+	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
+	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
+	Peers          *ebpf.Map `ebpf:"peers"`
+	Policies       *ebpf.Map `ebpf:"policies"`
+	Probes         *ebpf.Map `ebpf:"probes"`
+	RealServers    *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable   *ebpf.Map `ebpf:"service_table"`
+	Services       *ebpf.Map `ebpf:"services"`
+	Settings       *ebpf.Map `ebpf:"settings"`
+	Tables         *ebpf.Map `ebpf:"tables"`
+	Tunnels        *ebpf.Map `ebpf:"tunnels"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *probeMaps) Close() error {
 	return _ProbeClose(
+		m.Bonds,
+		m.Caches,
+		m.Connections,
+		m.EditionCarry,
+		m.Editions,
+		m.Interfaces,
+		m.Lists,
+		m.MarkRules,
+		m.PeerMacs,
+		m.Peers,
+		m.Policies,
 		m.Probes,
+		m.RealServers,
+		m.ServerCarry,
+		m.ServerCounters,
+		m.ServiceTable,
+		m.Services,
+		m.Settings,
+		m.Tables,
+		m.Tunnels,
+		m.Verdicts,
 	)
 }
 

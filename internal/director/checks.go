@@ -247,6 +247,7 @@ func (n *checkNetwork) Dial(ctx context.Context, network string, target health.T
 		return n.Host.Dial(ctx, network, target)
 	}
 	hop, known := n.hops.find(target.Server.Address)
+	hop = target.Server.Judge(hop)
 	switch {
 	case !known:
 		return nil, &health.UnreachableError{Cause: health.PathUnavailable, Detail: "its next hop is not known yet"}
@@ -254,7 +255,7 @@ func (n *checkNetwork) Dial(ctx context.Context, network string, target health.T
 		return n.Host.Dial(ctx, network, target)
 	case !hop.Usable():
 		return nil, &health.UnreachableError{Cause: health.NoNextHop, Detail: hop.Problem}
-	case target.Server.Method != lvs.DirectRouting:
+	case target.Server.Method != lvs.DirectRouting && target.Server.Method != lvs.Tunnelling:
 		return nil, &health.UnreachableError{
 			Cause: health.PathUnavailable, Detail: fmt.Sprintf("no check goes by forwarding method %s; say path: rip", target.Server.Method),
 		}
@@ -263,11 +264,38 @@ func (n *checkNetwork) Dial(ctx context.Context, network string, target health.T
 	if err != nil {
 		return nil, &health.UnreachableError{Cause: health.PathUnavailable, Detail: err.Error()}
 	}
-	source, err := sourceTo(target.Server.Address)
+	source, err := sourceOf(target, hop)
 	if err != nil {
 		return nil, err
 	}
-	return space.Dial(ctx, network, source, target.Address, hop)
+	return space.Dial(ctx, network, source, target.Address, target.Server, hop)
+}
+
+// sourceOf returns an address of the host, of the virtual one's family, that the real
+// server can answer to.
+func sourceOf(target health.Target, hop lvs.NextHop) (netip.Addr, error) {
+	vip := target.Address.Addr()
+	if target.Server.Address.Is4() == vip.Is4() {
+		return sourceTo(target.Server.Address)
+	}
+	device, err := net.InterfaceByIndex(hop.InterfaceIndex)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	addrs, err := device.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		// What is the only one of its network is likely a virtual address.
+		if err == nil && prefix.Addr().Is4() == vip.Is4() && prefix.Addr().IsGlobalUnicast() && !prefix.IsSingleIP() {
+			return prefix.Addr(), nil
+		}
+	}
+	return netip.Addr{}, &health.UnreachableError{
+		Cause: health.PathUnavailable, Detail: fmt.Sprintf("%s has no address of the family of %s that is its own", device.Name, vip),
+	}
 }
 
 // sourceTo returns the address that the host speaks to another one from.

@@ -56,21 +56,22 @@ func toConn(fd int, name string) (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-func (n *Namespace) dialPorts(ctx context.Context, network string, source netip.Addr, destination netip.AddrPort, hop lvs.NextHop) (net.Conn, error) {
-	kind, protocol := unix.SOCK_STREAM, lvs.TCP
+func (n *Namespace) dialPorts(ctx context.Context, network string, source netip.Addr, route Route) (net.Conn, error) {
+	kind := unix.SOCK_STREAM
+	route.Protocol = lvs.TCP
 	if network == "udp" {
-		kind, protocol = unix.SOCK_DGRAM, lvs.UDP
+		kind, route.Protocol = unix.SOCK_DGRAM, lvs.UDP
 	}
 	fd, err := n.open(netip.AddrPortFrom(source, 0), kind, 0)
 	if err != nil {
 		return nil, err
 	}
-	err = n.routeSocket(fd, protocol, source, destination, hop)
+	err = n.routeSocket(fd, source, route)
 	if err == nil && network == "tcp" {
 		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	if err == nil {
-		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(destination)))
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(route.Destination)))
 	}
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		unix.Close(fd)
@@ -88,7 +89,7 @@ func (n *Namespace) dialPorts(ctx context.Context, network string, source netip.
 }
 
 // routeSocket says where the packets of a bound socket go.
-func (n *Namespace) routeSocket(fd int, protocol lvs.Protocol, source netip.Addr, destination netip.AddrPort, hop lvs.NextHop) error {
+func (n *Namespace) routeSocket(fd int, source netip.Addr, route Route) error {
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
@@ -100,9 +101,8 @@ func (n *Namespace) routeSocket(fd int, protocol lvs.Protocol, source netip.Addr
 	case *unix.SockaddrInet6:
 		port = b.Port
 	}
-	return n.carrier.Route(Route{
-		Protocol: protocol, Source: netip.AddrPortFrom(source, uint16(port)), Destination: destination, NextHop: hop,
-	})
+	route.Source = netip.AddrPortFrom(source, uint16(port))
+	return n.carrier.Route(route)
 }
 
 // connected waits until a connection is there, or why it will not be.
@@ -153,21 +153,19 @@ func (c echoConn) Read(data []byte) (int, error) {
 	return size, err
 }
 
-func (n *Namespace) dialICMP(source, destination netip.Addr, hop lvs.NextHop) (net.Conn, error) {
-	protocol := protocolICMP
-	if destination.Is6() {
-		protocol = protocolICMPv6
+func (n *Namespace) dialICMP(source netip.Addr, route Route) (net.Conn, error) {
+	route.Protocol = protocolICMP
+	if source.Is6() {
+		route.Protocol = protocolICMPv6
 	}
-	fd, err := n.open(netip.AddrPortFrom(source, 0), unix.SOCK_RAW, int(protocol))
+	fd, err := n.open(netip.AddrPortFrom(source, 0), unix.SOCK_RAW, int(route.Protocol))
 	if err != nil {
 		return nil, err
 	}
 	id := uint16(firstPort + n.echo.Add(1)%(lastPort-firstPort+1))
-	err = n.carrier.Route(Route{
-		Protocol: protocol, Source: netip.AddrPortFrom(source, id), Destination: netip.AddrPortFrom(destination, 0), NextHop: hop,
-	})
-	if err == nil {
-		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(netip.AddrPortFrom(destination, 0))))
+	route.Source = netip.AddrPortFrom(source, id)
+	if err = n.carrier.Route(route); err == nil {
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(route.Destination)))
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -34,6 +34,7 @@ var insideMAC = lvs.MAC{0x02, 'f', 'a', 'i', 'r', 0x01}
 type Route struct {
 	Protocol            lvs.Protocol // TCP, UDP, ICMP or ICMPv6
 	Source, Destination netip.AddrPort
+	Server              lvs.RealServer // by whose forwarding method
 	NextHop             lvs.NextHop
 }
 
@@ -159,6 +160,9 @@ func (n *Namespace) prepare() error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", insideName, err)
 	}
+	if err := finishInSoftware(insideName); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetARPOff(link); err != nil {
 		return fmt.Errorf("set link %s up: %w", insideName, err)
 	}
@@ -220,9 +224,9 @@ func (n *Namespace) Close() error {
 }
 
 // Dial opens a conversation of "tcp", "udp" or "icmp" from an address of the host to
-// destination, whose packets take next hop. A TCP connection is ended by a RST when it
+// destination, whose packets go to server by hop. A TCP connection is ended by a RST when it
 // is closed, so that the server need not remember it.
-func (n *Namespace) Dial(ctx context.Context, network string, source netip.Addr, destination netip.AddrPort, hop lvs.NextHop) (net.Conn, error) {
+func (n *Namespace) Dial(ctx context.Context, network string, source netip.Addr, destination netip.AddrPort, server lvs.RealServer, hop lvs.NextHop) (net.Conn, error) {
 	if err := n.own(source); err != nil {
 		return nil, err
 	}
@@ -230,7 +234,7 @@ func (n *Namespace) Dial(ctx context.Context, network string, source netip.Addr,
 		return nil, err
 	}
 	if network == "icmp" {
-		return n.dialICMP(source, destination.Addr(), hop)
+		return n.dialICMP(source, Route{Destination: netip.AddrPortFrom(destination.Addr(), 0), Server: server, NextHop: hop})
 	}
-	return n.dialPorts(ctx, network, source, destination, hop)
+	return n.dialPorts(ctx, network, source, Route{Destination: destination, Server: server, NextHop: hop})
 }

@@ -202,6 +202,7 @@ func serve(t *testing.T, server namespace, name string) {
 type bench struct {
 	*probe.Namespace
 	director namespace
+	servers  [2]namespace
 	hops     [2]lvs.NextHop
 }
 
@@ -211,6 +212,7 @@ func newBench(t *testing.T) bench {
 	b := bench{director: newNamespace(t)}
 	for i, name := range []string{"rs1", "rs2"} {
 		server := newNamespace(t)
+		b.servers[i] = server
 		b.hops[i] = connect(t, b.director, server, i)
 		serve(t, server, name)
 	}
@@ -231,6 +233,12 @@ func newBench(t *testing.T) bench {
 	return b
 }
 
+func (b bench) server(number, family int) lvs.RealServer {
+	return lvs.RealServer{
+		RealServerKey: lvs.RealServerKey{Address: rips[number][family], Port: port}, Method: lvs.DirectRouting,
+	}
+}
+
 // dial opens a conversation with a real server. Attaching to an interface is for a
 // thread in the director's namespace.
 func (b bench) dial(t *testing.T, network string, server, family int, port uint16) (conn net.Conn, err error) {
@@ -238,7 +246,7 @@ func (b bench) dial(t *testing.T, network string, server, family int, port uint1
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	b.director.do(func() error {
-		conn, err = b.Dial(ctx, network, dips[family], netip.AddrPortFrom(vips[family], port), b.hops[server])
+		conn, err = b.Dial(ctx, network, dips[family], netip.AddrPortFrom(vips[family], port), b.server(server, family), b.hops[server])
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(5 * time.Second))
 			t.Cleanup(func() { conn.Close() })
@@ -324,7 +332,7 @@ func TestSilenceEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	b.director.do(func() error {
-		_, err := b.Dial(ctx, "tcp", dips[0], netip.AddrPortFrom(vips[0], port), hop)
+		_, err := b.Dial(ctx, "tcp", dips[0], netip.AddrPortFrom(vips[0], port), b.server(0, 0), hop)
 		if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
