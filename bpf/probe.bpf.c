@@ -189,15 +189,14 @@ static __always_inline void turn(struct sighting *seen)
 }
 
 /* The packet of a probe, as the stages know it. */
-static __always_inline void describe(struct packet *pkt, const struct sighting *seen,
-				     struct xdp_md *ctx)
+static __always_inline void describe(struct packet *pkt, const struct sighting *seen)
 {
-	init_packet(pkt, ctx->ingress_ifindex);
 	pkt->flow.caddr = seen->saddr;
 	pkt->flow.vaddr = seen->daddr;
 	pkt->flow.word = (__u64)seen->protocol << 32 | (__u64)seen->dport << 16 | seen->sport;
 	pkt->ethertype = seen->ipv6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	pkt->length = seen->length;
+	pkt->size = seen->length;
 	pkt->l3 = ETH_HLEN;
 }
 
@@ -209,7 +208,7 @@ int probe_out(struct xdp_md *ctx)
 	struct sighting seen = {};
 	struct real_server *server;
 	struct probe *probe;
-	struct packet pkt;
+	struct packet pkt = {};
 	__u32 header;
 	int v;
 
@@ -222,7 +221,7 @@ int probe_out(struct xdp_md *ctx)
 	server = probe ? get_server(probe->server) : NULL;
 	if (!server)
 		return XDP_DROP;
-	describe(&pkt, &seen, ctx);
+	describe(&pkt, &seen);
 	if (server->hop & HOP_TUNNEL)
 		v = encapsulate(ctx, &pkt, probe->server, 0);
 	else
