@@ -376,7 +376,7 @@ _Static_assert(sizeof(struct service) == 64, "one cache line");
 struct next_hop {
 	__u32 ifindex;		/* 0: there is none */
 	__u16 vlan;		/* 0: untagged */
-	__u16 mtu;		/* largest IP packet */
+	__u16 mtu;		/* largest IP packet; plane lowers it for a tunnel (path_mtu.h) */
 	__u32 destination_source[3]; /* both MAC addresses, as in a frame */
 	__u32 local;		/* 1: none, for it is this host */
 };

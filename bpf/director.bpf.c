@@ -19,6 +19,7 @@
 #include "icmp_quote.h"
 #include "xdp.h"
 #include "tunnel.h"
+#include "path_mtu.h"
 #include "stats.h"
 #include "steady.h"
 
@@ -303,6 +304,8 @@ __noinline int take_icmp(struct xdp_md *ctx)
 		v = read_quote(ctx, &pkt);
 	if (v == CONTINUE)
 		v = find_quoted(&pkt, set, now_tick(set), &server);
+	if (v == PASS_ICMP)
+		learn_path(ctx, &pkt);
 	if (v == FORWARD_ICMP)
 		v = deliver_error(ctx, &pkt, server, &out);
 	return finish(ctx, &pkt, set, in, v, out);

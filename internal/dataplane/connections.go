@@ -36,6 +36,9 @@ func (p *Plane) Sweep() (SweepResult, error) {
 	if err := p.endSlowStarts(); err != nil {
 		return result, err
 	}
+	if err := p.forgetPaths(); err != nil {
+		return result, err
+	}
 	if len(p.limbo) > 0 || len(p.flipped) > 0 {
 		return result, p.settle()
 	}

@@ -141,6 +141,7 @@ func newPlane(cfg Config) *Plane {
 		removed:    map[serverIdentity]uint32{},
 		flipped:    map[uint32]bool{},
 		slowStarts: map[uint32]bool{},
+		paths:      map[uint32]path{},
 		problems:   map[uint32]string{},
 		links:      map[string]*attachment{},
 	}

@@ -60,6 +60,8 @@ type Plane struct {
 	cachesLeft  bool
 	// slowStarts are the servers that start slowly.
 	slowStarts map[uint32]bool
+	// paths are the ways of tunnels, whose MTU the data plane may have lowered.
+	paths map[uint32]path
 	// rehearsal is nil until Explain needs it.
 	rehearsal *rehearsal
 	// tracer is nil unless somebody traces.

@@ -71,6 +71,7 @@ func (p *Plane) way(slot uint32) way {
 // the former one, so a second change waits for them.
 func (p *Plane) setWay(slot uint32, want way) error {
 	rs := &p.view.servers.elements[slot]
+	p.notePath(slot, want.hop.Mtu)
 	if p.way(slot) == want {
 		p.turnHop(slot, rs.which())
 		return nil

@@ -39,7 +39,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestICMP(t *testing.T) {
-	playSuite(t, "icmp", reach{cases: 20, readOuts: 670})
+	playSuite(t, "icmp", reach{cases: 20, readOuts: 660})
 }
 
 func TestLists(t *testing.T) {

@@ -136,17 +136,26 @@ func (p *plan) leaveOut(steps []scenario.Step, why string) {
 // frameName returns what a frame is called, without its interface.
 func frameName(step *scenario.Step) string { return strings.Join(step.Words[1:], " ") }
 
-const whyInTunnels = "ICMP errors about a tunnel's own packet: passed to the host"
+const (
+	whyInTunnels = "ICMP errors about a tunnel's own packet are not relayed: the client's next packet is answered"
+	whyPathMTU   = "path MTU: the kernel learns that of a tunnel within IPv4 alone, fairlead of each"
+)
 
-// isAboutTunnel reports whether a frame is an error about a tunnel's own packet that
-// IPVS relays, or one whose fate hangs on it.
-func (p *plan) isAboutTunnel(step *scenario.Step) bool {
-	if !strings.HasPrefix(p.Name, "tun ") || !strings.HasSuffix(p.Name, "/ipv4") || strings.Contains(p.Name, "other family") {
-		return false
+// tunnelWaits tells of an error about a tunnel's own packet, which IPVS relays from IPv4
+// to IPv4 alone, and of the packet that comes after it.
+func (p *plan) tunnelWaits(step *scenario.Step) string {
+	if !strings.HasPrefix(p.Name, "tun ") {
+		return ""
 	}
+	within := strings.HasSuffix(p.Name, "/ipv4") && !strings.Contains(p.Name, "other family")
 	name := frameName(step)
-	return strings.HasPrefix(name, "to the director about the tunnel's packet, 200 bytes") ||
-		name == "tcp, 1390 bytes of data, DF, after that"
+	switch {
+	case within && strings.HasPrefix(name, "to the director about the tunnel's packet, 200 bytes"):
+		return whyInTunnels
+	case !within && strings.HasSuffix(name, ", after that"):
+		return whyPathMTU
+	}
+	return ""
 }
 
 // frameWaits returns why a frame is not treated as IPVS does, or "".
@@ -154,8 +163,8 @@ func (p *plan) frameWaits(step *scenario.Step) string {
 	if step.Verb != scenario.Frame {
 		return ""
 	}
-	if p.isAboutTunnel(step) {
-		return whyInTunnels
+	if why := p.tunnelWaits(step); why != "" {
+		return why
 	}
 	for _, w := range waitingFrames {
 		if w.recording == p.Name && w.what == frameName(step) {
