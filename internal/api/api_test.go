@@ -97,13 +97,26 @@ var testSysctls = []lvs.SysctlValue{
 	{Sysctl: lvs.Sysctl{Name: "other", Min: math.MinInt32, Max: math.MaxInt32}, Value: math.MinInt32},
 }
 
-func (r *recorder) Connections(_ context.Context, visit func(lvs.Connection) error) error {
+func (r *recorder) FindConnections(_ context.Context, filter lvs.ConnectionFilter, visit func(lvs.Connection) error) error {
+	r.did("find connections %+v", filter)
 	for r.sent = 0; r.sent < r.connections; r.sent++ {
 		if err := visit(numbered(r.sent)); err != nil {
 			return err
 		}
 	}
 	return r.refusal
+}
+
+func (r *recorder) CountConnections(_ context.Context, filter lvs.ConnectionFilter, by []lvs.ConnectionField) (lvs.ConnectionCount, error) {
+	return testCount, r.did("count connections %+v by %v", filter, by)
+}
+
+var testCount = lvs.ConnectionCount{
+	ConnectionTotal: lvs.ConnectionTotal{Connections: 10, Packets: math.MaxUint64, Bytes: 20},
+	Groups: []lvs.ConnectionGroup{
+		{Values: []string{"192.0.2.11:80", "ESTABLISHED"}, ConnectionTotal: lvs.ConnectionTotal{Connections: 7, Packets: 8, Bytes: 9}},
+	},
+	Omitted: 3,
 }
 
 func (r *recorder) Peers(context.Context) ([]lvs.Peer, error) { return r.peers, r.did("peers") }
@@ -374,7 +387,7 @@ func TestPlainJSON(t *testing.T) {
 	d := &recorder{}
 	c := serve(t, d)
 	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", c.socket) },
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", c.where) },
 	}}
 	defer client.CloseIdleConnections()
 	post := func(method, body string) (int, map[string]any) {
@@ -416,7 +429,7 @@ func TestGRPC(t *testing.T) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", c.socket)
+		return net.Dial("unix", c.where)
 	}}
 	defer transport.CloseIdleConnections()
 	client := fairleadv1connect.NewDirectorServiceClient(&http.Client{Transport: transport}, "http://director", connect.WithGRPC())

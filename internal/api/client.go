@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,11 +22,14 @@ import (
 // this user. The message that wraps it says what to do.
 var ErrUnreachable = errors.New("director is not reachable")
 
-// A Client is a director that is reached through its socket. It is safe for
-// concurrent use.
+// A Client is a director that is reached through its socket, or over the network.
+// It is safe for concurrent use.
 type Client struct {
-	socket    string
+	// where is the socket or the address, for messages.
+	where     string
 	transport *http.Transport
+	http      *http.Client
+	host      string
 	service   fairleadv1connect.DirectorServiceClient
 	// connections is the one procedure whose answers are read raw.
 	connections *connect.Client[fairleadv1.ListConnectionsRequest, rawMessage]
@@ -36,20 +40,25 @@ var _ Director = (*Client)(nil)
 // NewClient returns a client of the director that serves the Unix socket at
 // path. It connects when it is first used.
 func NewClient(path string) *Client {
-	transport := &http.Transport{
+	const host = "http://director" // HTTP wants one; it is not looked up
+	return newClient(path, host, &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
 		},
 		DisableCompression: true,
 		ReadBufferSize:     64 << 10,
-	}
-	const host = "http://director" // HTTP wants one; it is not looked up
+	})
+}
+
+func newClient(where, host string, transport *http.Transport) *Client {
 	client := &http.Client{Transport: transport}
 	uncompressed := connect.WithAcceptCompression("gzip", nil, nil)
 	return &Client{
-		socket:    path,
+		where:     where,
 		transport: transport,
+		http:      client,
+		host:      host,
 		service:   fairleadv1connect.NewDirectorServiceClient(client, host, uncompressed),
 		connections: connect.NewClient[fairleadv1.ListConnectionsRequest, rawMessage](client,
 			host+fairleadv1connect.DirectorServiceListConnectionsProcedure, uncompressed, connect.WithCodec(rawCodec{})),
@@ -61,18 +70,23 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // refused turns the error of a call into the one that the director returned.
 func (c *Client) refused(err error) error {
+	if told := c.refusedByTLS(err); told != nil {
+		return told
+	}
 	var dial *net.OpError
 	if !errors.As(err, &dial) || dial.Op != "dial" {
 		return fromWire(err)
 	}
 	switch {
+	case strings.HasPrefix(c.where, "https:"):
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, c.where, dial.Err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: permission denied on %s: run this as root", ErrUnreachable, c.socket)
+		return fmt.Errorf("%w: permission denied on %s: run this as root", ErrUnreachable, c.where)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody answers on %s: start it with `fairlead director --interface IFACE`, "+
-			"or name its run directory in FAIRLEAD_RUN_DIR", ErrUnreachable, c.socket)
+			"or name its run directory in FAIRLEAD_RUN_DIR", ErrUnreachable, c.where)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrUnreachable, c.socket, dial.Err)
+	return fmt.Errorf("%w: %s: %w", ErrUnreachable, c.where, dial.Err)
 }
 
 // Status implements [Director].
@@ -211,27 +225,6 @@ func (c *Client) SetTimeouts(ctx context.Context, timeouts lvs.Timeouts) error {
 		Timeouts: timeoutsToWire(timeouts),
 	}))
 	return c.refused(err)
-}
-
-// Connections implements [Director].
-func (c *Client) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.connections.CallServerStream(ctx, connect.NewRequest(&fairleadv1.ListConnectionsRequest{}))
-	if err != nil {
-		return c.refused(err)
-	}
-	defer func() {
-		cancel() // before Close, which else waits for a stream that visit broke off
-		stream.Close()
-	}()
-	decoder := newConnectionDecoder()
-	for stream.Receive() {
-		if err := decoder.visit(stream.Msg().bytes, visit); err != nil {
-			return err
-		}
-	}
-	return c.refused(stream.Err())
 }
 
 // wholeSeconds refuses what the wire would cut off.

@@ -44,6 +44,7 @@ func (e *connectionEncoder) add(c *lvs.Connection) (full bool) {
 	wire.Packets = c.Packets
 	wire.Bytes = c.Bytes
 	wire.Template = c.Template
+	wire.IdleSeconds = secondsToWire(c.Idle)
 	e.message.Connections = append(e.message.Connections, wire)
 	return n+1 == connectionBatch
 }
@@ -96,6 +97,7 @@ const (
 	packetsField        = 7
 	bytesField          = 8
 	templateField       = 9
+	idleSecondsField    = 10
 )
 
 // visit calls do with each connection of a message, until it returns an error,
@@ -201,6 +203,8 @@ func setNumber(c *lvs.Connection, number protowire.Number, value uint64) (err er
 		c.Bytes = value
 	case templateField:
 		c.Template = value != 0
+	case idleSecondsField:
+		c.Idle = time.Duration(uint32(value)) * time.Second
 	}
 	return err
 }

@@ -53,9 +53,13 @@ type Director interface {
 	Sysctls(ctx context.Context, service lvs.ServiceKey) ([]lvs.SysctlValue, error)
 	SetSysctls(ctx context.Context, service lvs.ServiceKey, changes []lvs.SysctlChange) error
 
-	// Connections calls visit with every entry of the connection table, in the
-	// order of the table, until visit returns an error, which it then returns.
-	Connections(ctx context.Context, visit func(lvs.Connection) error) error
+	// FindConnections calls visit with every entry of the connection table that
+	// passes the filter, in the order of the table, until visit returns an error,
+	// which it then returns.
+	FindConnections(ctx context.Context, filter lvs.ConnectionFilter, visit func(lvs.Connection) error) error
+	// CountConnections counts those that pass the filter, by these fields; the
+	// filter's limit is that of the groups.
+	CountConnections(ctx context.Context, filter lvs.ConnectionFilter, by []lvs.ConnectionField) (lvs.ConnectionCount, error)
 
 	// Peers returns the other directors whose frames for a virtual service are for
 	// this host, by address.

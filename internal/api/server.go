@@ -218,22 +218,6 @@ func (h *handler) SetTimeouts(ctx context.Context, req *connect.Request[fairlead
 	return answer[fairleadv1.SetTimeoutsResponse](err)
 }
 
-func (h *handler) ListConnections(ctx context.Context, _ *connect.Request[fairleadv1.ListConnectionsRequest],
-	stream *connect.ServerStream[fairleadv1.ListConnectionsResponse]) error {
-	batch := newConnectionEncoder()
-	err := h.director.Connections(ctx, func(c lvs.Connection) error {
-		if !batch.add(&c) {
-			return nil
-		}
-		defer batch.reset()
-		return stream.Send(&batch.message)
-	})
-	if err != nil {
-		return toWire(err)
-	}
-	return stream.Send(&batch.message)
-}
-
 // answer returns an empty response, or the refusal that err is.
 func answer[Response any](err error) (*connect.Response[Response], error) {
 	if err != nil {

@@ -76,6 +76,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newExportCommand(env),
 		newRollbackCommand(env),
 		newConfigCommand(env),
+		newConnsCommand(env),
 		newSaveCommand(env),
 		newRestoreCommand(env),
 		newSysctlCommand(env),

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -132,9 +133,21 @@ func (p *Plane) connection(entry *directorConnection, now uint32) lvs.Connection
 		Server:   netip.AddrPortFrom(fromAddress(rs.Raddr), serverPort(entry, rs)),
 		State:    lvs.ConnectionState(entry.State),
 		Expires:  p.fromTicks(entry.Expires - now),
+		Idle:     p.idle(entry, rs, now),
 		Packets:  entry.Packets,
 		Bytes:    entry.Bytes,
 	}
+}
+
+// idle returns for how long the timer of a connection was not set, by the timeout
+// that its state has now.
+func (p *Plane) idle(entry *directorConnection, rs *directorRealServer, now uint32) time.Duration {
+	timeouts := &p.policyAt(rs.Policy).Timeouts
+	if int(entry.State) >= len(timeouts) {
+		return 0
+	}
+	since := now + atomic.LoadUint32(&timeouts[entry.State]) - entry.Expires
+	return p.fromTicks(uint32(max(int32(since), 0)))
 }
 
 // serverPort returns the port that a connection's packets have at the server: its

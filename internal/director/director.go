@@ -445,16 +445,6 @@ func (d *Director) setSysctls(service lvs.ServiceKey, changes []lvs.SysctlChange
 	return nil
 }
 
-// Connections implements [api.Director].
-func (d *Director) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
-	for c := range d.plane.Connections() {
-		if err := visit(c); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
 // sweep frees the expired entries of the connection table.
 func (d *Director) sweep() error {
 	result, err := d.plane.Sweep()

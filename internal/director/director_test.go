@@ -230,10 +230,10 @@ func TestStatus(t *testing.T) {
 		t.Errorf("got %+v, %v", status, err)
 	}
 	seen := 0
-	if err := b.Connections(t.Context(), func(lvs.Connection) error { seen++; return nil }); err != nil || seen != 3 {
+	if err := b.FindConnections(t.Context(), lvs.ConnectionFilter{}, func(lvs.Connection) error { seen++; return nil }); err != nil || seen != 3 {
 		t.Errorf("%d connections, %v", seen, err)
 	}
-	if err := b.Connections(t.Context(), func(lvs.Connection) error { return errPlane }); err != errPlane {
+	if err := b.FindConnections(t.Context(), lvs.ConnectionFilter{}, func(lvs.Connection) error { return errPlane }); err != errPlane {
 		t.Errorf("visit's error: got %v", err)
 	}
 }

@@ -14,8 +14,11 @@ type Connection struct {
 	Server   netip.AddrPort
 	State    ConnectionState
 	Expires  time.Duration // until it ends; not negative
-	Packets  uint32        // from the client, modulo 2^32
-	Bytes    uint64        // IP bytes from the client
+	// Idle is for how long no packet has set its timer, by the timeout that its
+	// state has now; 0 for a template, and for what ends later than that says.
+	Idle    time.Duration
+	Packets uint32 // from the client, modulo 2^32
+	Bytes   uint64 // IP bytes from the client
 	// Template says that this is a persistence template: Client is the client's
 	// network, State is StateNone or StateAssured. That of a firewall mark has
 	// protocol 0 and the mark for a virtual address.

@@ -28,7 +28,8 @@ type Endpoint struct {
 	Port   uint16 // 0: any
 }
 
-// ParseEndpoint reads ADDRESS, ADDRESS/LENGTH, either with :PORT behind it. An
+// ParseEndpoint reads ADDRESS, ADDRESS/LENGTH, either with :PORT behind it, or
+// :PORT alone for any address. An
 // IPv6 address with a port stands in brackets, with its length:
 // [2001:db8::/32]:80. Bits behind the length are cleared. It wraps ErrInvalid.
 func ParseEndpoint(text string) (Endpoint, error) {
@@ -43,11 +44,13 @@ func ParseEndpoint(text string) (Endpoint, error) {
 	} else if strings.Count(text, ":") == 1 {
 		address, port, withPort = strings.Cut(text, ":")
 	}
-	prefix, err := parsePrefix(address)
-	if err != nil {
-		return e, invalidEndpoint(text)
+	if address != "" || !withPort || text[0] == '[' {
+		prefix, err := parsePrefix(address)
+		if err != nil {
+			return e, invalidEndpoint(text)
+		}
+		e.Prefix = prefix
 	}
-	e.Prefix = prefix
 	if !withPort {
 		return e, nil
 	}
@@ -73,13 +76,16 @@ func parsePrefix(text string) (netip.Prefix, error) {
 }
 
 func invalidEndpoint(text string) error {
-	return fmt.Errorf("%q: %w: want an address like 192.0.2.100, 192.0.2.100:80, 203.0.113.0/24, 2001:db8::100 or [2001:db8::/32]:80", text, ErrInvalid)
+	return fmt.Errorf("%q: %w: want an address like 192.0.2.100, 192.0.2.100:80, :80, 203.0.113.0/24, 2001:db8::100 or [2001:db8::/32]:80", text, ErrInvalid)
 }
 
 // String returns what ParseEndpoint reads; "" for any.
 func (e Endpoint) String() string {
-	if !e.Prefix.IsValid() {
+	switch {
+	case e == Endpoint{}:
 		return ""
+	case !e.Prefix.IsValid():
+		return fmt.Sprintf(":%d", e.Port)
 	}
 	address := e.Prefix.String()
 	if e.Prefix.IsSingleIP() {

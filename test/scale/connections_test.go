@@ -23,6 +23,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 const (
@@ -262,8 +263,11 @@ func TestFourMillionConnections(t *testing.T) {
 		t.Errorf("listing took %s, want under %s", listed, listTime)
 	}
 
+	counted := mustCount(t, client)
+	t.Logf("counted in %s", counted.Round(time.Millisecond))
+
 	// The clock moves to shortly before the first ones end, then past the last.
-	plane.SetClockOffset(udpTimeout - made - listed - 15*time.Second)
+	plane.SetClockOffset(udpTimeout - made - listed - counted - 15*time.Second)
 	left := 0
 	for range plane.Connections() {
 		left++
@@ -286,6 +290,36 @@ func TestFourMillionConnections(t *testing.T) {
 				rs.RealServerKey, rs.Active, rs.Inactive, rs.Counters.Connections, connections/2)
 		}
 	}
+}
+
+// mustCount has the director count its connections by client and server, and look
+// for the one of a single client, and returns how long that took.
+func mustCount(t *testing.T, client *api.Client) time.Duration {
+	t.Helper()
+	start := time.Now()
+	count, err := client.CountConnections(t.Context(), lvs.ConnectionFilter{Limit: 3},
+		[]lvs.ConnectionField{lvs.FieldClient, lvs.FieldServer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clients = connections / 50_000
+	if count.Connections != connections || len(count.Groups)+count.Omitted != 2*clients {
+		t.Errorf("counted %d connections in %d groups, want %d in %d", count.Connections, len(count.Groups)+count.Omitted, connections, 2*clients)
+	}
+	port1024 := lvs.Endpoint{Prefix: netip.MustParsePrefix("198.18.0.1/32"), Port: 1024}
+	found := 0
+	filter := lvs.ConnectionFilter{Client: port1024, Protocol: lvs.UDP}
+	if err := client.FindConnections(t.Context(), filter, func(lvs.Connection) error { found++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if found != 1 {
+		t.Errorf("found %d connections of one client, want 1", found)
+	}
+	took := time.Since(start)
+	if took > listTime {
+		t.Errorf("counting took %s, want under %s", took, listTime)
+	}
+	return took
 }
 
 func countRows(t *testing.T, cmd *exec.Cmd) int {

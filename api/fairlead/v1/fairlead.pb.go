@@ -292,6 +292,56 @@ func (DrainEnd) EnumDescriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{4}
 }
 
+type ConnectionKind int32
+
+const (
+	ConnectionKind_CONNECTION_KIND_UNSPECIFIED ConnectionKind = 0
+	ConnectionKind_CONNECTION_KIND_CONNECTION  ConnectionKind = 1
+	// Of persistence.
+	ConnectionKind_CONNECTION_KIND_TEMPLATE ConnectionKind = 2
+)
+
+// Enum value maps for ConnectionKind.
+var (
+	ConnectionKind_name = map[int32]string{
+		0: "CONNECTION_KIND_UNSPECIFIED",
+		1: "CONNECTION_KIND_CONNECTION",
+		2: "CONNECTION_KIND_TEMPLATE",
+	}
+	ConnectionKind_value = map[string]int32{
+		"CONNECTION_KIND_UNSPECIFIED": 0,
+		"CONNECTION_KIND_CONNECTION":  1,
+		"CONNECTION_KIND_TEMPLATE":    2,
+	}
+)
+
+func (x ConnectionKind) Enum() *ConnectionKind {
+	p := new(ConnectionKind)
+	*p = x
+	return p
+}
+
+func (x ConnectionKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConnectionKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_fairlead_v1_fairlead_proto_enumTypes[5].Descriptor()
+}
+
+func (ConnectionKind) Type() protoreflect.EnumType {
+	return &file_fairlead_v1_fairlead_proto_enumTypes[5]
+}
+
+func (x ConnectionKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConnectionKind.Descriptor instead.
+func (ConnectionKind) EnumDescriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{5}
+}
+
 type Reason int32
 
 const (
@@ -361,11 +411,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_fairlead_v1_fairlead_proto_enumTypes[5].Descriptor()
+	return file_fairlead_v1_fairlead_proto_enumTypes[6].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_fairlead_v1_fairlead_proto_enumTypes[5]
+	return &file_fairlead_v1_fairlead_proto_enumTypes[6]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -374,7 +424,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{5}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{6}
 }
 
 // Either protocol and address, or firewall_mark.
@@ -4983,15 +5033,124 @@ func (x *Revision) GetConfiguration() string {
 	return ""
 }
 
+// Which connections are meant: those of which everything holds.
+type ConnectionFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unspecified: any.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=fairlead.v1.Protocol" json:"protocol,omitempty"`
+	// "203.0.113.0/24", "192.0.2.100:80", ":80", "[2001:db8::/32]:80"; "" is any.
+	Client  string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Virtual string `protobuf:"bytes,3,opt,name=virtual,proto3" json:"virtual,omitempty"`
+	Server  string `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
+	// One of these, as ipvsadm -Lc names them; none: any.
+	States []string `protobuf:"bytes,5,rep,name=states,proto3" json:"states,omitempty"`
+	// Unspecified: both.
+	Kind ConnectionKind `protobuf:"varint,6,opt,name=kind,proto3,enum=fairlead.v1.ConnectionKind" json:"kind,omitempty"`
+	// 0: any.
+	IdleSecondsAtLeast   uint32 `protobuf:"varint,7,opt,name=idle_seconds_at_least,json=idleSecondsAtLeast,proto3" json:"idle_seconds_at_least,omitempty"`
+	ExpiresWithinSeconds uint32 `protobuf:"varint,8,opt,name=expires_within_seconds,json=expiresWithinSeconds,proto3" json:"expires_within_seconds,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *ConnectionFilter) Reset() {
+	*x = ConnectionFilter{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionFilter) ProtoMessage() {}
+
+func (x *ConnectionFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionFilter.ProtoReflect.Descriptor instead.
+func (*ConnectionFilter) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ConnectionFilter) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *ConnectionFilter) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *ConnectionFilter) GetVirtual() string {
+	if x != nil {
+		return x.Virtual
+	}
+	return ""
+}
+
+func (x *ConnectionFilter) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ConnectionFilter) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ConnectionFilter) GetKind() ConnectionKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ConnectionKind_CONNECTION_KIND_UNSPECIFIED
+}
+
+func (x *ConnectionFilter) GetIdleSecondsAtLeast() uint32 {
+	if x != nil {
+		return x.IdleSecondsAtLeast
+	}
+	return 0
+}
+
+func (x *ConnectionFilter) GetExpiresWithinSeconds() uint32 {
+	if x != nil {
+		return x.ExpiresWithinSeconds
+	}
+	return 0
+}
+
 type ListConnectionsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *ConnectionFilter      `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// At most so many; 0: all.
+	Limit         uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5003,7 +5162,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5016,7 +5175,21 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ListConnectionsRequest) GetFilter() *ConnectionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListConnectionsRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
 }
 
 type ListConnectionsResponse struct {
@@ -5028,7 +5201,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5040,7 +5213,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5053,7 +5226,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -5078,14 +5251,16 @@ type Connection struct {
 	Bytes   uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// It is a persistence template: client is the client's network, state is NONE or
 	// ASSURED; the virtual address of a firewall mark's is the mark.
-	Template      bool `protobuf:"varint,9,opt,name=template,proto3" json:"template,omitempty"`
+	Template bool `protobuf:"varint,9,opt,name=template,proto3" json:"template,omitempty"`
+	// For how long no packet has set its timer.
+	IdleSeconds   uint32 `protobuf:"varint,10,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5272,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5110,7 +5285,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -5176,6 +5351,252 @@ func (x *Connection) GetTemplate() bool {
 	return false
 }
 
+func (x *Connection) GetIdleSeconds() uint32 {
+	if x != nil {
+		return x.IdleSeconds
+	}
+	return 0
+}
+
+type CountConnectionsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *ConnectionFilter      `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Of "protocol", "client", "client-port", "service", "vip", "port", "server",
+	// "state" and "kind"; none: only the total.
+	By []string `protobuf:"bytes,2,rep,name=by,proto3" json:"by,omitempty"`
+	// At most so many groups, the largest; 0: all.
+	Limit         uint64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountConnectionsRequest) Reset() {
+	*x = CountConnectionsRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountConnectionsRequest) ProtoMessage() {}
+
+func (x *CountConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*CountConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *CountConnectionsRequest) GetFilter() *ConnectionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *CountConnectionsRequest) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *CountConnectionsRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type CountConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Total *ConnectionTotal       `protobuf:"bytes,1,opt,name=total,proto3" json:"total,omitempty"`
+	// The largest first.
+	Groups []*ConnectionGroup `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// How many groups there are beyond the limit.
+	Omitted       uint64 `protobuf:"varint,3,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountConnectionsResponse) Reset() {
+	*x = CountConnectionsResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountConnectionsResponse) ProtoMessage() {}
+
+func (x *CountConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*CountConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *CountConnectionsResponse) GetTotal() *ConnectionTotal {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *CountConnectionsResponse) GetGroups() []*ConnectionGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *CountConnectionsResponse) GetOmitted() uint64 {
+	if x != nil {
+		return x.Omitted
+	}
+	return 0
+}
+
+type ConnectionTotal struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Connections uint64                 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
+	// What they have carried from clients so far.
+	Packets       uint64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes         uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionTotal) Reset() {
+	*x = ConnectionTotal{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionTotal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionTotal) ProtoMessage() {}
+
+func (x *ConnectionTotal) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionTotal.ProtoReflect.Descriptor instead.
+func (*ConnectionTotal) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *ConnectionTotal) GetConnections() uint64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *ConnectionTotal) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *ConnectionTotal) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type ConnectionGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the fields.
+	Values        []string         `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	Total         *ConnectionTotal `protobuf:"bytes,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionGroup) Reset() {
+	*x = ConnectionGroup{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionGroup) ProtoMessage() {}
+
+func (x *ConnectionGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionGroup.ProtoReflect.Descriptor instead.
+func (*ConnectionGroup) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *ConnectionGroup) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *ConnectionGroup) GetTotal() *ConnectionTotal {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// TCP or UDP.
@@ -5193,7 +5614,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5205,7 +5626,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5218,7 +5639,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -5289,7 +5710,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5301,7 +5722,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5314,7 +5735,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -5400,7 +5821,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5412,7 +5833,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5425,7 +5846,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Frame) GetInterface() string {
@@ -5509,7 +5930,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5521,7 +5942,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5534,7 +5955,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Candidate) GetServer() string {
@@ -5608,7 +6029,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5620,7 +6041,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5633,7 +6054,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Choice) GetBy() string {
@@ -5675,7 +6096,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5687,7 +6108,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5700,7 +6121,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -5751,7 +6172,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5763,7 +6184,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5776,7 +6197,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -5817,7 +6238,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5829,7 +6250,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5842,7 +6263,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -5920,7 +6341,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5932,7 +6353,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5945,7 +6366,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -6247,10 +6668,21 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02of\x18\x04 \x01(\rR\x02of\x12$\n" +
-	"\rconfiguration\x18\x05 \x01(\tR\rconfiguration\"\x18\n" +
-	"\x16ListConnectionsRequest\"T\n" +
+	"\rconfiguration\x18\x05 \x01(\tR\rconfiguration\"\xc1\x02\n" +
+	"\x10ConnectionFilter\x121\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
+	"\avirtual\x18\x03 \x01(\tR\avirtual\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\x12\x16\n" +
+	"\x06states\x18\x05 \x03(\tR\x06states\x12/\n" +
+	"\x04kind\x18\x06 \x01(\x0e2\x1b.fairlead.v1.ConnectionKindR\x04kind\x121\n" +
+	"\x15idle_seconds_at_least\x18\a \x01(\rR\x12idleSecondsAtLeast\x124\n" +
+	"\x16expires_within_seconds\x18\b \x01(\rR\x14expiresWithinSeconds\"e\n" +
+	"\x16ListConnectionsRequest\x125\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
-	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\x94\x02\n" +
+	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xb7\x02\n" +
 	"\n" +
 	"Connection\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
@@ -6261,7 +6693,24 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0fexpires_seconds\x18\x06 \x01(\rR\x0eexpiresSeconds\x12\x18\n" +
 	"\apackets\x18\a \x01(\rR\apackets\x12\x14\n" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1a\n" +
-	"\btemplate\x18\t \x01(\bR\btemplate\"\xd2\x01\n" +
+	"\btemplate\x18\t \x01(\bR\btemplate\x12!\n" +
+	"\fidle_seconds\x18\n" +
+	" \x01(\rR\vidleSeconds\"v\n" +
+	"\x17CountConnectionsRequest\x125\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x0e\n" +
+	"\x02by\x18\x02 \x03(\tR\x02by\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x04R\x05limit\"\x9e\x01\n" +
+	"\x18CountConnectionsResponse\x122\n" +
+	"\x05total\x18\x01 \x01(\v2\x1c.fairlead.v1.ConnectionTotalR\x05total\x124\n" +
+	"\x06groups\x18\x02 \x03(\v2\x1c.fairlead.v1.ConnectionGroupR\x06groups\x12\x18\n" +
+	"\aomitted\x18\x03 \x01(\x04R\aomitted\"c\n" +
+	"\x0fConnectionTotal\x12 \n" +
+	"\vconnections\x18\x01 \x01(\x04R\vconnections\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"]\n" +
+	"\x0fConnectionGroup\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x122\n" +
+	"\x05total\x18\x02 \x01(\v2\x1c.fairlead.v1.ConnectionTotalR\x05total\"\xd2\x01\n" +
 	"\x0eExplainRequest\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
@@ -6355,7 +6804,11 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\bDrainEnd\x12\x19\n" +
 	"\x15DRAIN_END_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10DRAIN_END_EXPIRE\x10\x01\x12\x13\n" +
-	"\x0fDRAIN_END_RESET\x10\x02*\xf5\x02\n" +
+	"\x0fDRAIN_END_RESET\x10\x02*o\n" +
+	"\x0eConnectionKind\x12\x1f\n" +
+	"\x1bCONNECTION_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aCONNECTION_KIND_CONNECTION\x10\x01\x12\x1c\n" +
+	"\x18CONNECTION_KIND_TEMPLATE\x10\x02*\xf5\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_SERVICE_EXISTS\x10\x01\x12\x15\n" +
@@ -6372,7 +6825,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
 	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
 	"\x13REASON_NO_MARK_RULE\x10\r\x12\x13\n" +
-	"\x0fREASON_NO_DRAIN\x10\x0e2\xfc\x13\n" +
+	"\x0fREASON_NO_DRAIN\x10\x0e2\xdd\x14\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -6395,7 +6848,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\vListSysctls\x12\x1f.fairlead.v1.ListSysctlsRequest\x1a .fairlead.v1.ListSysctlsResponse\x12M\n" +
 	"\n" +
 	"SetSysctls\x12\x1e.fairlead.v1.SetSysctlsRequest\x1a\x1f.fairlead.v1.SetSysctlsResponse\x12^\n" +
-	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12J\n" +
+	"\x0fListConnections\x12#.fairlead.v1.ListConnectionsRequest\x1a$.fairlead.v1.ListConnectionsResponse0\x01\x12_\n" +
+	"\x10CountConnections\x12$.fairlead.v1.CountConnectionsRequest\x1a%.fairlead.v1.CountConnectionsResponse\x12J\n" +
 	"\tListPeers\x12\x1d.fairlead.v1.ListPeersRequest\x1a\x1e.fairlead.v1.ListPeersResponse\x12D\n" +
 	"\aAddPeer\x12\x1b.fairlead.v1.AddPeerRequest\x1a\x1c.fairlead.v1.AddPeerResponse\x12M\n" +
 	"\n" +
@@ -6425,269 +6879,284 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 	return file_fairlead_v1_fairlead_proto_rawDescData
 }
 
-var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
-	(Protocol)(0),                   // 0: fairlead.v1.Protocol
-	(ForwardingMethod)(0),           // 1: fairlead.v1.ForwardingMethod
-	(TunnelType)(0),                 // 2: fairlead.v1.TunnelType
-	(TunnelChecksum)(0),             // 3: fairlead.v1.TunnelChecksum
-	(DrainEnd)(0),                   // 4: fairlead.v1.DrainEnd
-	(Reason)(0),                     // 5: fairlead.v1.Reason
-	(*ServiceKey)(nil),              // 6: fairlead.v1.ServiceKey
-	(*Service)(nil),                 // 7: fairlead.v1.Service
-	(*Tunnel)(nil),                  // 8: fairlead.v1.Tunnel
-	(*RealServer)(nil),              // 9: fairlead.v1.RealServer
-	(*Counters)(nil),                // 10: fairlead.v1.Counters
-	(*NextHop)(nil),                 // 11: fairlead.v1.NextHop
-	(*RealServerStatus)(nil),        // 12: fairlead.v1.RealServerStatus
-	(*Health)(nil),                  // 13: fairlead.v1.Health
-	(*Quorum)(nil),                  // 14: fairlead.v1.Quorum
-	(*ServiceStatus)(nil),           // 15: fairlead.v1.ServiceStatus
-	(*GetStatusRequest)(nil),        // 16: fairlead.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),       // 17: fairlead.v1.GetStatusResponse
-	(*Interface)(nil),               // 18: fairlead.v1.Interface
-	(*ConnectionTable)(nil),         // 19: fairlead.v1.ConnectionTable
-	(*Verdict)(nil),                 // 20: fairlead.v1.Verdict
-	(*ListServicesRequest)(nil),     // 21: fairlead.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),    // 22: fairlead.v1.ListServicesResponse
-	(*AddServiceRequest)(nil),       // 23: fairlead.v1.AddServiceRequest
-	(*AddServiceResponse)(nil),      // 24: fairlead.v1.AddServiceResponse
-	(*EditServiceRequest)(nil),      // 25: fairlead.v1.EditServiceRequest
-	(*EditServiceResponse)(nil),     // 26: fairlead.v1.EditServiceResponse
-	(*DeleteServiceRequest)(nil),    // 27: fairlead.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),   // 28: fairlead.v1.DeleteServiceResponse
-	(*ClearRequest)(nil),            // 29: fairlead.v1.ClearRequest
-	(*ClearResponse)(nil),           // 30: fairlead.v1.ClearResponse
-	(*AddServerRequest)(nil),        // 31: fairlead.v1.AddServerRequest
-	(*AddServerResponse)(nil),       // 32: fairlead.v1.AddServerResponse
-	(*EditServerRequest)(nil),       // 33: fairlead.v1.EditServerRequest
-	(*EditServerResponse)(nil),      // 34: fairlead.v1.EditServerResponse
-	(*DeleteServerRequest)(nil),     // 35: fairlead.v1.DeleteServerRequest
-	(*DeleteServerResponse)(nil),    // 36: fairlead.v1.DeleteServerResponse
-	(*ZeroRequest)(nil),             // 37: fairlead.v1.ZeroRequest
-	(*ZeroResponse)(nil),            // 38: fairlead.v1.ZeroResponse
-	(*DrainScope)(nil),              // 39: fairlead.v1.DrainScope
-	(*DrainRequest)(nil),            // 40: fairlead.v1.DrainRequest
-	(*DrainResponse)(nil),           // 41: fairlead.v1.DrainResponse
-	(*UndrainRequest)(nil),          // 42: fairlead.v1.UndrainRequest
-	(*UndrainResponse)(nil),         // 43: fairlead.v1.UndrainResponse
-	(*ListDrainsRequest)(nil),       // 44: fairlead.v1.ListDrainsRequest
-	(*ListDrainsResponse)(nil),      // 45: fairlead.v1.ListDrainsResponse
-	(*Drain)(nil),                   // 46: fairlead.v1.Drain
-	(*Timeouts)(nil),                // 47: fairlead.v1.Timeouts
-	(*GetTimeoutsRequest)(nil),      // 48: fairlead.v1.GetTimeoutsRequest
-	(*GetTimeoutsResponse)(nil),     // 49: fairlead.v1.GetTimeoutsResponse
-	(*SetTimeoutsRequest)(nil),      // 50: fairlead.v1.SetTimeoutsRequest
-	(*SetTimeoutsResponse)(nil),     // 51: fairlead.v1.SetTimeoutsResponse
-	(*Sysctl)(nil),                  // 52: fairlead.v1.Sysctl
-	(*ListSysctlsRequest)(nil),      // 53: fairlead.v1.ListSysctlsRequest
-	(*ListSysctlsResponse)(nil),     // 54: fairlead.v1.ListSysctlsResponse
-	(*SysctlChange)(nil),            // 55: fairlead.v1.SysctlChange
-	(*SetSysctlsRequest)(nil),       // 56: fairlead.v1.SetSysctlsRequest
-	(*SetSysctlsResponse)(nil),      // 57: fairlead.v1.SetSysctlsResponse
-	(*ListPeersRequest)(nil),        // 58: fairlead.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),       // 59: fairlead.v1.ListPeersResponse
-	(*Peer)(nil),                    // 60: fairlead.v1.Peer
-	(*AddPeerRequest)(nil),          // 61: fairlead.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),         // 62: fairlead.v1.AddPeerResponse
-	(*DeletePeerRequest)(nil),       // 63: fairlead.v1.DeletePeerRequest
-	(*DeletePeerResponse)(nil),      // 64: fairlead.v1.DeletePeerResponse
-	(*ListMarkRulesRequest)(nil),    // 65: fairlead.v1.ListMarkRulesRequest
-	(*ListMarkRulesResponse)(nil),   // 66: fairlead.v1.ListMarkRulesResponse
-	(*AddMarkRuleRequest)(nil),      // 67: fairlead.v1.AddMarkRuleRequest
-	(*AddMarkRuleResponse)(nil),     // 68: fairlead.v1.AddMarkRuleResponse
-	(*DeleteMarkRuleRequest)(nil),   // 69: fairlead.v1.DeleteMarkRuleRequest
-	(*DeleteMarkRuleResponse)(nil),  // 70: fairlead.v1.DeleteMarkRuleResponse
-	(*State)(nil),                   // 71: fairlead.v1.State
-	(*MarkRule)(nil),                // 72: fairlead.v1.MarkRule
-	(*SysctlSetting)(nil),           // 73: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),            // 74: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),         // 75: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),        // 76: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),          // 77: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),         // 78: fairlead.v1.RestoreResponse
-	(*ApplyRequest)(nil),            // 79: fairlead.v1.ApplyRequest
-	(*ApplyResponse)(nil),           // 80: fairlead.v1.ApplyResponse
-	(*Applied)(nil),                 // 81: fairlead.v1.Applied
-	(*Change)(nil),                  // 82: fairlead.v1.Change
-	(*RollbackRequest)(nil),         // 83: fairlead.v1.RollbackRequest
-	(*RollbackResponse)(nil),        // 84: fairlead.v1.RollbackResponse
-	(*GetDriftRequest)(nil),         // 85: fairlead.v1.GetDriftRequest
-	(*GetDriftResponse)(nil),        // 86: fairlead.v1.GetDriftResponse
-	(*ExportRequest)(nil),           // 87: fairlead.v1.ExportRequest
-	(*ExportResponse)(nil),          // 88: fairlead.v1.ExportResponse
-	(*ListRevisionsRequest)(nil),    // 89: fairlead.v1.ListRevisionsRequest
-	(*ListRevisionsResponse)(nil),   // 90: fairlead.v1.ListRevisionsResponse
-	(*Revision)(nil),                // 91: fairlead.v1.Revision
-	(*ListConnectionsRequest)(nil),  // 92: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 93: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 94: fairlead.v1.Connection
-	(*ExplainRequest)(nil),          // 95: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 96: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                   // 97: fairlead.v1.Frame
-	(*Candidate)(nil),               // 98: fairlead.v1.Candidate
-	(*Choice)(nil),                  // 99: fairlead.v1.Choice
-	(*TraceRequest)(nil),            // 100: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),           // 101: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),            // 102: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                 // 103: fairlead.v1.Refusal
-	(*timestamppb.Timestamp)(nil),   // 104: google.protobuf.Timestamp
+	(Protocol)(0),                    // 0: fairlead.v1.Protocol
+	(ForwardingMethod)(0),            // 1: fairlead.v1.ForwardingMethod
+	(TunnelType)(0),                  // 2: fairlead.v1.TunnelType
+	(TunnelChecksum)(0),              // 3: fairlead.v1.TunnelChecksum
+	(DrainEnd)(0),                    // 4: fairlead.v1.DrainEnd
+	(ConnectionKind)(0),              // 5: fairlead.v1.ConnectionKind
+	(Reason)(0),                      // 6: fairlead.v1.Reason
+	(*ServiceKey)(nil),               // 7: fairlead.v1.ServiceKey
+	(*Service)(nil),                  // 8: fairlead.v1.Service
+	(*Tunnel)(nil),                   // 9: fairlead.v1.Tunnel
+	(*RealServer)(nil),               // 10: fairlead.v1.RealServer
+	(*Counters)(nil),                 // 11: fairlead.v1.Counters
+	(*NextHop)(nil),                  // 12: fairlead.v1.NextHop
+	(*RealServerStatus)(nil),         // 13: fairlead.v1.RealServerStatus
+	(*Health)(nil),                   // 14: fairlead.v1.Health
+	(*Quorum)(nil),                   // 15: fairlead.v1.Quorum
+	(*ServiceStatus)(nil),            // 16: fairlead.v1.ServiceStatus
+	(*GetStatusRequest)(nil),         // 17: fairlead.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 18: fairlead.v1.GetStatusResponse
+	(*Interface)(nil),                // 19: fairlead.v1.Interface
+	(*ConnectionTable)(nil),          // 20: fairlead.v1.ConnectionTable
+	(*Verdict)(nil),                  // 21: fairlead.v1.Verdict
+	(*ListServicesRequest)(nil),      // 22: fairlead.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),     // 23: fairlead.v1.ListServicesResponse
+	(*AddServiceRequest)(nil),        // 24: fairlead.v1.AddServiceRequest
+	(*AddServiceResponse)(nil),       // 25: fairlead.v1.AddServiceResponse
+	(*EditServiceRequest)(nil),       // 26: fairlead.v1.EditServiceRequest
+	(*EditServiceResponse)(nil),      // 27: fairlead.v1.EditServiceResponse
+	(*DeleteServiceRequest)(nil),     // 28: fairlead.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),    // 29: fairlead.v1.DeleteServiceResponse
+	(*ClearRequest)(nil),             // 30: fairlead.v1.ClearRequest
+	(*ClearResponse)(nil),            // 31: fairlead.v1.ClearResponse
+	(*AddServerRequest)(nil),         // 32: fairlead.v1.AddServerRequest
+	(*AddServerResponse)(nil),        // 33: fairlead.v1.AddServerResponse
+	(*EditServerRequest)(nil),        // 34: fairlead.v1.EditServerRequest
+	(*EditServerResponse)(nil),       // 35: fairlead.v1.EditServerResponse
+	(*DeleteServerRequest)(nil),      // 36: fairlead.v1.DeleteServerRequest
+	(*DeleteServerResponse)(nil),     // 37: fairlead.v1.DeleteServerResponse
+	(*ZeroRequest)(nil),              // 38: fairlead.v1.ZeroRequest
+	(*ZeroResponse)(nil),             // 39: fairlead.v1.ZeroResponse
+	(*DrainScope)(nil),               // 40: fairlead.v1.DrainScope
+	(*DrainRequest)(nil),             // 41: fairlead.v1.DrainRequest
+	(*DrainResponse)(nil),            // 42: fairlead.v1.DrainResponse
+	(*UndrainRequest)(nil),           // 43: fairlead.v1.UndrainRequest
+	(*UndrainResponse)(nil),          // 44: fairlead.v1.UndrainResponse
+	(*ListDrainsRequest)(nil),        // 45: fairlead.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),       // 46: fairlead.v1.ListDrainsResponse
+	(*Drain)(nil),                    // 47: fairlead.v1.Drain
+	(*Timeouts)(nil),                 // 48: fairlead.v1.Timeouts
+	(*GetTimeoutsRequest)(nil),       // 49: fairlead.v1.GetTimeoutsRequest
+	(*GetTimeoutsResponse)(nil),      // 50: fairlead.v1.GetTimeoutsResponse
+	(*SetTimeoutsRequest)(nil),       // 51: fairlead.v1.SetTimeoutsRequest
+	(*SetTimeoutsResponse)(nil),      // 52: fairlead.v1.SetTimeoutsResponse
+	(*Sysctl)(nil),                   // 53: fairlead.v1.Sysctl
+	(*ListSysctlsRequest)(nil),       // 54: fairlead.v1.ListSysctlsRequest
+	(*ListSysctlsResponse)(nil),      // 55: fairlead.v1.ListSysctlsResponse
+	(*SysctlChange)(nil),             // 56: fairlead.v1.SysctlChange
+	(*SetSysctlsRequest)(nil),        // 57: fairlead.v1.SetSysctlsRequest
+	(*SetSysctlsResponse)(nil),       // 58: fairlead.v1.SetSysctlsResponse
+	(*ListPeersRequest)(nil),         // 59: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),        // 60: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                     // 61: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),           // 62: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),          // 63: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),        // 64: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),       // 65: fairlead.v1.DeletePeerResponse
+	(*ListMarkRulesRequest)(nil),     // 66: fairlead.v1.ListMarkRulesRequest
+	(*ListMarkRulesResponse)(nil),    // 67: fairlead.v1.ListMarkRulesResponse
+	(*AddMarkRuleRequest)(nil),       // 68: fairlead.v1.AddMarkRuleRequest
+	(*AddMarkRuleResponse)(nil),      // 69: fairlead.v1.AddMarkRuleResponse
+	(*DeleteMarkRuleRequest)(nil),    // 70: fairlead.v1.DeleteMarkRuleRequest
+	(*DeleteMarkRuleResponse)(nil),   // 71: fairlead.v1.DeleteMarkRuleResponse
+	(*State)(nil),                    // 72: fairlead.v1.State
+	(*MarkRule)(nil),                 // 73: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),            // 74: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),             // 75: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),          // 76: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),         // 77: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),           // 78: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 79: fairlead.v1.RestoreResponse
+	(*ApplyRequest)(nil),             // 80: fairlead.v1.ApplyRequest
+	(*ApplyResponse)(nil),            // 81: fairlead.v1.ApplyResponse
+	(*Applied)(nil),                  // 82: fairlead.v1.Applied
+	(*Change)(nil),                   // 83: fairlead.v1.Change
+	(*RollbackRequest)(nil),          // 84: fairlead.v1.RollbackRequest
+	(*RollbackResponse)(nil),         // 85: fairlead.v1.RollbackResponse
+	(*GetDriftRequest)(nil),          // 86: fairlead.v1.GetDriftRequest
+	(*GetDriftResponse)(nil),         // 87: fairlead.v1.GetDriftResponse
+	(*ExportRequest)(nil),            // 88: fairlead.v1.ExportRequest
+	(*ExportResponse)(nil),           // 89: fairlead.v1.ExportResponse
+	(*ListRevisionsRequest)(nil),     // 90: fairlead.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),    // 91: fairlead.v1.ListRevisionsResponse
+	(*Revision)(nil),                 // 92: fairlead.v1.Revision
+	(*ConnectionFilter)(nil),         // 93: fairlead.v1.ConnectionFilter
+	(*ListConnectionsRequest)(nil),   // 94: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),  // 95: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),               // 96: fairlead.v1.Connection
+	(*CountConnectionsRequest)(nil),  // 97: fairlead.v1.CountConnectionsRequest
+	(*CountConnectionsResponse)(nil), // 98: fairlead.v1.CountConnectionsResponse
+	(*ConnectionTotal)(nil),          // 99: fairlead.v1.ConnectionTotal
+	(*ConnectionGroup)(nil),          // 100: fairlead.v1.ConnectionGroup
+	(*ExplainRequest)(nil),           // 101: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 102: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                    // 103: fairlead.v1.Frame
+	(*Candidate)(nil),                // 104: fairlead.v1.Candidate
+	(*Choice)(nil),                   // 105: fairlead.v1.Choice
+	(*TraceRequest)(nil),             // 106: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),            // 107: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),             // 108: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                  // 109: fairlead.v1.Refusal
+	(*timestamppb.Timestamp)(nil),    // 110: google.protobuf.Timestamp
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,   // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
-	6,   // 1: fairlead.v1.Service.key:type_name -> fairlead.v1.ServiceKey
+	7,   // 1: fairlead.v1.Service.key:type_name -> fairlead.v1.ServiceKey
 	2,   // 2: fairlead.v1.Tunnel.type:type_name -> fairlead.v1.TunnelType
 	3,   // 3: fairlead.v1.Tunnel.checksum:type_name -> fairlead.v1.TunnelChecksum
 	1,   // 4: fairlead.v1.RealServer.method:type_name -> fairlead.v1.ForwardingMethod
-	8,   // 5: fairlead.v1.RealServer.tunnel:type_name -> fairlead.v1.Tunnel
-	9,   // 6: fairlead.v1.RealServerStatus.server:type_name -> fairlead.v1.RealServer
-	10,  // 7: fairlead.v1.RealServerStatus.counters:type_name -> fairlead.v1.Counters
-	10,  // 8: fairlead.v1.RealServerStatus.rates:type_name -> fairlead.v1.Counters
-	11,  // 9: fairlead.v1.RealServerStatus.next_hop:type_name -> fairlead.v1.NextHop
-	13,  // 10: fairlead.v1.RealServerStatus.health:type_name -> fairlead.v1.Health
-	7,   // 11: fairlead.v1.ServiceStatus.service:type_name -> fairlead.v1.Service
-	10,  // 12: fairlead.v1.ServiceStatus.counters:type_name -> fairlead.v1.Counters
-	10,  // 13: fairlead.v1.ServiceStatus.rates:type_name -> fairlead.v1.Counters
-	12,  // 14: fairlead.v1.ServiceStatus.servers:type_name -> fairlead.v1.RealServerStatus
-	12,  // 15: fairlead.v1.ServiceStatus.withheld:type_name -> fairlead.v1.RealServerStatus
-	14,  // 16: fairlead.v1.ServiceStatus.quorum:type_name -> fairlead.v1.Quorum
-	18,  // 17: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
-	19,  // 18: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
-	20,  // 19: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
-	6,   // 20: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
-	15,  // 21: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
-	7,   // 22: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
-	7,   // 23: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
-	6,   // 24: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
-	6,   // 25: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	9,   // 26: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
-	6,   // 27: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	9,   // 28: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
-	6,   // 29: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	6,   // 30: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
-	6,   // 31: fairlead.v1.DrainScope.service:type_name -> fairlead.v1.ServiceKey
-	39,  // 32: fairlead.v1.DrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	9,   // 5: fairlead.v1.RealServer.tunnel:type_name -> fairlead.v1.Tunnel
+	10,  // 6: fairlead.v1.RealServerStatus.server:type_name -> fairlead.v1.RealServer
+	11,  // 7: fairlead.v1.RealServerStatus.counters:type_name -> fairlead.v1.Counters
+	11,  // 8: fairlead.v1.RealServerStatus.rates:type_name -> fairlead.v1.Counters
+	12,  // 9: fairlead.v1.RealServerStatus.next_hop:type_name -> fairlead.v1.NextHop
+	14,  // 10: fairlead.v1.RealServerStatus.health:type_name -> fairlead.v1.Health
+	8,   // 11: fairlead.v1.ServiceStatus.service:type_name -> fairlead.v1.Service
+	11,  // 12: fairlead.v1.ServiceStatus.counters:type_name -> fairlead.v1.Counters
+	11,  // 13: fairlead.v1.ServiceStatus.rates:type_name -> fairlead.v1.Counters
+	13,  // 14: fairlead.v1.ServiceStatus.servers:type_name -> fairlead.v1.RealServerStatus
+	13,  // 15: fairlead.v1.ServiceStatus.withheld:type_name -> fairlead.v1.RealServerStatus
+	15,  // 16: fairlead.v1.ServiceStatus.quorum:type_name -> fairlead.v1.Quorum
+	19,  // 17: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
+	20,  // 18: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
+	21,  // 19: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
+	7,   // 20: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
+	16,  // 21: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
+	8,   // 22: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
+	8,   // 23: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
+	7,   // 24: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
+	7,   // 25: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	10,  // 26: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
+	7,   // 27: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	10,  // 28: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
+	7,   // 29: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	7,   // 30: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
+	7,   // 31: fairlead.v1.DrainScope.service:type_name -> fairlead.v1.ServiceKey
+	40,  // 32: fairlead.v1.DrainRequest.scope:type_name -> fairlead.v1.DrainScope
 	4,   // 33: fairlead.v1.DrainRequest.then:type_name -> fairlead.v1.DrainEnd
-	46,  // 34: fairlead.v1.DrainResponse.drains:type_name -> fairlead.v1.Drain
-	39,  // 35: fairlead.v1.UndrainRequest.scope:type_name -> fairlead.v1.DrainScope
-	46,  // 36: fairlead.v1.UndrainResponse.drains:type_name -> fairlead.v1.Drain
-	46,  // 37: fairlead.v1.ListDrainsResponse.drains:type_name -> fairlead.v1.Drain
-	6,   // 38: fairlead.v1.Drain.service:type_name -> fairlead.v1.ServiceKey
+	47,  // 34: fairlead.v1.DrainResponse.drains:type_name -> fairlead.v1.Drain
+	40,  // 35: fairlead.v1.UndrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	47,  // 36: fairlead.v1.UndrainResponse.drains:type_name -> fairlead.v1.Drain
+	47,  // 37: fairlead.v1.ListDrainsResponse.drains:type_name -> fairlead.v1.Drain
+	7,   // 38: fairlead.v1.Drain.service:type_name -> fairlead.v1.ServiceKey
 	4,   // 39: fairlead.v1.Drain.then:type_name -> fairlead.v1.DrainEnd
-	47,  // 40: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
-	47,  // 41: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
-	6,   // 42: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	52,  // 43: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
-	6,   // 44: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	55,  // 45: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
-	60,  // 46: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	72,  // 47: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
-	72,  // 48: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	72,  // 49: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	73,  // 50: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	74,  // 51: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	72,  // 52: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	48,  // 40: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
+	48,  // 41: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
+	7,   // 42: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	53,  // 43: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
+	7,   // 44: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	56,  // 45: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
+	61,  // 46: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
+	73,  // 47: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
+	73,  // 48: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	73,  // 49: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	74,  // 50: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	75,  // 51: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	73,  // 52: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
 	0,   // 53: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
-	7,   // 54: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	73,  // 55: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	9,   // 56: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	71,  // 57: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	71,  // 58: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	81,  // 59: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
-	82,  // 60: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
-	82,  // 61: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
-	81,  // 62: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
-	82,  // 63: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
-	91,  // 64: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
-	104, // 65: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	94,  // 66: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,   // 67: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	0,   // 68: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	20,  // 69: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	97,  // 70: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	97,  // 71: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	7,   // 72: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	98,  // 73: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	99,  // 74: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	94,  // 75: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	94,  // 76: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,   // 77: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	102, // 78: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,   // 79: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	96,  // 80: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	5,   // 81: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	16,  // 82: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	21,  // 83: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	23,  // 84: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	25,  // 85: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	27,  // 86: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	29,  // 87: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	31,  // 88: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	33,  // 89: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	35,  // 90: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	37,  // 91: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	48,  // 92: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	50,  // 93: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	40,  // 94: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
-	42,  // 95: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
-	44,  // 96: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
-	53,  // 97: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	56,  // 98: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	92,  // 99: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	58,  // 100: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	61,  // 101: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	63,  // 102: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	65,  // 103: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
-	67,  // 104: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
-	69,  // 105: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
-	75,  // 106: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	77,  // 107: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	79,  // 108: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
-	83,  // 109: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
-	85,  // 110: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
-	87,  // 111: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
-	89,  // 112: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
-	95,  // 113: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	100, // 114: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	17,  // 115: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	22,  // 116: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	24,  // 117: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	26,  // 118: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	28,  // 119: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	30,  // 120: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	32,  // 121: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	34,  // 122: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	36,  // 123: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	38,  // 124: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	49,  // 125: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	51,  // 126: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	41,  // 127: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
-	43,  // 128: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
-	45,  // 129: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
-	54,  // 130: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	57,  // 131: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	93,  // 132: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	59,  // 133: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	62,  // 134: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	64,  // 135: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	66,  // 136: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
-	68,  // 137: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
-	70,  // 138: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
-	76,  // 139: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	78,  // 140: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	80,  // 141: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
-	84,  // 142: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
-	86,  // 143: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
-	88,  // 144: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
-	90,  // 145: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
-	96,  // 146: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	101, // 147: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	115, // [115:148] is the sub-list for method output_type
-	82,  // [82:115] is the sub-list for method input_type
-	82,  // [82:82] is the sub-list for extension type_name
-	82,  // [82:82] is the sub-list for extension extendee
-	0,   // [0:82] is the sub-list for field type_name
+	8,   // 54: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	74,  // 55: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	10,  // 56: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	72,  // 57: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	72,  // 58: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	82,  // 59: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
+	83,  // 60: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
+	83,  // 61: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
+	82,  // 62: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
+	83,  // 63: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
+	92,  // 64: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
+	110, // 65: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	0,   // 66: fairlead.v1.ConnectionFilter.protocol:type_name -> fairlead.v1.Protocol
+	5,   // 67: fairlead.v1.ConnectionFilter.kind:type_name -> fairlead.v1.ConnectionKind
+	93,  // 68: fairlead.v1.ListConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	96,  // 69: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,   // 70: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	93,  // 71: fairlead.v1.CountConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	99,  // 72: fairlead.v1.CountConnectionsResponse.total:type_name -> fairlead.v1.ConnectionTotal
+	100, // 73: fairlead.v1.CountConnectionsResponse.groups:type_name -> fairlead.v1.ConnectionGroup
+	99,  // 74: fairlead.v1.ConnectionGroup.total:type_name -> fairlead.v1.ConnectionTotal
+	0,   // 75: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	21,  // 76: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	103, // 77: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	103, // 78: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	8,   // 79: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	104, // 80: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	105, // 81: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	96,  // 82: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	96,  // 83: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,   // 84: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	108, // 85: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,   // 86: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	102, // 87: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	6,   // 88: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	17,  // 89: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	22,  // 90: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	24,  // 91: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	26,  // 92: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	28,  // 93: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	30,  // 94: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	32,  // 95: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	34,  // 96: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	36,  // 97: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	38,  // 98: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	49,  // 99: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	51,  // 100: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	41,  // 101: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
+	43,  // 102: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
+	45,  // 103: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
+	54,  // 104: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	57,  // 105: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	94,  // 106: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	97,  // 107: fairlead.v1.DirectorService.CountConnections:input_type -> fairlead.v1.CountConnectionsRequest
+	59,  // 108: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	62,  // 109: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	64,  // 110: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	66,  // 111: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	68,  // 112: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	70,  // 113: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	76,  // 114: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	78,  // 115: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	80,  // 116: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
+	84,  // 117: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
+	86,  // 118: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
+	88,  // 119: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
+	90,  // 120: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
+	101, // 121: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	106, // 122: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	18,  // 123: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	23,  // 124: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	25,  // 125: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	27,  // 126: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	29,  // 127: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	31,  // 128: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	33,  // 129: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	35,  // 130: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	37,  // 131: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	39,  // 132: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	50,  // 133: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	52,  // 134: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	42,  // 135: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
+	44,  // 136: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
+	46,  // 137: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
+	55,  // 138: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	58,  // 139: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	95,  // 140: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	98,  // 141: fairlead.v1.DirectorService.CountConnections:output_type -> fairlead.v1.CountConnectionsResponse
+	60,  // 142: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	63,  // 143: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	65,  // 144: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	67,  // 145: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	69,  // 146: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	71,  // 147: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	77,  // 148: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	79,  // 149: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	81,  // 150: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
+	85,  // 151: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
+	87,  // 152: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
+	89,  // 153: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
+	91,  // 154: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
+	102, // 155: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	107, // 156: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	123, // [123:157] is the sub-list for method output_type
+	89,  // [89:123] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -6701,8 +7170,8 @@ func file_fairlead_v1_fairlead_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   98,
+			NumEnums:      7,
+			NumMessages:   103,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

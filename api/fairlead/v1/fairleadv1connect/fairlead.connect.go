@@ -89,6 +89,9 @@ const (
 	// DirectorServiceListConnectionsProcedure is the fully-qualified name of the DirectorService's
 	// ListConnections RPC.
 	DirectorServiceListConnectionsProcedure = "/fairlead.v1.DirectorService/ListConnections"
+	// DirectorServiceCountConnectionsProcedure is the fully-qualified name of the DirectorService's
+	// CountConnections RPC.
+	DirectorServiceCountConnectionsProcedure = "/fairlead.v1.DirectorService/CountConnections"
 	// DirectorServiceListPeersProcedure is the fully-qualified name of the DirectorService's ListPeers
 	// RPC.
 	DirectorServiceListPeersProcedure = "/fairlead.v1.DirectorService/ListPeers"
@@ -164,8 +167,11 @@ type DirectorServiceClient interface {
 	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
 	// All of the changes are made or none.
 	SetSysctls(context.Context, *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error)
-	// The connection table, in batches, in the order of the table.
+	// The connection table, in batches, in the order of the table: all of it, or what
+	// passes a filter.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error)
+	// How many connections there are, in all and by fields.
+	CountConnections(context.Context, *connect.Request[v1.CountConnectionsRequest]) (*connect.Response[v1.CountConnectionsResponse], error)
 	// The other directors whose frames for a virtual service are for this host: those
 	// that were added, and the real servers beside one that is this host.
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
@@ -322,6 +328,12 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 			connect.WithClientOptions(opts...),
 		),
+		countConnections: connect.NewClient[v1.CountConnectionsRequest, v1.CountConnectionsResponse](
+			httpClient,
+			baseURL+DirectorServiceCountConnectionsProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("CountConnections")),
+			connect.WithClientOptions(opts...),
+		),
 		listPeers: connect.NewClient[v1.ListPeersRequest, v1.ListPeersResponse](
 			httpClient,
 			baseURL+DirectorServiceListPeersProcedure,
@@ -417,39 +429,40 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 
 // directorServiceClient implements DirectorServiceClient.
 type directorServiceClient struct {
-	getStatus       *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
-	listServices    *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
-	addService      *connect.Client[v1.AddServiceRequest, v1.AddServiceResponse]
-	editService     *connect.Client[v1.EditServiceRequest, v1.EditServiceResponse]
-	deleteService   *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
-	clear           *connect.Client[v1.ClearRequest, v1.ClearResponse]
-	addServer       *connect.Client[v1.AddServerRequest, v1.AddServerResponse]
-	editServer      *connect.Client[v1.EditServerRequest, v1.EditServerResponse]
-	deleteServer    *connect.Client[v1.DeleteServerRequest, v1.DeleteServerResponse]
-	zero            *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
-	getTimeouts     *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
-	setTimeouts     *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
-	drain           *connect.Client[v1.DrainRequest, v1.DrainResponse]
-	undrain         *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
-	listDrains      *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
-	listSysctls     *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
-	setSysctls      *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
-	listConnections *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
-	listPeers       *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
-	addPeer         *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
-	deletePeer      *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
-	listMarkRules   *connect.Client[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse]
-	addMarkRule     *connect.Client[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse]
-	deleteMarkRule  *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
-	getState        *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
-	restore         *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
-	apply           *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
-	rollback        *connect.Client[v1.RollbackRequest, v1.RollbackResponse]
-	getDrift        *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
-	export          *connect.Client[v1.ExportRequest, v1.ExportResponse]
-	listRevisions   *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
-	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
-	trace           *connect.Client[v1.TraceRequest, v1.TraceResponse]
+	getStatus        *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	listServices     *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
+	addService       *connect.Client[v1.AddServiceRequest, v1.AddServiceResponse]
+	editService      *connect.Client[v1.EditServiceRequest, v1.EditServiceResponse]
+	deleteService    *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
+	clear            *connect.Client[v1.ClearRequest, v1.ClearResponse]
+	addServer        *connect.Client[v1.AddServerRequest, v1.AddServerResponse]
+	editServer       *connect.Client[v1.EditServerRequest, v1.EditServerResponse]
+	deleteServer     *connect.Client[v1.DeleteServerRequest, v1.DeleteServerResponse]
+	zero             *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
+	getTimeouts      *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
+	setTimeouts      *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
+	drain            *connect.Client[v1.DrainRequest, v1.DrainResponse]
+	undrain          *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
+	listDrains       *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
+	listSysctls      *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
+	setSysctls       *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
+	listConnections  *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
+	countConnections *connect.Client[v1.CountConnectionsRequest, v1.CountConnectionsResponse]
+	listPeers        *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
+	addPeer          *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
+	deletePeer       *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
+	listMarkRules    *connect.Client[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse]
+	addMarkRule      *connect.Client[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse]
+	deleteMarkRule   *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
+	getState         *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
+	restore          *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
+	apply            *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	rollback         *connect.Client[v1.RollbackRequest, v1.RollbackResponse]
+	getDrift         *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
+	export           *connect.Client[v1.ExportRequest, v1.ExportResponse]
+	listRevisions    *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
+	explain          *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	trace            *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
 
 // GetStatus calls fairlead.v1.DirectorService.GetStatus.
@@ -540,6 +553,11 @@ func (c *directorServiceClient) SetSysctls(ctx context.Context, req *connect.Req
 // ListConnections calls fairlead.v1.DirectorService.ListConnections.
 func (c *directorServiceClient) ListConnections(ctx context.Context, req *connect.Request[v1.ListConnectionsRequest]) (*connect.ServerStreamForClient[v1.ListConnectionsResponse], error) {
 	return c.listConnections.CallServerStream(ctx, req)
+}
+
+// CountConnections calls fairlead.v1.DirectorService.CountConnections.
+func (c *directorServiceClient) CountConnections(ctx context.Context, req *connect.Request[v1.CountConnectionsRequest]) (*connect.Response[v1.CountConnectionsResponse], error) {
+	return c.countConnections.CallUnary(ctx, req)
 }
 
 // ListPeers calls fairlead.v1.DirectorService.ListPeers.
@@ -651,8 +669,11 @@ type DirectorServiceHandler interface {
 	ListSysctls(context.Context, *connect.Request[v1.ListSysctlsRequest]) (*connect.Response[v1.ListSysctlsResponse], error)
 	// All of the changes are made or none.
 	SetSysctls(context.Context, *connect.Request[v1.SetSysctlsRequest]) (*connect.Response[v1.SetSysctlsResponse], error)
-	// The connection table, in batches, in the order of the table.
+	// The connection table, in batches, in the order of the table: all of it, or what
+	// passes a filter.
 	ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error
+	// How many connections there are, in all and by fields.
+	CountConnections(context.Context, *connect.Request[v1.CountConnectionsRequest]) (*connect.Response[v1.CountConnectionsResponse], error)
 	// The other directors whose frames for a virtual service are for this host: those
 	// that were added, and the real servers beside one that is this host.
 	ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error)
@@ -805,6 +826,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("ListConnections")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceCountConnectionsHandler := connect.NewUnaryHandler(
+		DirectorServiceCountConnectionsProcedure,
+		svc.CountConnections,
+		connect.WithSchema(directorServiceMethods.ByName("CountConnections")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceListPeersHandler := connect.NewUnaryHandler(
 		DirectorServiceListPeersProcedure,
 		svc.ListPeers,
@@ -933,6 +960,8 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceSetSysctlsHandler.ServeHTTP(w, r)
 		case DirectorServiceListConnectionsProcedure:
 			directorServiceListConnectionsHandler.ServeHTTP(w, r)
+		case DirectorServiceCountConnectionsProcedure:
+			directorServiceCountConnectionsHandler.ServeHTTP(w, r)
 		case DirectorServiceListPeersProcedure:
 			directorServiceListPeersHandler.ServeHTTP(w, r)
 		case DirectorServiceAddPeerProcedure:
@@ -1042,6 +1071,10 @@ func (UnimplementedDirectorServiceHandler) SetSysctls(context.Context, *connect.
 
 func (UnimplementedDirectorServiceHandler) ListConnections(context.Context, *connect.Request[v1.ListConnectionsRequest], *connect.ServerStream[v1.ListConnectionsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListConnections is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) CountConnections(context.Context, *connect.Request[v1.CountConnectionsRequest]) (*connect.Response[v1.CountConnectionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.CountConnections is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) ListPeers(context.Context, *connect.Request[v1.ListPeersRequest]) (*connect.Response[v1.ListPeersResponse], error) {

@@ -1,0 +1,299 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// A connsCommand is what the command line of conns says.
+type connsCommand struct {
+	env                            Env
+	director                       *directorFlags
+	output, protocol               string
+	client, vip, server            string
+	clientPort, port, serverPort   uint16
+	states, by                     []string
+	templates, connections, counts bool
+	idle, expires                  time.Duration
+	limit                          int
+}
+
+func newConnsCommand(env Env) *cobra.Command {
+	c := &connsCommand{env: env}
+	cmd := &cobra.Command{
+		Use:   "conns",
+		Short: "List connections, or count them, by any of their fields",
+		Long: `List the connections and the templates of persistence that pass all of the filters, in
+the order of the table, or count them. The director looks through its table, and only
+what is asked for is sent: four million connections are counted in seconds.
+
+IDLE is for how long no packet has set a connection's timer; a template has none. When a
+connection was made is not kept. PACKETS and BYTES came from the client.
+
+--by counts by one field or more: protocol, client, client-port, service (protocol, VIP
+and port at once), vip, port, server, state, kind (connection or template); the largest
+group comes first. With -o json a list has an object on each line.`,
+		Example: `  fairlead conns --client 203.0.113.0/24 --state ESTABLISHED
+  fairlead conns --vip 192.0.2.100 --port 80 --idle 5m -o json
+  fairlead conns --count --server 192.0.2.11
+  fairlead conns --by service,state
+  fairlead conns --by client --limit 10`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
+	}
+	c.director = newDirectorFlags(cmd, env)
+	flags := cmd.Flags()
+	flags.StringVar(&c.protocol, "protocol", "", "`name`: tcp, udp or sctp (default: any)")
+	flags.StringVar(&c.client, "client", "", "client's `address`, with /LENGTH for a network and with :PORT for one port")
+	flags.Uint16Var(&c.clientPort, "client-port", 0, "client's `port`")
+	flags.StringVar(&c.vip, "vip", "", "virtual `address`, with :PORT for one port")
+	flags.Uint16Var(&c.port, "port", 0, "virtual service's `port`")
+	flags.StringVar(&c.server, "server", "", "real server's `address`, with :PORT for one port")
+	flags.Uint16Var(&c.serverPort, "server-port", 0, "real server's `port`")
+	flags.StringSliceVar(&c.states, "state", nil, "one of these `states`, as ipvsadm -Lc names them")
+	flags.DurationVar(&c.idle, "idle", 0, "idle for at least so `long`, like 5m")
+	flags.DurationVar(&c.expires, "expires", 0, "ends within so `long` if no packet comes")
+	flags.BoolVar(&c.templates, "templates", false, "only templates of persistence")
+	flags.BoolVar(&c.connections, "no-templates", false, "only connections")
+	flags.BoolVar(&c.counts, "count", false, "print how many there are")
+	flags.StringSliceVar(&c.by, "by", nil, "count by these `fields`")
+	flags.IntVar(&c.limit, "limit", 0, "at most so `many` rows (default: all)")
+	flags.StringVarP(&c.output, "output", "o", "text", "`format`: text or json")
+	cmd.MarkFlagsMutuallyExclusive("templates", "no-templates")
+	cmd.MarkFlagsMutuallyExclusive("count", "by")
+	return cmd
+}
+
+// filter checks the command line.
+func (c *connsCommand) filter() (f lvs.ConnectionFilter, err error) {
+	if f.Protocol, err = parseProtocolFlag(c.protocol); err != nil {
+		return f, err
+	}
+	for _, side := range []struct {
+		flag, address, portFlag string
+		port                    uint16
+		to                      *lvs.Endpoint
+	}{
+		{"--client", c.client, "--client-port", c.clientPort, &f.Client},
+		{"--vip", c.vip, "--port", c.port, &f.Virtual},
+		{"--server", c.server, "--server-port", c.serverPort, &f.Server},
+	} {
+		if side.address != "" {
+			if *side.to, err = lvs.ParseEndpoint(side.address); err != nil {
+				return f, fmt.Errorf("%s %w", side.flag, err)
+			}
+		}
+		if side.port != 0 && side.to.Port != 0 {
+			return f, fmt.Errorf("%s %s and %s %d: the port is said twice", side.flag, side.address, side.portFlag, side.port)
+		}
+		side.to.Port = max(side.to.Port, side.port)
+	}
+	for _, name := range c.states {
+		states, err := lvs.ConnectionStatesNamed(name)
+		if err != nil {
+			return f, fmt.Errorf("--state: %w", err)
+		}
+		f.States = append(f.States, states...)
+	}
+	for _, d := range []struct {
+		flag  string
+		given time.Duration
+	}{{"--idle", c.idle}, {"--expires", c.expires}} {
+		if d.given < 0 || d.given%time.Second != 0 {
+			return f, fmt.Errorf("%s %s: want whole seconds", d.flag, d.given)
+		}
+	}
+	if c.limit < 0 {
+		return f, fmt.Errorf("--limit %d: want how many rows, or 0 for all", c.limit)
+	}
+	switch {
+	case c.templates:
+		f.Kind = lvs.OnlyTemplates
+	case c.connections:
+		f.Kind = lvs.OnlyConnections
+	}
+	f.IdleAtLeast, f.ExpiresWithin, f.Limit = c.idle, c.expires, c.limit
+	return f, nil
+}
+
+// parseProtocolFlag reads --protocol; "" is any.
+func parseProtocolFlag(text string) (lvs.Protocol, error) {
+	if text == "" {
+		return 0, nil
+	}
+	for _, p := range []lvs.Protocol{lvs.TCP, lvs.UDP, lvs.SCTP} {
+		if strings.EqualFold(text, p.String()) {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("--protocol %s: want tcp, udp or sctp", text)
+}
+
+func (c *connsCommand) run(ctx context.Context) error {
+	filter, err := c.filter()
+	if err != nil {
+		return err
+	}
+	if c.output != "text" && c.output != "json" {
+		return fmt.Errorf("--output %s: want text or json", c.output)
+	}
+	var by []lvs.ConnectionField
+	for _, name := range c.by {
+		field, err := lvs.ParseConnectionField(name)
+		if err != nil {
+			return fmt.Errorf("--by: %w", err)
+		}
+		by = append(by, field)
+	}
+	client, err := c.director.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if !c.counts && len(by) == 0 {
+		out := bufio.NewWriterSize(c.env.Stdout, 64<<10)
+		printer := newConnectionPrinter(out, c.output == "json")
+		if err := client.FindConnections(ctx, filter, printer); err != nil {
+			out.Flush()
+			return err
+		}
+		return out.Flush()
+	}
+	count, err := client.CountConnections(ctx, filter, by)
+	switch {
+	case err != nil:
+		return err
+	case c.output == "json":
+		return printCountJSON(c.env.Stdout, by, count)
+	case len(by) == 0:
+		_, err := fmt.Fprintln(c.env.Stdout, count.Connections)
+		return err
+	}
+	return printCount(c.env.Stdout, by, count)
+}
+
+// connectionRow has columns that hold nearly every IPv4 row; longer ones move the
+// rest of theirs. It does not wait for all rows, as aligned columns would.
+const connectionRow = "%-5s  %-21s  %-21s  %-21s  %-11s  %6s  %7s  %10s  %12s\n"
+
+// newConnectionPrinter returns what prints one connection after the other.
+func newConnectionPrinter(w io.Writer, asJSON bool) func(lvs.Connection) error {
+	if asJSON {
+		encoder := json.NewEncoder(w)
+		return func(c lvs.Connection) error { return encoder.Encode(newConnLine(&c)) }
+	}
+	heading := true
+	return func(c lvs.Connection) error {
+		if heading {
+			heading = false
+			fmt.Fprintf(w, connectionRow, "PROTO", "CLIENT", "VIRTUAL", "SERVER", "STATE", "IDLE", "EXPIRES", "PACKETS", "BYTES")
+		}
+		idle, packets, bytes := brief(c.Idle), fmt.Sprint(c.Packets), fmt.Sprint(c.Bytes)
+		if c.Template {
+			idle, packets, bytes = "-", "-", "template"
+		}
+		_, err := fmt.Fprintf(w, connectionRow, c.Protocol, c.Client, c.Virtual, c.Server, c.State, idle, brief(c.Expires), packets, bytes)
+		return err
+	}
+}
+
+// brief returns a time in seconds, or minutes and seconds, or hours and minutes.
+func brief(d time.Duration) string {
+	s := int(d / time.Second)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	}
+	return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+}
+
+// A connLine is a line of "fairlead conns -o json": programs rely on it.
+type connLine struct {
+	Protocol       string         `json:"protocol"`
+	Client         netip.AddrPort `json:"client"`
+	Virtual        netip.AddrPort `json:"virtual"`
+	Server         netip.AddrPort `json:"server"`
+	State          string         `json:"state"`
+	ExpiresSeconds int64          `json:"expires_seconds"`
+	IdleSeconds    *int64         `json:"idle_seconds,omitempty"`
+	Packets        uint32         `json:"packets"`
+	Bytes          uint64         `json:"bytes"`
+	Template       bool           `json:"template"`
+}
+
+func newConnLine(c *lvs.Connection) connLine {
+	j := connLine{
+		Protocol: c.Protocol.String(), Client: c.Client, Virtual: c.Virtual, Server: c.Server,
+		State: c.State.String(), ExpiresSeconds: int64(c.Expires / time.Second),
+		Packets: c.Packets, Bytes: c.Bytes, Template: c.Template,
+	}
+	if !c.Template {
+		idle := int64(c.Idle / time.Second)
+		j.IdleSeconds = &idle
+	}
+	return j
+}
+
+func printCount(w io.Writer, by []lvs.ConnectionField, count lvs.ConnectionCount) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, field := range by {
+		fmt.Fprintf(t, "%s\t", strings.ToUpper(string(field)))
+	}
+	fmt.Fprintln(t, "CONNECTIONS\tPACKETS\tBYTES")
+	for _, g := range count.Groups {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\n", strings.Join(g.Values, "\t"), g.Connections, g.Packets, g.Bytes)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if count.Omitted > 0 {
+		_, err := fmt.Fprintf(w, "and %s more; %s in all\n", plural(count.Omitted, "group"), plural(int(count.Connections), "connection"))
+		return err
+	}
+	return nil
+}
+
+// A countJSON is what "fairlead conns --count -o json" and --by print.
+type countJSON struct {
+	totalJSON
+	Groups  []groupJSON `json:"groups,omitempty"`
+	Omitted int         `json:"omitted_groups,omitempty"`
+}
+
+type totalJSON struct {
+	Connections uint64 `json:"connections"`
+	Packets     uint64 `json:"packets"`
+	Bytes       uint64 `json:"bytes"`
+}
+
+type groupJSON struct {
+	Values map[string]string `json:"values"`
+	totalJSON
+}
+
+func printCountJSON(w io.Writer, by []lvs.ConnectionField, count lvs.ConnectionCount) error {
+	report := countJSON{totalJSON: totalJSON(count.ConnectionTotal), Omitted: count.Omitted}
+	for _, g := range count.Groups {
+		group := groupJSON{map[string]string{}, totalJSON(g.ConnectionTotal)}
+		for i, field := range by {
+			group.Values[string(field)] = g.Values[i]
+		}
+		report.Groups = append(report.Groups, group)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
