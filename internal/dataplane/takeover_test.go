@@ -54,7 +54,7 @@ func tell(t testing.TB, p *Plane) told {
 	}
 	conns := slices.Collect(p.Connections())
 	for i := range conns {
-		conns[i].Expires = conns[i].Expires.Round(time.Minute)
+		conns[i].Expires, conns[i].Idle = conns[i].Expires.Round(time.Minute), 0
 	}
 	return told{services, conns, p.Timeouts(), p.TableSize()}
 }

@@ -12,13 +12,13 @@ const lookUpEvery = 4096
 
 // FindConnections implements [api.Director].
 func (d *Director) FindConnections(ctx context.Context, filter lvs.ConnectionFilter, visit func(lvs.Connection) error) error {
-	matches := filter.Matcher()
+	matcher := filter.Matcher()
 	walked, told := 0, 0
 	for c := range d.plane.Connections() {
 		if walked++; walked%lookUpEvery == 0 && ctx.Err() != nil {
 			break
 		}
-		if !matches(&c) {
+		if !matcher.Matches(&c) {
 			continue
 		}
 		if err := visit(c); err != nil {

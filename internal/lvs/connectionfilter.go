@@ -37,27 +37,37 @@ const (
 	OnlyTemplates
 )
 
-// Matcher returns a function that reports whether a connection passes the filter.
-// It does not count.
-func (f ConnectionFilter) Matcher() func(*Connection) bool {
-	var states [256]bool
+// A ConnectionMatcher is a filter, made ready for a whole table.
+type ConnectionMatcher struct {
+	filter   ConnectionFilter
+	anyState bool
+	states   [256]bool
+}
+
+// Matcher returns what tells the connections that pass the filter. It does not
+// count them.
+func (f ConnectionFilter) Matcher() *ConnectionMatcher {
+	m := &ConnectionMatcher{filter: f, anyState: len(f.States) == 0}
 	for _, s := range f.States {
-		states[s] = true
+		m.states[s] = true
 	}
-	anyState := len(f.States) == 0
-	return func(c *Connection) bool {
-		switch {
-		case f.Kind == OnlyConnections && c.Template, f.Kind == OnlyTemplates && !c.Template:
-			return false
-		case f.Protocol != 0 && c.Protocol != f.Protocol, !anyState && !states[c.State]:
-			return false
-		case f.IdleAtLeast > 0 && (c.Template || c.Idle < f.IdleAtLeast):
-			return false
-		case f.ExpiresWithin > 0 && c.Expires > f.ExpiresWithin:
-			return false
-		}
-		return f.Client.Contains(c.Client) && f.Virtual.Contains(c.Virtual) && f.Server.Contains(c.Server)
+	return m
+}
+
+// Matches reports whether a connection passes the filter.
+func (m *ConnectionMatcher) Matches(c *Connection) bool {
+	f := &m.filter
+	switch {
+	case f.Kind == OnlyConnections && c.Template, f.Kind == OnlyTemplates && !c.Template:
+		return false
+	case f.Protocol != 0 && c.Protocol != f.Protocol, !m.anyState && !m.states[c.State]:
+		return false
+	case f.IdleAtLeast > 0 && (c.Template || c.Idle < f.IdleAtLeast):
+		return false
+	case f.ExpiresWithin > 0 && c.Expires > f.ExpiresWithin:
+		return false
 	}
+	return f.Client.Contains(c.Client) && f.Virtual.Contains(c.Virtual) && f.Server.Contains(c.Server)
 }
 
 // Contains reports whether the endpoint picks an address and its port.
@@ -101,59 +111,63 @@ const (
 	FieldKind       ConnectionField = "kind"
 )
 
-// connectionFields says how each field groups: keep copies what of a connection
-// makes its group, name is the value as a person reads it.
-var connectionFields = map[ConnectionField]struct {
-	keep func(to, from *Connection)
-	name func(*Connection) string
-}{
-	FieldProtocol: {
-		func(to, c *Connection) { to.Protocol = c.Protocol },
-		func(c *Connection) string { return c.Protocol.String() },
-	},
-	FieldClient: {
-		func(to, c *Connection) { to.Client = netip.AddrPortFrom(c.Client.Addr(), to.Client.Port()) },
-		func(c *Connection) string { return c.Client.Addr().String() },
-	},
-	FieldClientPort: {
-		func(to, c *Connection) { to.Client = netip.AddrPortFrom(to.Client.Addr(), c.Client.Port()) },
-		func(c *Connection) string { return strconv.Itoa(int(c.Client.Port())) },
-	},
-	FieldService: {
-		func(to, c *Connection) { to.Protocol, to.Virtual = c.Protocol, c.Virtual },
-		func(c *Connection) string { return c.Protocol.String() + " " + c.Virtual.String() },
-	},
-	FieldVIP: {
-		func(to, c *Connection) { to.Virtual = netip.AddrPortFrom(c.Virtual.Addr(), to.Virtual.Port()) },
-		func(c *Connection) string { return c.Virtual.Addr().String() },
-	},
-	FieldPort: {
-		func(to, c *Connection) { to.Virtual = netip.AddrPortFrom(to.Virtual.Addr(), c.Virtual.Port()) },
-		func(c *Connection) string { return strconv.Itoa(int(c.Virtual.Port())) },
-	},
-	FieldServer: {
-		func(to, c *Connection) { to.Server = c.Server },
-		func(c *Connection) string { return c.Server.String() },
-	},
-	FieldState: {
-		func(to, c *Connection) { to.State = c.State },
-		func(c *Connection) string { return c.State.String() },
-	},
-	FieldKind: {
-		func(to, c *Connection) { to.Template = c.Template },
-		func(c *Connection) string {
-			if c.Template {
-				return "template"
-			}
-			return "connection"
-		},
-	},
+// keep copies what of a connection makes its group by a field.
+func (field ConnectionField) keep(to, c *Connection) {
+	switch field {
+	case FieldProtocol:
+		to.Protocol = c.Protocol
+	case FieldClient:
+		to.Client = netip.AddrPortFrom(c.Client.Addr(), to.Client.Port())
+	case FieldClientPort:
+		to.Client = netip.AddrPortFrom(to.Client.Addr(), c.Client.Port())
+	case FieldService:
+		to.Protocol, to.Virtual = c.Protocol, c.Virtual
+	case FieldVIP:
+		to.Virtual = netip.AddrPortFrom(c.Virtual.Addr(), to.Virtual.Port())
+	case FieldPort:
+		to.Virtual = netip.AddrPortFrom(to.Virtual.Addr(), c.Virtual.Port())
+	case FieldServer:
+		to.Server = c.Server
+	case FieldState:
+		to.State = c.State
+	case FieldKind:
+		to.Template = c.Template
+	}
+}
+
+// Of returns the value that a connection has in the field, as a person reads it,
+// "" for a field that is not known.
+func (field ConnectionField) Of(c *Connection) string {
+	switch field {
+	case FieldProtocol:
+		return c.Protocol.String()
+	case FieldClient:
+		return c.Client.Addr().String()
+	case FieldClientPort:
+		return strconv.Itoa(int(c.Client.Port()))
+	case FieldService:
+		return c.Protocol.String() + " " + c.Virtual.String()
+	case FieldVIP:
+		return c.Virtual.Addr().String()
+	case FieldPort:
+		return strconv.Itoa(int(c.Virtual.Port()))
+	case FieldServer:
+		return c.Server.String()
+	case FieldState:
+		return c.State.String()
+	case FieldKind:
+		if c.Template {
+			return "template"
+		}
+		return "connection"
+	}
+	return ""
 }
 
 // ParseConnectionField reads the name of a field. It wraps ErrInvalid.
 func ParseConnectionField(name string) (ConnectionField, error) {
 	field := ConnectionField(name)
-	if _, ok := connectionFields[field]; !ok {
+	if field.Of(&Connection{}) == "" {
 		return "", fmt.Errorf("field %q: %w: want protocol, client, client-port, service, vip, port, server, state or kind", name, ErrInvalid)
 	}
 	return field, nil
@@ -214,7 +228,7 @@ func (n *ConnectionCounter) Add(c *Connection) error {
 	}
 	var group Connection
 	for _, field := range n.by {
-		connectionFields[field].keep(&group, c)
+		field.keep(&group, c)
 	}
 	total := n.groups[group]
 	if total == nil {
@@ -263,7 +277,7 @@ func (n *ConnectionCounter) Count(limit int) ConnectionCount {
 	for _, one := range all {
 		group := ConnectionGroup{ConnectionTotal: *one.ConnectionTotal}
 		for _, field := range n.by {
-			group.Values = append(group.Values, connectionFields[field].name(&one.group))
+			group.Values = append(group.Values, field.Of(&one.group))
 		}
 		count.Groups = append(count.Groups, group)
 	}

@@ -51,10 +51,10 @@ func TestConnectionFilter(t *testing.T) {
 		"two":         {ConnectionFilter{Protocol: TCP, Server: endpoint("192.0.2.11"), Kind: OnlyConnections}, []int{0}},
 		"none":        {ConnectionFilter{Protocol: UDP, Client: endpoint("203.0.113.0/24")}, nil},
 	} {
-		matches := test.filter.Matcher()
+		matcher := test.filter.Matcher()
 		var passes []int
 		for i := range filtered {
-			if matches(&filtered[i]) {
+			if matcher.Matches(&filtered[i]) {
 				passes = append(passes, i)
 			}
 		}
