@@ -119,6 +119,10 @@ var testCount = lvs.ConnectionCount{
 	Omitted: 3,
 }
 
+func (r *recorder) HandOver(_ context.Context, successor string) error {
+	return r.did("hand over to %s", successor)
+}
+
 func (r *recorder) Peers(context.Context) ([]lvs.Peer, error) { return r.peers, r.did("peers") }
 func (r *recorder) AddPeer(_ context.Context, addr netip.Addr) error {
 	return r.did("add peer %v", addr)
@@ -180,6 +184,11 @@ func numbered(i int) lvs.Connection {
 // serve serves d on a socket until the test ends, and returns its client.
 func serve(t testing.TB, d Director) *Client {
 	t.Helper()
+	return serveHandler(t, NewHandler(d))
+}
+
+func serveHandler(t testing.TB, handler http.Handler) *Client {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), SocketName)
 	l, err := Listen(path)
 	if err != nil {
@@ -187,7 +196,7 @@ func serve(t testing.TB, d Director) *Client {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, l, NewHandler(d), slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Serve(ctx, l, handler, slog.New(slog.DiscardHandler)) }()
 	client := NewClient(path)
 	t.Cleanup(func() {
 		client.Close()

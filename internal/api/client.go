@@ -1,9 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -231,6 +233,27 @@ func (c *Client) SetTimeouts(ctx context.Context, timeouts lvs.Timeouts) error {
 func wholeSeconds(name string, d time.Duration) error {
 	if d < 0 || d > MaxTimeout || d%time.Second != 0 {
 		return invalid(name, d, "whole seconds, 0 to 31 days")
+	}
+	return nil
+}
+
+// Metrics writes what the director tells Prometheus, in its text format.
+func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.host+"/metrics", nil)
+	if err != nil {
+		return fmt.Errorf("read metrics: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return c.refused(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return fmt.Errorf("read metrics: director answered %s: %s", response.Status, bytes.TrimSpace(why))
+	}
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("read metrics: %w", err)
 	}
 	return nil
 }

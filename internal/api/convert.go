@@ -437,6 +437,11 @@ func statusToWire(s Status) *fairleadv1.GetStatusResponse {
 			Size: uint64(max(s.TableSize, 0)),
 			Used: uint64(max(s.TableUsed, 0)),
 		},
+		Sweeps: &fairleadv1.Sweeps{
+			Count: s.Sweeps.Count, Expired: s.Sweeps.Expired,
+			Microseconds:     uint64(max(s.Sweeps.Time, 0) / time.Microsecond),
+			LastMicroseconds: uint64(max(s.Sweeps.Last, 0) / time.Microsecond),
+		},
 	}
 	for _, i := range s.Interfaces {
 		wire.Interfaces = append(wire.Interfaces, &fairleadv1.Interface{Name: i.Name, Mode: i.Mode})
@@ -455,6 +460,11 @@ func statusFromWire(wire *fairleadv1.GetStatusResponse) Status {
 		Uptime:    time.Duration(wire.GetUptimeSeconds()) * time.Second,
 		TableSize: int(wire.GetConnectionTable().GetSize()),
 		TableUsed: int(wire.GetConnectionTable().GetUsed()),
+		Sweeps: Sweeps{
+			Count: wire.GetSweeps().GetCount(), Expired: wire.GetSweeps().GetExpired(),
+			Time: time.Duration(wire.GetSweeps().GetMicroseconds()) * time.Microsecond,
+			Last: time.Duration(wire.GetSweeps().GetLastMicroseconds()) * time.Microsecond,
+		},
 	}
 	for _, i := range wire.GetInterfaces() {
 		s.Interfaces = append(s.Interfaces, Interface{Name: i.GetName(), Mode: i.GetMode()})

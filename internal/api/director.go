@@ -104,6 +104,10 @@ type Director interface {
 	// the last one last.
 	Revisions(ctx context.Context) ([]Revision, error)
 
+	// HandOver ends the daemon for a successor, which waits until it may take the
+	// run directory over. What is asked for after that is refused or lost.
+	HandOver(ctx context.Context, successor string) error
+
 	// Explain tells what would become of a packet that came in now, and why. It
 	// changes nothing.
 	Explain(ctx context.Context, question lvs.Question) (lvs.Explanation, error)
@@ -125,7 +129,16 @@ type Status struct {
 	// in use when the table was last swept.
 	TableSize int
 	TableUsed int
+	Sweeps    Sweeps
 	Verdicts  []Verdict
+}
+
+// Sweeps are those of the connection table since the daemon started.
+type Sweeps struct {
+	Count   uint64
+	Time    time.Duration // of all
+	Last    time.Duration // of the last one
+	Expired uint64        // entries that they ended
 }
 
 // An Interface is one that the data plane is attached to.

@@ -3,12 +3,17 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"connectrpc.com/connect"
 
 	fairleadv1 "github.com/fairlead-lb/fairlead/api/fairlead/v1"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
+
+// ErrUnknownProcedure: the director is of a version that does not know what it was
+// asked for.
+var ErrUnknownProcedure = errors.New("the director does not know this request")
 
 // refusals says how each reason of the domain travels.
 var refusals = [...]struct {
@@ -79,7 +84,13 @@ func (r *refusal) Unwrap() error { return r.reason }
 // given. An error of another origin it returns as it is.
 func fromWire(err error) error {
 	var wire *connect.Error
-	if !errors.As(err, &wire) || !connect.IsWireError(err) {
+	if !errors.As(err, &wire) {
+		return err
+	}
+	if !connect.IsWireError(err) {
+		if wire.Code() == connect.CodeUnimplemented { // what HTTP status 404 comes to
+			return fmt.Errorf("%w: %w", ErrUnknownProcedure, err)
+		}
 		return err
 	}
 	for _, detail := range wire.Details() {
@@ -102,7 +113,10 @@ func fromWire(err error) error {
 			return refused
 		}
 	}
-	if wire.Message() == "" {
+	switch {
+	case wire.Code() == connect.CodeUnimplemented:
+		return fmt.Errorf("%w: %w", ErrUnknownProcedure, err)
+	case wire.Message() == "":
 		return err
 	}
 	return errors.New(wire.Message())

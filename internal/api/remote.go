@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -68,22 +70,25 @@ func readCertificates(file string) (*x509.CertPool, error) {
 // trust each other, nil if it was something else.
 func (c *Client) refusedByTLS(err error) error {
 	var (
-		unknown  x509.UnknownAuthorityError
-		wrong    x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		verify   *tls.CertificateVerificationError
-		alert    tls.AlertError
-		noTLS    tls.RecordHeaderError
-		trusted  = errors.As(err, &unknown) || errors.As(err, &wrong) || errors.As(err, &invalid) || errors.As(err, &verify)
-		answered = errors.As(err, &alert)
+		unknown x509.UnknownAuthorityError
+		wrong   x509.HostnameError
+		invalid x509.CertificateInvalidError
+		noTLS   tls.RecordHeaderError
+		network *net.OpError
 	)
 	switch {
-	case trusted:
+	case err == nil, !strings.HasPrefix(c.where, "https:"):
+		return nil
+	case errors.As(err, &unknown), errors.As(err, &wrong), errors.As(err, &invalid):
 		return fmt.Errorf("%w: %s: its certificate does not hold (see --ca): %v", ErrUnreachable, c.where, deepest(err))
-	case answered:
-		return fmt.Errorf("%w: %s refused this client's certificate (see --cert): %v", ErrUnreachable, c.where, alert)
 	case errors.As(err, &noTLS):
 		return fmt.Errorf("%w: %s does not speak TLS", ErrUnreachable, c.where)
+	case errors.As(err, &network) && network.Op == "remote error": // a TLS alert
+		return fmt.Errorf("%w: %s refused this client's certificate (see --cert): %v", ErrUnreachable, c.where, network.Err)
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		// TLS 1.3 has the client send before it knows whether it was let in.
+		return fmt.Errorf("%w: %s closed the connection; most likely it refused this client's certificate (see --cert): %v",
+			ErrUnreachable, c.where, deepest(err))
 	}
 	return nil
 }

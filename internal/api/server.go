@@ -44,15 +44,19 @@ func NewHandler(d Director) http.Handler {
 }
 
 // Serve answers requests on l until ctx ends, then gives those under way one
-// second and closes l. It returns nil after such an end.
+// second and closes l. It returns nil after such an end. What a peer sends is
+// bounded in size, and in the time that it takes.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler:           h,
+		Handler:           withDeadlines(h, bodyTimeout, writeTimeout),
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}

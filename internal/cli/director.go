@@ -59,10 +59,19 @@ With --config it makes its state the one that a configuration file asks for, at 
 and whenever the file changes (it is looked at once a second) or SIGHUP arrives. A bad file
 changes nothing and is told in the log; at a start that takes nothing over it is an error.
 
+With --listen it serves the API over the network too, with TLS, to clients whose
+certificates --client-ca has signed; all of them may do everything. /metrics (for
+Prometheus), /healthz and /readyz are served wherever the API is.
+
 Forwarding goes on when the director stops or is killed; "fairlead director
 unload" ends it. With --drain, SIGTERM first drains all real servers, as "fairlead
 drain" does, and the director stops when no connection is left or the time is over;
 a second signal ends it at once, and the director that comes next ends the drain.
+
+To upgrade, start the new binary with --take-over: it makes sure that it can go on
+with what the running director has, asks that one to hand over, and replaces its
+program in one step. No packet or connection is lost.
+
 It needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
 CAP_NET_RAW, and CAP_SYS_ADMIN to mount a bpffs on bpf/ in the run directory if
 there is none.`,
@@ -70,7 +79,10 @@ there is none.`,
   fairlead director --interface eth0 --config /etc/fairlead/fairlead.yaml
   fairlead director --interface eth0,eth1 --connections 4000000
   fairlead director --interface br0 --mode tc
-  fairlead director --interface eth0 --run-dir /run/fairlead-blue`,
+  fairlead director --interface eth0 --run-dir /run/fairlead-blue
+  fairlead director --interface eth0 --take-over
+  fairlead director --interface eth0 --listen 192.0.2.10:8443 \
+      --tls-cert director.pem --tls-key director.key --client-ca operators.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -80,6 +92,10 @@ there is none.`,
 				return fmt.Errorf("--mode %s: want auto, xdp, xdp-generic or tc", cfg.Mode)
 			case cfg.Connections < 1:
 				return fmt.Errorf("--connections %d: want how many must fit into the table", cfg.Connections)
+			case len(cfg.Listen) == 0 && cfg.TLS != api.TLSFiles{}:
+				return errors.New("--tls-cert, --tls-key and --client-ca are for --listen ADDRESS:PORT, which is not given")
+			case len(cfg.Listen) > 0 && (cfg.TLS.Cert == "" || cfg.TLS.Key == "" || cfg.TLS.ClientCA == ""):
+				return errors.New("--listen needs --tls-cert, --tls-key and --client-ca: the API is not served over the network without certificates on both sides")
 			}
 			end, err := lvs.ParseDrainEnd(then)
 			switch {
@@ -111,6 +127,11 @@ there is none.`,
 	flags.DurationVar(&cfg.Drain, "drain", 0, "`how long`, before it stops, to wait for connections to end, giving no real server new ones, like 5m")
 	flags.StringVar(&then, "drain-then", "", "what is `done` to what is left then: expire or reset (default: it goes on)")
 	flags.StringVar(&cfg.ConfigFile, "config", "", "a configuration `file` to apply at the start, and whenever it changes")
+	flags.StringSliceVar(&cfg.Listen, "listen", nil, "serve the API on these TCP `addresses` too, like 192.0.2.10:8443; needs the files of TLS")
+	flags.StringVar(&cfg.TLS.Cert, "tls-cert", "", "`file` of the certificate for --listen (PEM); read again when it changes")
+	flags.StringVar(&cfg.TLS.Key, "tls-key", "", "`file` of its key")
+	flags.StringVar(&cfg.TLS.ClientCA, "client-ca", "", "`file` of the certificates that clients' are checked against")
+	flags.BoolVar(&cfg.TakeOver, "take-over", false, "if a director runs already, ask it to hand over")
 	cmd.AddCommand(newUnloadCommand(env, &cfg.RunDir))
 	return cmd
 }

@@ -77,6 +77,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newRollbackCommand(env),
 		newConfigCommand(env),
 		newConnsCommand(env),
+		newMetricsCommand(env),
 		newSaveCommand(env),
 		newRestoreCommand(env),
 		newSysctlCommand(env),

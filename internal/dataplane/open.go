@@ -271,6 +271,49 @@ func (p *Plane) pin(temporary, state string) error {
 }
 
 func takeOver(cfg Config, state string) (*Plane, error) {
+	p, err := loadPinned(cfg, state)
+	if err != nil {
+		return nil, err
+	}
+	return p.readPinned()
+}
+
+// readPinned makes a plane that was loaded with pinned maps the one that they are of.
+func (p *Plane) readPinned() (*Plane, error) {
+	err := p.readBack()
+	if err == nil {
+		err = p.openLinks()
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// A Successor is a plane that could take over what is pinned: the layout is this
+// version's, and the kernel has taken its programs.
+type Successor struct{ plane *Plane }
+
+// Prepare returns the successor of what is pinned below cfg.PinDir. It changes
+// nothing, whoever uses that at the moment.
+func Prepare(cfg Config) (*Successor, error) {
+	p, err := loadPinned(cfg, filepath.Join(cfg.PinDir, stateDir))
+	if err != nil {
+		return nil, err
+	}
+	return &Successor{p}, nil
+}
+
+// TakeOver does what [Open] does, when nobody else uses what is pinned. The successor
+// can't be used afterwards, nor has it to be closed.
+func (s *Successor) TakeOver() (*Plane, error) { return s.plane.readPinned() }
+
+// Close lets go of everything, if the successor does not take over.
+func (s *Successor) Close() error { return s.plane.Close() }
+
+// loadPinned loads the programs with the maps that are pinned, if their layout is
+// known, and changes nothing in them.
+func loadPinned(cfg Config, state string) (*Plane, error) {
 	spec, err := loadDirector()
 	if err != nil {
 		return nil, err
@@ -295,6 +338,9 @@ func takeOver(cfg Config, state string) (*Plane, error) {
 	spec.Maps[directorMapConnections].MaxEntries = pinned[directorMapConnections].MaxEntries()
 	spec.Maps[directorMapBonds].MaxEntries = pinned[directorMapBonds].MaxEntries()
 
+	if cfg.Mode == "" {
+		cfg.Mode = ModeAuto
+	}
 	p := newPlane(cfg)
 	p.tookOver = true
 	if err := p.load(spec, pinned); err != nil {
@@ -303,14 +349,7 @@ func takeOver(cfg Config, state string) (*Plane, error) {
 		}
 		return nil, err
 	}
-	err = p.checkLayout()
-	if err == nil {
-		err = p.readBack()
-	}
-	if err == nil {
-		err = p.openLinks()
-	}
-	if err != nil {
+	if err := p.checkLayout(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

@@ -290,6 +290,41 @@ func TestCountersOutliveHalfDoneChanges(t *testing.T) {
 	}
 }
 
+// A successor changes nothing before it takes over, and then finds what has become of
+// everything meanwhile.
+func TestSuccessor(t *testing.T) {
+	dir := mountBPF(t)
+	p, svc := busyPlane(t, dir)
+	before := tell(t, p)
+	given, err := Prepare(Config{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := given.Close(); err != nil {
+		t.Error(err)
+	}
+	successor, err := Prepare(Config{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := diffPlanes(before, tell(t, p)); diff != "" {
+		t.Errorf("changed by a successor that waits:\n%s", diff)
+	}
+	if err := p.DeleteServer(svc.ServiceKey, tell(t, p).Services[0].Servers[0].RealServerKey); err != nil {
+		t.Fatal(err)
+	}
+	last := tell(t, p)
+	mustClose(t, p)
+	q, err := successor.TakeOver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, q)
+	if diff := diffPlanes(last, tell(t, q)); diff != "" || !q.TookOver() {
+		t.Errorf("taken over %t: -before +after\n%s", q.TookOver(), diff)
+	}
+}
+
 func TestOtherLayoutIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -305,6 +340,9 @@ func TestOtherLayoutIsRefused(t *testing.T) {
 			mustClose(t, p)
 			if p, err := Open(Config{PinDir: dir}); !errors.Is(err, ErrLayout) {
 				t.Errorf("Open: %v, %v, want ErrLayout", p, err)
+			}
+			if s, err := Prepare(Config{PinDir: dir}); !errors.Is(err, ErrLayout) {
+				t.Errorf("Prepare: %v, %v, want ErrLayout", s, err)
 			}
 		})
 	}

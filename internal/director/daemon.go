@@ -37,6 +37,11 @@ type Config struct {
 	Connections int
 	Mode        dataplane.Mode
 	Version     string
+	// Listen are TCP addresses on which the API is served too, with TLS.
+	Listen []string
+	TLS    api.TLSFiles
+	// TakeOver asks a director that runs there to hand over, in place of refusing.
+	TakeOver bool
 	// NotifySocket is the $NOTIFY_SOCKET of a service manager, or "".
 	NotifySocket string
 	Log          *slog.Logger
@@ -61,15 +66,24 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := checkPrivileges(); err != nil {
 		return fmt.Errorf("start director: %w", err)
 	}
+	if len(cfg.Listen) > 0 {
+		if err := cfg.TLS.Check(); err != nil {
+			return fmt.Errorf("start director: %w", err)
+		}
+	}
 	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
+	open := dataplane.Open
 	lock, err := takeLock(cfg.RunDir)
+	if cfg.TakeOver && errors.Is(err, ErrRunning) {
+		lock, open, err = succeed(ctx, cfg)
+	}
 	if err != nil {
 		return err
 	}
 	defer lock.release()
-	p, err := openPlane(cfg)
+	p, err := openPlane(cfg, open)
 	if err != nil {
 		return err
 	}
@@ -100,7 +114,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return d.run(ctx, cfg, p, w)
 }
 
-func openPlane(cfg Config) (*dataplane.Plane, error) {
+func openPlane(cfg Config, open func(dataplane.Config) (*dataplane.Plane, error)) (*dataplane.Plane, error) {
 	dir := pinDir(cfg.RunDir)
 	mounted, err := mountBPF(dir)
 	if err != nil {
@@ -112,12 +126,9 @@ func openPlane(cfg Config) (*dataplane.Plane, error) {
 			"`mount -t bpf bpf "+dir+"` in the system's mount namespace beforehand, "+
 			"or start the director by `nsenter --net=/run/netns/NAME`", "path", dir)
 	}
-	p, err := dataplane.Open(dataplane.Config{PinDir: dir, Connections: cfg.Connections, Mode: cfg.Mode})
-	if errors.Is(err, dataplane.ErrLayout) {
-		return nil, fmt.Errorf("%w: `fairlead director unload --run-dir %s` removes it, and ends forwarding", err, cfg.RunDir)
-	}
+	p, err := open(dataplane.Config{PinDir: dir, Connections: cfg.Connections, Mode: cfg.Mode})
 	if err != nil {
-		return nil, err
+		return nil, tellLayout(err, cfg.RunDir)
 	}
 	cfg.Log.Info("data plane open", "path", dir, "took_over", p.TookOver(), "connections", p.TableSize())
 	return p, nil
@@ -132,11 +143,17 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 		return err
 	}
 	defer os.Remove(socket)
+	network, err := listen(cfg)
+	if err != nil {
+		l.Close()
+		w.Close()
+		return err
+	}
 	outer := ctx
 	ctx, stop := context.WithCancel(context.WithoutCancel(outer))
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	d.stopping = ctx.Done()
+	d.stopping, d.stop = ctx.Done(), stop
 	group.Go(func() error { return d.endWith(outer, ctx, cfg, stop) })
 	group.Go(func() error { return w.Run(ctx) })
 	group.Go(func() error { d.followNextHops(w.Updates()); return nil })
@@ -150,10 +167,13 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	group.Go(func() error { d.followFile(ctx, cfg.Reload); return nil })
 	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
 	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })
-	group.Go(func() error { return api.Serve(ctx, l, api.NewHandler(d), d.log) })
+	d.serve(ctx, group, l, network)
 	group.Go(func() error {
 		d.notify(cfg.NotifySocket, "READY=1")
-		<-outer.Done()
+		select {
+		case <-outer.Done():
+		case <-ctx.Done():
+		}
 		d.notify(cfg.NotifySocket, "STOPPING=1")
 		return nil
 	})

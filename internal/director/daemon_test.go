@@ -31,7 +31,9 @@ import (
 const (
 	runDirVariable = "FAIRLEAD_TEST_DIRECTOR"
 	unloadVariable = "FAIRLEAD_TEST_UNLOAD"
-	waitLimit      = 10 * time.Second
+	// takeOverVariable has a director ask the one that runs to hand over.
+	takeOverVariable = "FAIRLEAD_TEST_TAKE_OVER"
+	waitLimit        = 10 * time.Second
 )
 
 func TestMain(m *testing.M) {
@@ -55,8 +57,8 @@ func runTestDirector(runDir string) error {
 	defer stop()
 	return Run(ctx, Config{
 		RunDir: runDir, Interfaces: []string{"eth0"}, Connections: 4096, Version: "test",
-		NotifySocket: os.Getenv("NOTIFY_SOCKET"),
-		Log:          slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		NotifySocket: os.Getenv("NOTIFY_SOCKET"), TakeOver: os.Getenv(takeOverVariable) != "",
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
 
@@ -146,7 +148,7 @@ func (h host) startDirector(t *testing.T, runDir string) *exec.Cmd {
 	return cmd
 }
 
-func (h host) startDirectorAs(t *testing.T, runDir string, as *syscall.SysProcAttr) (*exec.Cmd, *bytes.Buffer) {
+func (h host) startDirectorAs(t *testing.T, runDir string, as *syscall.SysProcAttr, environment ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -157,7 +159,7 @@ func (h host) startDirectorAs(t *testing.T, runDir string, as *syscall.SysProcAt
 	if err := l.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
-	cmd, output := h.start(t, as, runDirVariable+"="+runDir, "NOTIFY_SOCKET="+socket)
+	cmd, output := h.start(t, as, append(environment, runDirVariable+"="+runDir, "NOTIFY_SOCKET="+socket)...)
 	buffer := make([]byte, 64)
 	n, err := l.Read(buffer)
 	if err != nil || string(buffer[:n]) != "READY=1" {

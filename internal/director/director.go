@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
@@ -65,8 +64,9 @@ type Director struct {
 	interfaces attachments
 	isLocal    func(netip.Addr) (bool, error)
 	started    time.Time
-	used       atomic.Int64    // entries of the connection table
+	swept      sweepRecord
 	stopping   <-chan struct{} // closed when traces are to end
+	stop       func()          // ends the daemon
 
 	// checks is nil until there are some.
 	checks *health.Manager
@@ -143,8 +143,8 @@ func (d *Director) Status(context.Context) (api.Status, error) {
 		Uptime:     time.Since(d.started),
 		Interfaces: d.interfaces.list(),
 		TableSize:  d.plane.TableSize(),
-		TableUsed:  int(d.used.Load()),
 	}
+	status.TableUsed, status.Sweeps = d.swept.read()
 	for _, c := range counts {
 		status.Verdicts = append(status.Verdicts, api.Verdict(c))
 	}
@@ -442,16 +442,6 @@ func (d *Director) setSysctls(service lvs.ServiceKey, changes []lvs.SysctlChange
 			log.Info("sysctl set", "name", c.Name, "value", c.Value)
 		}
 	}
-	return nil
-}
-
-// sweep frees the expired entries of the connection table.
-func (d *Director) sweep() error {
-	result, err := d.plane.Sweep()
-	if err != nil {
-		return err
-	}
-	d.used.Store(int64(result.Used))
 	return nil
 }
 

@@ -19,14 +19,25 @@ type attacher interface {
 // attachments are the interfaces that the data plane is attached to. They are
 // safe for concurrent use.
 type attachments struct {
-	mu  sync.Mutex
-	are []api.Interface
+	mu   sync.Mutex
+	are  []api.Interface
+	lost error // of the last refresh
 }
 
 func (a *attachments) list() []api.Interface {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.are)
+}
+
+// problem says what is wrong with them, "" if nothing is.
+func (a *attachments) problem() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lost != nil {
+		return a.lost.Error()
+	}
+	return ""
 }
 
 // attach attaches to the interfaces of these names and no others.
@@ -48,6 +59,14 @@ func (a *attachments) attach(to attacher, names []string, log *slog.Logger) erro
 // refresh follows changes of the interfaces. It attaches again to one that was
 // deleted and made anew.
 func (a *attachments) refresh(to attacher, names []string, log *slog.Logger) error {
+	err := a.follow(to, names, log)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost = err
+	return err
+}
+
+func (a *attachments) follow(to attacher, names []string, log *slog.Logger) error {
 	err := to.RefreshInterfaces()
 	if err == nil {
 		return nil

@@ -30,7 +30,7 @@ func takeLock(runDir string) (*lock, error) {
 		}
 		current, err := lockFile(file, path)
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("%w%s: stop it first, or choose another run directory", ErrRunning, holder(file))
+			err = fmt.Errorf("%w%s: stop it first, have it hand over (--take-over), or choose another run directory", ErrRunning, holder(file))
 		}
 		if err != nil {
 			file.Close()

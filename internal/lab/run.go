@@ -43,6 +43,31 @@ func (l *Lab) Start(ctx context.Context, host string) error {
 	})
 }
 
+// Upgrade starts the director of another binary, which asks the one that runs to
+// hand over, and returns when that one is gone and the new one answers.
+func (l *Lab) Upgrade(ctx context.Context, binary string) error {
+	return l.change(func() error {
+		old, ok := l.state.process(Director)
+		if !ok || !old.Alive() {
+			return fmt.Errorf("upgrade %s: it does not run", Director)
+		}
+		ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+		defer cancel()
+		if err := l.startDirectorOf(ctx, binary, Director, "", "--take-over"); err != nil {
+			return fmt.Errorf("upgrade %s: %w%s", Director, err, l.lastWords(Director))
+		}
+		return poll(ctx, func() (bool, error) {
+			if old.Alive() {
+				return false, nil
+			}
+			client := l.clientOf(Director)
+			defer client.Close()
+			_, err := client.Status(ctx)
+			return err == nil, nil
+		})
+	})
+}
+
 // Kill ends the host's own process with SIGKILL, and returns when it is gone.
 func (l *Lab) Kill(ctx context.Context, host string) error {
 	if err := l.hasProgram(host); err != nil {
@@ -99,9 +124,12 @@ func (l *Lab) startServer(ctx context.Context, host string) error {
 // startDirector starts a director under the name of the program, and waits until it
 // answers on its socket.
 func (l *Lab) startDirector(ctx context.Context, host, program string) error {
-	directory := l.runDirectory(host)
-	cmd := exec.Command(l.state.Binary, "director", "--run-dir", directory, "--interface", hostInterface)
-	if err := l.launch(host, program, cmd); err != nil {
+	return l.startDirectorOf(ctx, l.state.Binary, host, program)
+}
+
+func (l *Lab) startDirectorOf(ctx context.Context, binary, host, program string, options ...string) error {
+	args := append([]string{"director", "--run-dir", l.runDirectory(host), "--interface", hostInterface}, options...)
+	if err := l.launch(host, program, exec.Command(binary, args...)); err != nil {
 		return err
 	}
 	process := l.state.Processes[l.state.find(host, program)]

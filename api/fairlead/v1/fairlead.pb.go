@@ -1343,6 +1343,7 @@ type GetStatusResponse struct {
 	Interfaces      []*Interface     `protobuf:"bytes,3,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	ConnectionTable *ConnectionTable `protobuf:"bytes,4,opt,name=connection_table,json=connectionTable,proto3" json:"connection_table,omitempty"`
 	Verdicts        []*Verdict       `protobuf:"bytes,5,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	Sweeps          *Sweeps          `protobuf:"bytes,6,opt,name=sweeps,proto3" json:"sweeps,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1412,6 +1413,84 @@ func (x *GetStatusResponse) GetVerdicts() []*Verdict {
 	return nil
 }
 
+func (x *GetStatusResponse) GetSweeps() *Sweeps {
+	if x != nil {
+		return x.Sweeps
+	}
+	return nil
+}
+
+// Of the connection table, since the daemon started.
+type Sweeps struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Of all of them, and of the last one.
+	Microseconds     uint64 `protobuf:"varint,2,opt,name=microseconds,proto3" json:"microseconds,omitempty"`
+	LastMicroseconds uint64 `protobuf:"varint,3,opt,name=last_microseconds,json=lastMicroseconds,proto3" json:"last_microseconds,omitempty"`
+	// Entries that they ended.
+	Expired       uint64 `protobuf:"varint,4,opt,name=expired,proto3" json:"expired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sweeps) Reset() {
+	*x = Sweeps{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sweeps) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sweeps) ProtoMessage() {}
+
+func (x *Sweeps) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sweeps.ProtoReflect.Descriptor instead.
+func (*Sweeps) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Sweeps) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Sweeps) GetMicroseconds() uint64 {
+	if x != nil {
+		return x.Microseconds
+	}
+	return 0
+}
+
+func (x *Sweeps) GetLastMicroseconds() uint64 {
+	if x != nil {
+		return x.LastMicroseconds
+	}
+	return 0
+}
+
+func (x *Sweeps) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
 type Interface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1423,7 +1502,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1514,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[12]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1527,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{12}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Interface) GetName() string {
@@ -1477,7 +1556,7 @@ type ConnectionTable struct {
 
 func (x *ConnectionTable) Reset() {
 	*x = ConnectionTable{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1568,7 @@ func (x *ConnectionTable) String() string {
 func (*ConnectionTable) ProtoMessage() {}
 
 func (x *ConnectionTable) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[13]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1581,7 @@ func (x *ConnectionTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionTable.ProtoReflect.Descriptor instead.
 func (*ConnectionTable) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{13}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectionTable) GetSize() uint64 {
@@ -1533,7 +1612,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1624,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[14]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1637,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{14}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Verdict) GetName() string {
@@ -1599,7 +1678,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1690,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[15]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1703,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{15}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesRequest) GetKey() *ServiceKey {
@@ -1643,7 +1722,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1734,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[16]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1747,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{16}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceStatus {
@@ -1687,7 +1766,7 @@ type AddServiceRequest struct {
 
 func (x *AddServiceRequest) Reset() {
 	*x = AddServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1778,7 @@ func (x *AddServiceRequest) String() string {
 func (*AddServiceRequest) ProtoMessage() {}
 
 func (x *AddServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[17]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1791,7 @@ func (x *AddServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServiceRequest.ProtoReflect.Descriptor instead.
 func (*AddServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{17}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddServiceRequest) GetService() *Service {
@@ -1730,7 +1809,7 @@ type AddServiceResponse struct {
 
 func (x *AddServiceResponse) Reset() {
 	*x = AddServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1821,7 @@ func (x *AddServiceResponse) String() string {
 func (*AddServiceResponse) ProtoMessage() {}
 
 func (x *AddServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[18]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1834,7 @@ func (x *AddServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServiceResponse.ProtoReflect.Descriptor instead.
 func (*AddServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{18}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{19}
 }
 
 type EditServiceRequest struct {
@@ -1767,7 +1846,7 @@ type EditServiceRequest struct {
 
 func (x *EditServiceRequest) Reset() {
 	*x = EditServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1858,7 @@ func (x *EditServiceRequest) String() string {
 func (*EditServiceRequest) ProtoMessage() {}
 
 func (x *EditServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[19]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1871,7 @@ func (x *EditServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServiceRequest.ProtoReflect.Descriptor instead.
 func (*EditServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{19}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EditServiceRequest) GetService() *Service {
@@ -1810,7 +1889,7 @@ type EditServiceResponse struct {
 
 func (x *EditServiceResponse) Reset() {
 	*x = EditServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1901,7 @@ func (x *EditServiceResponse) String() string {
 func (*EditServiceResponse) ProtoMessage() {}
 
 func (x *EditServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[20]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1914,7 @@ func (x *EditServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServiceResponse.ProtoReflect.Descriptor instead.
 func (*EditServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{20}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{21}
 }
 
 type DeleteServiceRequest struct {
@@ -1847,7 +1926,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +1938,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[21]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +1951,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{21}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteServiceRequest) GetKey() *ServiceKey {
@@ -1890,7 +1969,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +1981,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[22]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +1994,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{22}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{23}
 }
 
 type ClearRequest struct {
@@ -1926,7 +2005,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2017,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[23]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2030,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{23}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{24}
 }
 
 type ClearResponse struct {
@@ -1962,7 +2041,7 @@ type ClearResponse struct {
 
 func (x *ClearResponse) Reset() {
 	*x = ClearResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2053,7 @@ func (x *ClearResponse) String() string {
 func (*ClearResponse) ProtoMessage() {}
 
 func (x *ClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[24]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2066,7 @@ func (x *ClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearResponse.ProtoReflect.Descriptor instead.
 func (*ClearResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{24}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{25}
 }
 
 type AddServerRequest struct {
@@ -2000,7 +2079,7 @@ type AddServerRequest struct {
 
 func (x *AddServerRequest) Reset() {
 	*x = AddServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2091,7 @@ func (x *AddServerRequest) String() string {
 func (*AddServerRequest) ProtoMessage() {}
 
 func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[25]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2104,7 @@ func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
 func (*AddServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{25}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AddServerRequest) GetService() *ServiceKey {
@@ -2050,7 +2129,7 @@ type AddServerResponse struct {
 
 func (x *AddServerResponse) Reset() {
 	*x = AddServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2141,7 @@ func (x *AddServerResponse) String() string {
 func (*AddServerResponse) ProtoMessage() {}
 
 func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[26]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2154,7 @@ func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerResponse.ProtoReflect.Descriptor instead.
 func (*AddServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{26}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{27}
 }
 
 type EditServerRequest struct {
@@ -2088,7 +2167,7 @@ type EditServerRequest struct {
 
 func (x *EditServerRequest) Reset() {
 	*x = EditServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2179,7 @@ func (x *EditServerRequest) String() string {
 func (*EditServerRequest) ProtoMessage() {}
 
 func (x *EditServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[27]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2192,7 @@ func (x *EditServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServerRequest.ProtoReflect.Descriptor instead.
 func (*EditServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{27}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EditServerRequest) GetService() *ServiceKey {
@@ -2138,7 +2217,7 @@ type EditServerResponse struct {
 
 func (x *EditServerResponse) Reset() {
 	*x = EditServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2229,7 @@ func (x *EditServerResponse) String() string {
 func (*EditServerResponse) ProtoMessage() {}
 
 func (x *EditServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[28]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2242,7 @@ func (x *EditServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditServerResponse.ProtoReflect.Descriptor instead.
 func (*EditServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{28}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{29}
 }
 
 type DeleteServerRequest struct {
@@ -2177,7 +2256,7 @@ type DeleteServerRequest struct {
 
 func (x *DeleteServerRequest) Reset() {
 	*x = DeleteServerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2268,7 @@ func (x *DeleteServerRequest) String() string {
 func (*DeleteServerRequest) ProtoMessage() {}
 
 func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[29]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2281,7 @@ func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{29}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteServerRequest) GetService() *ServiceKey {
@@ -2227,7 +2306,7 @@ type DeleteServerResponse struct {
 
 func (x *DeleteServerResponse) Reset() {
 	*x = DeleteServerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2318,7 @@ func (x *DeleteServerResponse) String() string {
 func (*DeleteServerResponse) ProtoMessage() {}
 
 func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[30]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2331,7 @@ func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{30}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{31}
 }
 
 type ZeroRequest struct {
@@ -2265,7 +2344,7 @@ type ZeroRequest struct {
 
 func (x *ZeroRequest) Reset() {
 	*x = ZeroRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2356,7 @@ func (x *ZeroRequest) String() string {
 func (*ZeroRequest) ProtoMessage() {}
 
 func (x *ZeroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[31]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2369,7 @@ func (x *ZeroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZeroRequest.ProtoReflect.Descriptor instead.
 func (*ZeroRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{31}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ZeroRequest) GetKey() *ServiceKey {
@@ -2308,7 +2387,7 @@ type ZeroResponse struct {
 
 func (x *ZeroResponse) Reset() {
 	*x = ZeroResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2399,7 @@ func (x *ZeroResponse) String() string {
 func (*ZeroResponse) ProtoMessage() {}
 
 func (x *ZeroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[32]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2412,7 @@ func (x *ZeroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZeroResponse.ProtoReflect.Descriptor instead.
 func (*ZeroResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{32}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{33}
 }
 
 type DrainScope struct {
@@ -2348,7 +2427,7 @@ type DrainScope struct {
 
 func (x *DrainScope) Reset() {
 	*x = DrainScope{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2439,7 @@ func (x *DrainScope) String() string {
 func (*DrainScope) ProtoMessage() {}
 
 func (x *DrainScope) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[33]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2452,7 @@ func (x *DrainScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainScope.ProtoReflect.Descriptor instead.
 func (*DrainScope) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{33}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DrainScope) GetAddress() string {
@@ -2402,7 +2481,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2493,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[34]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2506,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{34}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DrainRequest) GetScope() *DrainScope {
@@ -2460,7 +2539,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2551,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[35]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2564,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{35}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DrainResponse) GetDrains() []*Drain {
@@ -2504,7 +2583,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2595,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[36]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2608,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{36}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UndrainRequest) GetScope() *DrainScope {
@@ -2549,7 +2628,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2640,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[37]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2653,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{37}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UndrainResponse) GetDrains() []*Drain {
@@ -2592,7 +2671,7 @@ type ListDrainsRequest struct {
 
 func (x *ListDrainsRequest) Reset() {
 	*x = ListDrainsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2683,7 @@ func (x *ListDrainsRequest) String() string {
 func (*ListDrainsRequest) ProtoMessage() {}
 
 func (x *ListDrainsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[38]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2696,7 @@ func (x *ListDrainsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDrainsRequest.ProtoReflect.Descriptor instead.
 func (*ListDrainsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{38}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
 }
 
 type ListDrainsResponse struct {
@@ -2629,7 +2708,7 @@ type ListDrainsResponse struct {
 
 func (x *ListDrainsResponse) Reset() {
 	*x = ListDrainsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2720,7 @@ func (x *ListDrainsResponse) String() string {
 func (*ListDrainsResponse) ProtoMessage() {}
 
 func (x *ListDrainsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[39]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2733,7 @@ func (x *ListDrainsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDrainsResponse.ProtoReflect.Descriptor instead.
 func (*ListDrainsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{39}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListDrainsResponse) GetDrains() []*Drain {
@@ -2687,7 +2766,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2778,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[40]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2791,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{40}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Drain) GetService() *ServiceKey {
@@ -2796,7 +2875,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +2887,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[41]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +2900,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{41}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Timeouts) GetTcpSeconds() uint32 {
@@ -2853,7 +2932,7 @@ type GetTimeoutsRequest struct {
 
 func (x *GetTimeoutsRequest) Reset() {
 	*x = GetTimeoutsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +2944,7 @@ func (x *GetTimeoutsRequest) String() string {
 func (*GetTimeoutsRequest) ProtoMessage() {}
 
 func (x *GetTimeoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[42]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +2957,7 @@ func (x *GetTimeoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimeoutsRequest.ProtoReflect.Descriptor instead.
 func (*GetTimeoutsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{42}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
 }
 
 type GetTimeoutsResponse struct {
@@ -2890,7 +2969,7 @@ type GetTimeoutsResponse struct {
 
 func (x *GetTimeoutsResponse) Reset() {
 	*x = GetTimeoutsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +2981,7 @@ func (x *GetTimeoutsResponse) String() string {
 func (*GetTimeoutsResponse) ProtoMessage() {}
 
 func (x *GetTimeoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[43]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +2994,7 @@ func (x *GetTimeoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimeoutsResponse.ProtoReflect.Descriptor instead.
 func (*GetTimeoutsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{43}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetTimeoutsResponse) GetTimeouts() *Timeouts {
@@ -2934,7 +3013,7 @@ type SetTimeoutsRequest struct {
 
 func (x *SetTimeoutsRequest) Reset() {
 	*x = SetTimeoutsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3025,7 @@ func (x *SetTimeoutsRequest) String() string {
 func (*SetTimeoutsRequest) ProtoMessage() {}
 
 func (x *SetTimeoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[44]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3038,7 @@ func (x *SetTimeoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimeoutsRequest.ProtoReflect.Descriptor instead.
 func (*SetTimeoutsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{44}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SetTimeoutsRequest) GetTimeouts() *Timeouts {
@@ -2977,7 +3056,7 @@ type SetTimeoutsResponse struct {
 
 func (x *SetTimeoutsResponse) Reset() {
 	*x = SetTimeoutsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3068,7 @@ func (x *SetTimeoutsResponse) String() string {
 func (*SetTimeoutsResponse) ProtoMessage() {}
 
 func (x *SetTimeoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[45]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3081,7 @@ func (x *SetTimeoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTimeoutsResponse.ProtoReflect.Descriptor instead.
 func (*SetTimeoutsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{45}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
 }
 
 type Sysctl struct {
@@ -3025,7 +3104,7 @@ type Sysctl struct {
 
 func (x *Sysctl) Reset() {
 	*x = Sysctl{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3116,7 @@ func (x *Sysctl) String() string {
 func (*Sysctl) ProtoMessage() {}
 
 func (x *Sysctl) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[46]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3129,7 @@ func (x *Sysctl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sysctl.ProtoReflect.Descriptor instead.
 func (*Sysctl) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{46}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Sysctl) GetName() string {
@@ -3126,7 +3205,7 @@ type ListSysctlsRequest struct {
 
 func (x *ListSysctlsRequest) Reset() {
 	*x = ListSysctlsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3217,7 @@ func (x *ListSysctlsRequest) String() string {
 func (*ListSysctlsRequest) ProtoMessage() {}
 
 func (x *ListSysctlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[47]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3230,7 @@ func (x *ListSysctlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSysctlsRequest.ProtoReflect.Descriptor instead.
 func (*ListSysctlsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{47}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListSysctlsRequest) GetService() *ServiceKey {
@@ -3170,7 +3249,7 @@ type ListSysctlsResponse struct {
 
 func (x *ListSysctlsResponse) Reset() {
 	*x = ListSysctlsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3261,7 @@ func (x *ListSysctlsResponse) String() string {
 func (*ListSysctlsResponse) ProtoMessage() {}
 
 func (x *ListSysctlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[48]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3274,7 @@ func (x *ListSysctlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSysctlsResponse.ProtoReflect.Descriptor instead.
 func (*ListSysctlsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{48}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListSysctlsResponse) GetSysctls() []*Sysctl {
@@ -3217,7 +3296,7 @@ type SysctlChange struct {
 
 func (x *SysctlChange) Reset() {
 	*x = SysctlChange{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3308,7 @@ func (x *SysctlChange) String() string {
 func (*SysctlChange) ProtoMessage() {}
 
 func (x *SysctlChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[49]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3321,7 @@ func (x *SysctlChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlChange.ProtoReflect.Descriptor instead.
 func (*SysctlChange) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{49}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SysctlChange) GetName() string {
@@ -3277,7 +3356,7 @@ type SetSysctlsRequest struct {
 
 func (x *SetSysctlsRequest) Reset() {
 	*x = SetSysctlsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3368,7 @@ func (x *SetSysctlsRequest) String() string {
 func (*SetSysctlsRequest) ProtoMessage() {}
 
 func (x *SetSysctlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[50]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3381,7 @@ func (x *SetSysctlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSysctlsRequest.ProtoReflect.Descriptor instead.
 func (*SetSysctlsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{50}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetSysctlsRequest) GetService() *ServiceKey {
@@ -3327,7 +3406,7 @@ type SetSysctlsResponse struct {
 
 func (x *SetSysctlsResponse) Reset() {
 	*x = SetSysctlsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3418,7 @@ func (x *SetSysctlsResponse) String() string {
 func (*SetSysctlsResponse) ProtoMessage() {}
 
 func (x *SetSysctlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[51]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3431,7 @@ func (x *SetSysctlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSysctlsResponse.ProtoReflect.Descriptor instead.
 func (*SetSysctlsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{51}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
 }
 
 type ListPeersRequest struct {
@@ -3363,7 +3442,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3454,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[52]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3467,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{52}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
 }
 
 type ListPeersResponse struct {
@@ -3400,7 +3479,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3491,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[53]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3504,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{53}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -3451,7 +3530,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3463,7 +3542,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[54]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3476,7 +3555,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{54}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Peer) GetAddress() string {
@@ -3523,7 +3602,7 @@ type AddPeerRequest struct {
 
 func (x *AddPeerRequest) Reset() {
 	*x = AddPeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3614,7 @@ func (x *AddPeerRequest) String() string {
 func (*AddPeerRequest) ProtoMessage() {}
 
 func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[55]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3627,7 @@ func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
 func (*AddPeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{55}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AddPeerRequest) GetAddress() string {
@@ -3566,7 +3645,7 @@ type AddPeerResponse struct {
 
 func (x *AddPeerResponse) Reset() {
 	*x = AddPeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3657,7 @@ func (x *AddPeerResponse) String() string {
 func (*AddPeerResponse) ProtoMessage() {}
 
 func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[56]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3670,7 @@ func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
 func (*AddPeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{56}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
 }
 
 type DeletePeerRequest struct {
@@ -3603,7 +3682,7 @@ type DeletePeerRequest struct {
 
 func (x *DeletePeerRequest) Reset() {
 	*x = DeletePeerRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3694,7 @@ func (x *DeletePeerRequest) String() string {
 func (*DeletePeerRequest) ProtoMessage() {}
 
 func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[57]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +3707,7 @@ func (x *DeletePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerRequest.ProtoReflect.Descriptor instead.
 func (*DeletePeerRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{57}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeletePeerRequest) GetAddress() string {
@@ -3646,7 +3725,7 @@ type DeletePeerResponse struct {
 
 func (x *DeletePeerResponse) Reset() {
 	*x = DeletePeerResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +3737,7 @@ func (x *DeletePeerResponse) String() string {
 func (*DeletePeerResponse) ProtoMessage() {}
 
 func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[58]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +3750,7 @@ func (x *DeletePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePeerResponse.ProtoReflect.Descriptor instead.
 func (*DeletePeerResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{58}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
 }
 
 type ListMarkRulesRequest struct {
@@ -3682,7 +3761,7 @@ type ListMarkRulesRequest struct {
 
 func (x *ListMarkRulesRequest) Reset() {
 	*x = ListMarkRulesRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3773,7 @@ func (x *ListMarkRulesRequest) String() string {
 func (*ListMarkRulesRequest) ProtoMessage() {}
 
 func (x *ListMarkRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[59]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3786,7 @@ func (x *ListMarkRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMarkRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListMarkRulesRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{59}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
 }
 
 type ListMarkRulesResponse struct {
@@ -3719,7 +3798,7 @@ type ListMarkRulesResponse struct {
 
 func (x *ListMarkRulesResponse) Reset() {
 	*x = ListMarkRulesResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3731,7 +3810,7 @@ func (x *ListMarkRulesResponse) String() string {
 func (*ListMarkRulesResponse) ProtoMessage() {}
 
 func (x *ListMarkRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[60]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +3823,7 @@ func (x *ListMarkRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMarkRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListMarkRulesResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{60}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListMarkRulesResponse) GetRules() []*MarkRule {
@@ -3765,7 +3844,7 @@ type AddMarkRuleRequest struct {
 
 func (x *AddMarkRuleRequest) Reset() {
 	*x = AddMarkRuleRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +3856,7 @@ func (x *AddMarkRuleRequest) String() string {
 func (*AddMarkRuleRequest) ProtoMessage() {}
 
 func (x *AddMarkRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[61]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +3869,7 @@ func (x *AddMarkRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMarkRuleRequest.ProtoReflect.Descriptor instead.
 func (*AddMarkRuleRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{61}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddMarkRuleRequest) GetRule() *MarkRule {
@@ -3815,7 +3894,7 @@ type AddMarkRuleResponse struct {
 
 func (x *AddMarkRuleResponse) Reset() {
 	*x = AddMarkRuleResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +3906,7 @@ func (x *AddMarkRuleResponse) String() string {
 func (*AddMarkRuleResponse) ProtoMessage() {}
 
 func (x *AddMarkRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[62]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +3919,7 @@ func (x *AddMarkRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMarkRuleResponse.ProtoReflect.Descriptor instead.
 func (*AddMarkRuleResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{62}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
 }
 
 // It names the rule, not its position, which another client may have changed.
@@ -3853,7 +3932,7 @@ type DeleteMarkRuleRequest struct {
 
 func (x *DeleteMarkRuleRequest) Reset() {
 	*x = DeleteMarkRuleRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3865,7 +3944,7 @@ func (x *DeleteMarkRuleRequest) String() string {
 func (*DeleteMarkRuleRequest) ProtoMessage() {}
 
 func (x *DeleteMarkRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[63]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3878,7 +3957,7 @@ func (x *DeleteMarkRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMarkRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMarkRuleRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{63}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DeleteMarkRuleRequest) GetRule() *MarkRule {
@@ -3896,7 +3975,7 @@ type DeleteMarkRuleResponse struct {
 
 func (x *DeleteMarkRuleResponse) Reset() {
 	*x = DeleteMarkRuleResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +3987,7 @@ func (x *DeleteMarkRuleResponse) String() string {
 func (*DeleteMarkRuleResponse) ProtoMessage() {}
 
 func (x *DeleteMarkRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[64]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4000,7 @@ func (x *DeleteMarkRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMarkRuleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteMarkRuleResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{64}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
 // All that a director was told.
@@ -3940,7 +4019,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4031,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[65]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4044,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *State) GetSysctls() []*SysctlSetting {
@@ -4014,7 +4093,7 @@ type MarkRule struct {
 
 func (x *MarkRule) Reset() {
 	*x = MarkRule{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4026,7 +4105,7 @@ func (x *MarkRule) String() string {
 func (*MarkRule) ProtoMessage() {}
 
 func (x *MarkRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4118,7 @@ func (x *MarkRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkRule.ProtoReflect.Descriptor instead.
 func (*MarkRule) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *MarkRule) GetMark() uint32 {
@@ -4094,7 +4173,7 @@ type SysctlSetting struct {
 
 func (x *SysctlSetting) Reset() {
 	*x = SysctlSetting{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4185,7 @@ func (x *SysctlSetting) String() string {
 func (*SysctlSetting) ProtoMessage() {}
 
 func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4198,7 @@ func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
 func (*SysctlSetting) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SysctlSetting) GetName() string {
@@ -4149,7 +4228,7 @@ type ServiceState struct {
 
 func (x *ServiceState) Reset() {
 	*x = ServiceState{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4240,7 @@ func (x *ServiceState) String() string {
 func (*ServiceState) ProtoMessage() {}
 
 func (x *ServiceState) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4253,7 @@ func (x *ServiceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
 func (*ServiceState) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ServiceState) GetService() *Service {
@@ -4206,7 +4285,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4218,7 +4297,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4231,7 +4310,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
 }
 
 type GetStateResponse struct {
@@ -4243,7 +4322,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4255,7 +4334,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4268,7 +4347,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetStateResponse) GetState() *State {
@@ -4289,7 +4368,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4301,7 +4380,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4314,7 +4393,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RestoreRequest) GetState() *State {
@@ -4341,7 +4420,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4432,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4445,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RestoreResponse) GetChanges() []string {
@@ -4392,7 +4471,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4404,7 +4483,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4417,7 +4496,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -4457,7 +4536,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4548,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4561,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ApplyResponse) GetApplied() *Applied {
@@ -4505,7 +4584,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4517,7 +4596,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +4609,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Applied) GetRevision() uint32 {
@@ -4568,7 +4647,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4580,7 +4659,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4593,7 +4672,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Change) GetSign() string {
@@ -4628,7 +4707,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4719,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4732,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RollbackRequest) GetTo() uint32 {
@@ -4679,7 +4758,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4691,7 +4770,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4704,7 +4783,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RollbackResponse) GetApplied() *Applied {
@@ -4722,7 +4801,7 @@ type GetDriftRequest struct {
 
 func (x *GetDriftRequest) Reset() {
 	*x = GetDriftRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4734,7 +4813,7 @@ func (x *GetDriftRequest) String() string {
 func (*GetDriftRequest) ProtoMessage() {}
 
 func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4747,7 +4826,7 @@ func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDriftRequest.ProtoReflect.Descriptor instead.
 func (*GetDriftRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
 }
 
 type GetDriftResponse struct {
@@ -4759,7 +4838,7 @@ type GetDriftResponse struct {
 
 func (x *GetDriftResponse) Reset() {
 	*x = GetDriftResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +4850,7 @@ func (x *GetDriftResponse) String() string {
 func (*GetDriftResponse) ProtoMessage() {}
 
 func (x *GetDriftResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +4863,7 @@ func (x *GetDriftResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDriftResponse.ProtoReflect.Descriptor instead.
 func (*GetDriftResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GetDriftResponse) GetDrift() []*Change {
@@ -4802,7 +4881,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4814,7 +4893,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4827,7 +4906,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
 }
 
 type ExportResponse struct {
@@ -4840,7 +4919,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4852,7 +4931,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4865,7 +4944,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ExportResponse) GetConfiguration() string {
@@ -4883,7 +4962,7 @@ type ListRevisionsRequest struct {
 
 func (x *ListRevisionsRequest) Reset() {
 	*x = ListRevisionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4895,7 +4974,7 @@ func (x *ListRevisionsRequest) String() string {
 func (*ListRevisionsRequest) ProtoMessage() {}
 
 func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4908,7 +4987,7 @@ func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
 }
 
 type ListRevisionsResponse struct {
@@ -4920,7 +4999,7 @@ type ListRevisionsResponse struct {
 
 func (x *ListRevisionsResponse) Reset() {
 	*x = ListRevisionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4932,7 +5011,7 @@ func (x *ListRevisionsResponse) String() string {
 func (*ListRevisionsResponse) ProtoMessage() {}
 
 func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4945,7 +5024,7 @@ func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListRevisionsResponse) GetRevisions() []*Revision {
@@ -4970,7 +5049,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4982,7 +5061,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4995,7 +5074,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{85}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Revision) GetNumber() uint32 {
@@ -5055,7 +5134,7 @@ type ConnectionFilter struct {
 
 func (x *ConnectionFilter) Reset() {
 	*x = ConnectionFilter{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5067,7 +5146,7 @@ func (x *ConnectionFilter) String() string {
 func (*ConnectionFilter) ProtoMessage() {}
 
 func (x *ConnectionFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5080,7 +5159,7 @@ func (x *ConnectionFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionFilter.ProtoReflect.Descriptor instead.
 func (*ConnectionFilter) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ConnectionFilter) GetProtocol() Protocol {
@@ -5150,7 +5229,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5162,7 +5241,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5175,7 +5254,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListConnectionsRequest) GetFilter() *ConnectionFilter {
@@ -5201,7 +5280,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5213,7 +5292,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5226,7 +5305,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -5260,7 +5339,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5272,7 +5351,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5285,7 +5364,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -5372,7 +5451,7 @@ type CountConnectionsRequest struct {
 
 func (x *CountConnectionsRequest) Reset() {
 	*x = CountConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5384,7 +5463,7 @@ func (x *CountConnectionsRequest) String() string {
 func (*CountConnectionsRequest) ProtoMessage() {}
 
 func (x *CountConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5397,7 +5476,7 @@ func (x *CountConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*CountConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CountConnectionsRequest) GetFilter() *ConnectionFilter {
@@ -5434,7 +5513,7 @@ type CountConnectionsResponse struct {
 
 func (x *CountConnectionsResponse) Reset() {
 	*x = CountConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5446,7 +5525,7 @@ func (x *CountConnectionsResponse) String() string {
 func (*CountConnectionsResponse) ProtoMessage() {}
 
 func (x *CountConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5459,7 +5538,7 @@ func (x *CountConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*CountConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CountConnectionsResponse) GetTotal() *ConnectionTotal {
@@ -5495,7 +5574,7 @@ type ConnectionTotal struct {
 
 func (x *ConnectionTotal) Reset() {
 	*x = ConnectionTotal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5507,7 +5586,7 @@ func (x *ConnectionTotal) String() string {
 func (*ConnectionTotal) ProtoMessage() {}
 
 func (x *ConnectionTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5520,7 +5599,7 @@ func (x *ConnectionTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionTotal.ProtoReflect.Descriptor instead.
 func (*ConnectionTotal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ConnectionTotal) GetConnections() uint64 {
@@ -5555,7 +5634,7 @@ type ConnectionGroup struct {
 
 func (x *ConnectionGroup) Reset() {
 	*x = ConnectionGroup{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5567,7 +5646,7 @@ func (x *ConnectionGroup) String() string {
 func (*ConnectionGroup) ProtoMessage() {}
 
 func (x *ConnectionGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5580,7 +5659,7 @@ func (x *ConnectionGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionGroup.ProtoReflect.Descriptor instead.
 func (*ConnectionGroup) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ConnectionGroup) GetValues() []string {
@@ -5595,6 +5674,87 @@ func (x *ConnectionGroup) GetTotal() *ConnectionTotal {
 		return x.Total
 	}
 	return nil
+}
+
+type HandOverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who takes the place, for the log.
+	Successor     string `protobuf:"bytes,1,opt,name=successor,proto3" json:"successor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverRequest) Reset() {
+	*x = HandOverRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverRequest) ProtoMessage() {}
+
+func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
+func (*HandOverRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *HandOverRequest) GetSuccessor() string {
+	if x != nil {
+		return x.Successor
+	}
+	return ""
+}
+
+type HandOverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverResponse) Reset() {
+	*x = HandOverResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverResponse) ProtoMessage() {}
+
+func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
+func (*HandOverResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
 }
 
 type ExplainRequest struct {
@@ -5614,7 +5774,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5626,7 +5786,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5639,7 +5799,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -5710,7 +5870,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5722,7 +5882,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5735,7 +5895,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -5821,7 +5981,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5833,7 +5993,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5846,7 +6006,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Frame) GetInterface() string {
@@ -5930,7 +6090,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5942,7 +6102,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5955,7 +6115,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Candidate) GetServer() string {
@@ -6029,7 +6189,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6041,7 +6201,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6054,7 +6214,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{98}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Choice) GetBy() string {
@@ -6096,7 +6256,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6108,7 +6268,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6121,7 +6281,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{99}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -6172,7 +6332,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6184,7 +6344,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6197,7 +6357,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{100}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -6238,7 +6398,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6250,7 +6410,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6263,7 +6423,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{101}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -6341,7 +6501,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6353,7 +6513,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6366,7 +6526,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{102}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -6465,7 +6625,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\aservers\x18\x04 \x03(\v2\x1d.fairlead.v1.RealServerStatusR\aservers\x129\n" +
 	"\bwithheld\x18\x05 \x03(\v2\x1d.fairlead.v1.RealServerStatusR\bwithheld\x12+\n" +
 	"\x06quorum\x18\x06 \x01(\v2\x13.fairlead.v1.QuorumR\x06quorum\"\x12\n" +
-	"\x10GetStatusRequest\"\x87\x02\n" +
+	"\x10GetStatusRequest\"\xb4\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
 	"\x0euptime_seconds\x18\x02 \x01(\x04R\ruptimeSeconds\x126\n" +
@@ -6473,7 +6633,13 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"interfaces\x18\x03 \x03(\v2\x16.fairlead.v1.InterfaceR\n" +
 	"interfaces\x12G\n" +
 	"\x10connection_table\x18\x04 \x01(\v2\x1c.fairlead.v1.ConnectionTableR\x0fconnectionTable\x120\n" +
-	"\bverdicts\x18\x05 \x03(\v2\x14.fairlead.v1.VerdictR\bverdicts\"3\n" +
+	"\bverdicts\x18\x05 \x03(\v2\x14.fairlead.v1.VerdictR\bverdicts\x12+\n" +
+	"\x06sweeps\x18\x06 \x01(\v2\x13.fairlead.v1.SweepsR\x06sweeps\"\x89\x01\n" +
+	"\x06Sweeps\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\"\n" +
+	"\fmicroseconds\x18\x02 \x01(\x04R\fmicroseconds\x12+\n" +
+	"\x11last_microseconds\x18\x03 \x01(\x04R\x10lastMicroseconds\x12\x18\n" +
+	"\aexpired\x18\x04 \x01(\x04R\aexpired\"3\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\"9\n" +
@@ -6710,7 +6876,10 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"]\n" +
 	"\x0fConnectionGroup\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\x122\n" +
-	"\x05total\x18\x02 \x01(\v2\x1c.fairlead.v1.ConnectionTotalR\x05total\"\xd2\x01\n" +
+	"\x05total\x18\x02 \x01(\v2\x1c.fairlead.v1.ConnectionTotalR\x05total\"/\n" +
+	"\x0fHandOverRequest\x12\x1c\n" +
+	"\tsuccessor\x18\x01 \x01(\tR\tsuccessor\"\x12\n" +
+	"\x10HandOverResponse\"\xd2\x01\n" +
 	"\x0eExplainRequest\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x18\n" +
@@ -6825,7 +6994,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
 	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
 	"\x13REASON_NO_MARK_RULE\x10\r\x12\x13\n" +
-	"\x0fREASON_NO_DRAIN\x10\x0e2\xdd\x14\n" +
+	"\x0fREASON_NO_DRAIN\x10\x0e2\xa6\x15\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -6863,7 +7032,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\bRollback\x12\x1c.fairlead.v1.RollbackRequest\x1a\x1d.fairlead.v1.RollbackResponse\x12G\n" +
 	"\bGetDrift\x12\x1c.fairlead.v1.GetDriftRequest\x1a\x1d.fairlead.v1.GetDriftResponse\x12A\n" +
 	"\x06Export\x12\x1a.fairlead.v1.ExportRequest\x1a\x1b.fairlead.v1.ExportResponse\x12V\n" +
-	"\rListRevisions\x12!.fairlead.v1.ListRevisionsRequest\x1a\".fairlead.v1.ListRevisionsResponse\x12D\n" +
+	"\rListRevisions\x12!.fairlead.v1.ListRevisionsRequest\x1a\".fairlead.v1.ListRevisionsResponse\x12G\n" +
+	"\bHandOver\x12\x1c.fairlead.v1.HandOverRequest\x1a\x1d.fairlead.v1.HandOverResponse\x12D\n" +
 	"\aExplain\x12\x1b.fairlead.v1.ExplainRequest\x1a\x1c.fairlead.v1.ExplainResponse\x12@\n" +
 	"\x05Trace\x12\x19.fairlead.v1.TraceRequest\x1a\x1a.fairlead.v1.TraceResponse0\x01B<Z:github.com/fairlead-lb/fairlead/api/fairlead/v1;fairleadv1b\x06proto3"
 
@@ -6880,7 +7050,7 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(Protocol)(0),                    // 0: fairlead.v1.Protocol
 	(ForwardingMethod)(0),            // 1: fairlead.v1.ForwardingMethod
@@ -6901,98 +7071,101 @@ var file_fairlead_v1_fairlead_proto_goTypes = []any{
 	(*ServiceStatus)(nil),            // 16: fairlead.v1.ServiceStatus
 	(*GetStatusRequest)(nil),         // 17: fairlead.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 18: fairlead.v1.GetStatusResponse
-	(*Interface)(nil),                // 19: fairlead.v1.Interface
-	(*ConnectionTable)(nil),          // 20: fairlead.v1.ConnectionTable
-	(*Verdict)(nil),                  // 21: fairlead.v1.Verdict
-	(*ListServicesRequest)(nil),      // 22: fairlead.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),     // 23: fairlead.v1.ListServicesResponse
-	(*AddServiceRequest)(nil),        // 24: fairlead.v1.AddServiceRequest
-	(*AddServiceResponse)(nil),       // 25: fairlead.v1.AddServiceResponse
-	(*EditServiceRequest)(nil),       // 26: fairlead.v1.EditServiceRequest
-	(*EditServiceResponse)(nil),      // 27: fairlead.v1.EditServiceResponse
-	(*DeleteServiceRequest)(nil),     // 28: fairlead.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),    // 29: fairlead.v1.DeleteServiceResponse
-	(*ClearRequest)(nil),             // 30: fairlead.v1.ClearRequest
-	(*ClearResponse)(nil),            // 31: fairlead.v1.ClearResponse
-	(*AddServerRequest)(nil),         // 32: fairlead.v1.AddServerRequest
-	(*AddServerResponse)(nil),        // 33: fairlead.v1.AddServerResponse
-	(*EditServerRequest)(nil),        // 34: fairlead.v1.EditServerRequest
-	(*EditServerResponse)(nil),       // 35: fairlead.v1.EditServerResponse
-	(*DeleteServerRequest)(nil),      // 36: fairlead.v1.DeleteServerRequest
-	(*DeleteServerResponse)(nil),     // 37: fairlead.v1.DeleteServerResponse
-	(*ZeroRequest)(nil),              // 38: fairlead.v1.ZeroRequest
-	(*ZeroResponse)(nil),             // 39: fairlead.v1.ZeroResponse
-	(*DrainScope)(nil),               // 40: fairlead.v1.DrainScope
-	(*DrainRequest)(nil),             // 41: fairlead.v1.DrainRequest
-	(*DrainResponse)(nil),            // 42: fairlead.v1.DrainResponse
-	(*UndrainRequest)(nil),           // 43: fairlead.v1.UndrainRequest
-	(*UndrainResponse)(nil),          // 44: fairlead.v1.UndrainResponse
-	(*ListDrainsRequest)(nil),        // 45: fairlead.v1.ListDrainsRequest
-	(*ListDrainsResponse)(nil),       // 46: fairlead.v1.ListDrainsResponse
-	(*Drain)(nil),                    // 47: fairlead.v1.Drain
-	(*Timeouts)(nil),                 // 48: fairlead.v1.Timeouts
-	(*GetTimeoutsRequest)(nil),       // 49: fairlead.v1.GetTimeoutsRequest
-	(*GetTimeoutsResponse)(nil),      // 50: fairlead.v1.GetTimeoutsResponse
-	(*SetTimeoutsRequest)(nil),       // 51: fairlead.v1.SetTimeoutsRequest
-	(*SetTimeoutsResponse)(nil),      // 52: fairlead.v1.SetTimeoutsResponse
-	(*Sysctl)(nil),                   // 53: fairlead.v1.Sysctl
-	(*ListSysctlsRequest)(nil),       // 54: fairlead.v1.ListSysctlsRequest
-	(*ListSysctlsResponse)(nil),      // 55: fairlead.v1.ListSysctlsResponse
-	(*SysctlChange)(nil),             // 56: fairlead.v1.SysctlChange
-	(*SetSysctlsRequest)(nil),        // 57: fairlead.v1.SetSysctlsRequest
-	(*SetSysctlsResponse)(nil),       // 58: fairlead.v1.SetSysctlsResponse
-	(*ListPeersRequest)(nil),         // 59: fairlead.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),        // 60: fairlead.v1.ListPeersResponse
-	(*Peer)(nil),                     // 61: fairlead.v1.Peer
-	(*AddPeerRequest)(nil),           // 62: fairlead.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),          // 63: fairlead.v1.AddPeerResponse
-	(*DeletePeerRequest)(nil),        // 64: fairlead.v1.DeletePeerRequest
-	(*DeletePeerResponse)(nil),       // 65: fairlead.v1.DeletePeerResponse
-	(*ListMarkRulesRequest)(nil),     // 66: fairlead.v1.ListMarkRulesRequest
-	(*ListMarkRulesResponse)(nil),    // 67: fairlead.v1.ListMarkRulesResponse
-	(*AddMarkRuleRequest)(nil),       // 68: fairlead.v1.AddMarkRuleRequest
-	(*AddMarkRuleResponse)(nil),      // 69: fairlead.v1.AddMarkRuleResponse
-	(*DeleteMarkRuleRequest)(nil),    // 70: fairlead.v1.DeleteMarkRuleRequest
-	(*DeleteMarkRuleResponse)(nil),   // 71: fairlead.v1.DeleteMarkRuleResponse
-	(*State)(nil),                    // 72: fairlead.v1.State
-	(*MarkRule)(nil),                 // 73: fairlead.v1.MarkRule
-	(*SysctlSetting)(nil),            // 74: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),             // 75: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),          // 76: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),         // 77: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),           // 78: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),          // 79: fairlead.v1.RestoreResponse
-	(*ApplyRequest)(nil),             // 80: fairlead.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 81: fairlead.v1.ApplyResponse
-	(*Applied)(nil),                  // 82: fairlead.v1.Applied
-	(*Change)(nil),                   // 83: fairlead.v1.Change
-	(*RollbackRequest)(nil),          // 84: fairlead.v1.RollbackRequest
-	(*RollbackResponse)(nil),         // 85: fairlead.v1.RollbackResponse
-	(*GetDriftRequest)(nil),          // 86: fairlead.v1.GetDriftRequest
-	(*GetDriftResponse)(nil),         // 87: fairlead.v1.GetDriftResponse
-	(*ExportRequest)(nil),            // 88: fairlead.v1.ExportRequest
-	(*ExportResponse)(nil),           // 89: fairlead.v1.ExportResponse
-	(*ListRevisionsRequest)(nil),     // 90: fairlead.v1.ListRevisionsRequest
-	(*ListRevisionsResponse)(nil),    // 91: fairlead.v1.ListRevisionsResponse
-	(*Revision)(nil),                 // 92: fairlead.v1.Revision
-	(*ConnectionFilter)(nil),         // 93: fairlead.v1.ConnectionFilter
-	(*ListConnectionsRequest)(nil),   // 94: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),  // 95: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),               // 96: fairlead.v1.Connection
-	(*CountConnectionsRequest)(nil),  // 97: fairlead.v1.CountConnectionsRequest
-	(*CountConnectionsResponse)(nil), // 98: fairlead.v1.CountConnectionsResponse
-	(*ConnectionTotal)(nil),          // 99: fairlead.v1.ConnectionTotal
-	(*ConnectionGroup)(nil),          // 100: fairlead.v1.ConnectionGroup
-	(*ExplainRequest)(nil),           // 101: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 102: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                    // 103: fairlead.v1.Frame
-	(*Candidate)(nil),                // 104: fairlead.v1.Candidate
-	(*Choice)(nil),                   // 105: fairlead.v1.Choice
-	(*TraceRequest)(nil),             // 106: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),            // 107: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),             // 108: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                  // 109: fairlead.v1.Refusal
-	(*timestamppb.Timestamp)(nil),    // 110: google.protobuf.Timestamp
+	(*Sweeps)(nil),                   // 19: fairlead.v1.Sweeps
+	(*Interface)(nil),                // 20: fairlead.v1.Interface
+	(*ConnectionTable)(nil),          // 21: fairlead.v1.ConnectionTable
+	(*Verdict)(nil),                  // 22: fairlead.v1.Verdict
+	(*ListServicesRequest)(nil),      // 23: fairlead.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),     // 24: fairlead.v1.ListServicesResponse
+	(*AddServiceRequest)(nil),        // 25: fairlead.v1.AddServiceRequest
+	(*AddServiceResponse)(nil),       // 26: fairlead.v1.AddServiceResponse
+	(*EditServiceRequest)(nil),       // 27: fairlead.v1.EditServiceRequest
+	(*EditServiceResponse)(nil),      // 28: fairlead.v1.EditServiceResponse
+	(*DeleteServiceRequest)(nil),     // 29: fairlead.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),    // 30: fairlead.v1.DeleteServiceResponse
+	(*ClearRequest)(nil),             // 31: fairlead.v1.ClearRequest
+	(*ClearResponse)(nil),            // 32: fairlead.v1.ClearResponse
+	(*AddServerRequest)(nil),         // 33: fairlead.v1.AddServerRequest
+	(*AddServerResponse)(nil),        // 34: fairlead.v1.AddServerResponse
+	(*EditServerRequest)(nil),        // 35: fairlead.v1.EditServerRequest
+	(*EditServerResponse)(nil),       // 36: fairlead.v1.EditServerResponse
+	(*DeleteServerRequest)(nil),      // 37: fairlead.v1.DeleteServerRequest
+	(*DeleteServerResponse)(nil),     // 38: fairlead.v1.DeleteServerResponse
+	(*ZeroRequest)(nil),              // 39: fairlead.v1.ZeroRequest
+	(*ZeroResponse)(nil),             // 40: fairlead.v1.ZeroResponse
+	(*DrainScope)(nil),               // 41: fairlead.v1.DrainScope
+	(*DrainRequest)(nil),             // 42: fairlead.v1.DrainRequest
+	(*DrainResponse)(nil),            // 43: fairlead.v1.DrainResponse
+	(*UndrainRequest)(nil),           // 44: fairlead.v1.UndrainRequest
+	(*UndrainResponse)(nil),          // 45: fairlead.v1.UndrainResponse
+	(*ListDrainsRequest)(nil),        // 46: fairlead.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),       // 47: fairlead.v1.ListDrainsResponse
+	(*Drain)(nil),                    // 48: fairlead.v1.Drain
+	(*Timeouts)(nil),                 // 49: fairlead.v1.Timeouts
+	(*GetTimeoutsRequest)(nil),       // 50: fairlead.v1.GetTimeoutsRequest
+	(*GetTimeoutsResponse)(nil),      // 51: fairlead.v1.GetTimeoutsResponse
+	(*SetTimeoutsRequest)(nil),       // 52: fairlead.v1.SetTimeoutsRequest
+	(*SetTimeoutsResponse)(nil),      // 53: fairlead.v1.SetTimeoutsResponse
+	(*Sysctl)(nil),                   // 54: fairlead.v1.Sysctl
+	(*ListSysctlsRequest)(nil),       // 55: fairlead.v1.ListSysctlsRequest
+	(*ListSysctlsResponse)(nil),      // 56: fairlead.v1.ListSysctlsResponse
+	(*SysctlChange)(nil),             // 57: fairlead.v1.SysctlChange
+	(*SetSysctlsRequest)(nil),        // 58: fairlead.v1.SetSysctlsRequest
+	(*SetSysctlsResponse)(nil),       // 59: fairlead.v1.SetSysctlsResponse
+	(*ListPeersRequest)(nil),         // 60: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),        // 61: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                     // 62: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),           // 63: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),          // 64: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),        // 65: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),       // 66: fairlead.v1.DeletePeerResponse
+	(*ListMarkRulesRequest)(nil),     // 67: fairlead.v1.ListMarkRulesRequest
+	(*ListMarkRulesResponse)(nil),    // 68: fairlead.v1.ListMarkRulesResponse
+	(*AddMarkRuleRequest)(nil),       // 69: fairlead.v1.AddMarkRuleRequest
+	(*AddMarkRuleResponse)(nil),      // 70: fairlead.v1.AddMarkRuleResponse
+	(*DeleteMarkRuleRequest)(nil),    // 71: fairlead.v1.DeleteMarkRuleRequest
+	(*DeleteMarkRuleResponse)(nil),   // 72: fairlead.v1.DeleteMarkRuleResponse
+	(*State)(nil),                    // 73: fairlead.v1.State
+	(*MarkRule)(nil),                 // 74: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),            // 75: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),             // 76: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),          // 77: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),         // 78: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),           // 79: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 80: fairlead.v1.RestoreResponse
+	(*ApplyRequest)(nil),             // 81: fairlead.v1.ApplyRequest
+	(*ApplyResponse)(nil),            // 82: fairlead.v1.ApplyResponse
+	(*Applied)(nil),                  // 83: fairlead.v1.Applied
+	(*Change)(nil),                   // 84: fairlead.v1.Change
+	(*RollbackRequest)(nil),          // 85: fairlead.v1.RollbackRequest
+	(*RollbackResponse)(nil),         // 86: fairlead.v1.RollbackResponse
+	(*GetDriftRequest)(nil),          // 87: fairlead.v1.GetDriftRequest
+	(*GetDriftResponse)(nil),         // 88: fairlead.v1.GetDriftResponse
+	(*ExportRequest)(nil),            // 89: fairlead.v1.ExportRequest
+	(*ExportResponse)(nil),           // 90: fairlead.v1.ExportResponse
+	(*ListRevisionsRequest)(nil),     // 91: fairlead.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),    // 92: fairlead.v1.ListRevisionsResponse
+	(*Revision)(nil),                 // 93: fairlead.v1.Revision
+	(*ConnectionFilter)(nil),         // 94: fairlead.v1.ConnectionFilter
+	(*ListConnectionsRequest)(nil),   // 95: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),  // 96: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),               // 97: fairlead.v1.Connection
+	(*CountConnectionsRequest)(nil),  // 98: fairlead.v1.CountConnectionsRequest
+	(*CountConnectionsResponse)(nil), // 99: fairlead.v1.CountConnectionsResponse
+	(*ConnectionTotal)(nil),          // 100: fairlead.v1.ConnectionTotal
+	(*ConnectionGroup)(nil),          // 101: fairlead.v1.ConnectionGroup
+	(*HandOverRequest)(nil),          // 102: fairlead.v1.HandOverRequest
+	(*HandOverResponse)(nil),         // 103: fairlead.v1.HandOverResponse
+	(*ExplainRequest)(nil),           // 104: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 105: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                    // 106: fairlead.v1.Frame
+	(*Candidate)(nil),                // 107: fairlead.v1.Candidate
+	(*Choice)(nil),                   // 108: fairlead.v1.Choice
+	(*TraceRequest)(nil),             // 109: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),            // 110: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),             // 111: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                  // 112: fairlead.v1.Refusal
+	(*timestamppb.Timestamp)(nil),    // 113: google.protobuf.Timestamp
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,   // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -7012,151 +7185,154 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	13,  // 14: fairlead.v1.ServiceStatus.servers:type_name -> fairlead.v1.RealServerStatus
 	13,  // 15: fairlead.v1.ServiceStatus.withheld:type_name -> fairlead.v1.RealServerStatus
 	15,  // 16: fairlead.v1.ServiceStatus.quorum:type_name -> fairlead.v1.Quorum
-	19,  // 17: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
-	20,  // 18: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
-	21,  // 19: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
-	7,   // 20: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
-	16,  // 21: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
-	8,   // 22: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
-	8,   // 23: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
-	7,   // 24: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
-	7,   // 25: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	10,  // 26: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
-	7,   // 27: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	10,  // 28: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
-	7,   // 29: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
-	7,   // 30: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
-	7,   // 31: fairlead.v1.DrainScope.service:type_name -> fairlead.v1.ServiceKey
-	40,  // 32: fairlead.v1.DrainRequest.scope:type_name -> fairlead.v1.DrainScope
-	4,   // 33: fairlead.v1.DrainRequest.then:type_name -> fairlead.v1.DrainEnd
-	47,  // 34: fairlead.v1.DrainResponse.drains:type_name -> fairlead.v1.Drain
-	40,  // 35: fairlead.v1.UndrainRequest.scope:type_name -> fairlead.v1.DrainScope
-	47,  // 36: fairlead.v1.UndrainResponse.drains:type_name -> fairlead.v1.Drain
-	47,  // 37: fairlead.v1.ListDrainsResponse.drains:type_name -> fairlead.v1.Drain
-	7,   // 38: fairlead.v1.Drain.service:type_name -> fairlead.v1.ServiceKey
-	4,   // 39: fairlead.v1.Drain.then:type_name -> fairlead.v1.DrainEnd
-	48,  // 40: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
-	48,  // 41: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
-	7,   // 42: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	53,  // 43: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
-	7,   // 44: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
-	56,  // 45: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
-	61,  // 46: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	73,  // 47: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
-	73,  // 48: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	73,  // 49: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	74,  // 50: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	75,  // 51: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	73,  // 52: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
-	0,   // 53: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
-	8,   // 54: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	74,  // 55: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	10,  // 56: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	72,  // 57: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	72,  // 58: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	82,  // 59: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
-	83,  // 60: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
-	83,  // 61: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
-	82,  // 62: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
-	83,  // 63: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
-	92,  // 64: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
-	110, // 65: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	0,   // 66: fairlead.v1.ConnectionFilter.protocol:type_name -> fairlead.v1.Protocol
-	5,   // 67: fairlead.v1.ConnectionFilter.kind:type_name -> fairlead.v1.ConnectionKind
-	93,  // 68: fairlead.v1.ListConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
-	96,  // 69: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,   // 70: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	93,  // 71: fairlead.v1.CountConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
-	99,  // 72: fairlead.v1.CountConnectionsResponse.total:type_name -> fairlead.v1.ConnectionTotal
-	100, // 73: fairlead.v1.CountConnectionsResponse.groups:type_name -> fairlead.v1.ConnectionGroup
-	99,  // 74: fairlead.v1.ConnectionGroup.total:type_name -> fairlead.v1.ConnectionTotal
-	0,   // 75: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	21,  // 76: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	103, // 77: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	103, // 78: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	8,   // 79: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	104, // 80: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	105, // 81: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	96,  // 82: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	96,  // 83: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,   // 84: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	108, // 85: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,   // 86: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	102, // 87: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	6,   // 88: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	17,  // 89: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	22,  // 90: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	24,  // 91: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	26,  // 92: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	28,  // 93: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	30,  // 94: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	32,  // 95: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	34,  // 96: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	36,  // 97: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	38,  // 98: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	49,  // 99: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	51,  // 100: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	41,  // 101: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
-	43,  // 102: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
-	45,  // 103: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
-	54,  // 104: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	57,  // 105: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	94,  // 106: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	97,  // 107: fairlead.v1.DirectorService.CountConnections:input_type -> fairlead.v1.CountConnectionsRequest
-	59,  // 108: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	62,  // 109: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	64,  // 110: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	66,  // 111: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
-	68,  // 112: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
-	70,  // 113: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
-	76,  // 114: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	78,  // 115: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	80,  // 116: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
-	84,  // 117: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
-	86,  // 118: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
-	88,  // 119: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
-	90,  // 120: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
-	101, // 121: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	106, // 122: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	18,  // 123: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	23,  // 124: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	25,  // 125: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	27,  // 126: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	29,  // 127: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	31,  // 128: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	33,  // 129: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	35,  // 130: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	37,  // 131: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	39,  // 132: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	50,  // 133: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	52,  // 134: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	42,  // 135: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
-	44,  // 136: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
-	46,  // 137: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
-	55,  // 138: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	58,  // 139: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	95,  // 140: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	98,  // 141: fairlead.v1.DirectorService.CountConnections:output_type -> fairlead.v1.CountConnectionsResponse
-	60,  // 142: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	63,  // 143: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	65,  // 144: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	67,  // 145: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
-	69,  // 146: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
-	71,  // 147: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
-	77,  // 148: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	79,  // 149: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	81,  // 150: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
-	85,  // 151: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
-	87,  // 152: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
-	89,  // 153: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
-	91,  // 154: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
-	102, // 155: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	107, // 156: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	123, // [123:157] is the sub-list for method output_type
-	89,  // [89:123] is the sub-list for method input_type
-	89,  // [89:89] is the sub-list for extension type_name
-	89,  // [89:89] is the sub-list for extension extendee
-	0,   // [0:89] is the sub-list for field type_name
+	20,  // 17: fairlead.v1.GetStatusResponse.interfaces:type_name -> fairlead.v1.Interface
+	21,  // 18: fairlead.v1.GetStatusResponse.connection_table:type_name -> fairlead.v1.ConnectionTable
+	22,  // 19: fairlead.v1.GetStatusResponse.verdicts:type_name -> fairlead.v1.Verdict
+	19,  // 20: fairlead.v1.GetStatusResponse.sweeps:type_name -> fairlead.v1.Sweeps
+	7,   // 21: fairlead.v1.ListServicesRequest.key:type_name -> fairlead.v1.ServiceKey
+	16,  // 22: fairlead.v1.ListServicesResponse.services:type_name -> fairlead.v1.ServiceStatus
+	8,   // 23: fairlead.v1.AddServiceRequest.service:type_name -> fairlead.v1.Service
+	8,   // 24: fairlead.v1.EditServiceRequest.service:type_name -> fairlead.v1.Service
+	7,   // 25: fairlead.v1.DeleteServiceRequest.key:type_name -> fairlead.v1.ServiceKey
+	7,   // 26: fairlead.v1.AddServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	10,  // 27: fairlead.v1.AddServerRequest.server:type_name -> fairlead.v1.RealServer
+	7,   // 28: fairlead.v1.EditServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	10,  // 29: fairlead.v1.EditServerRequest.server:type_name -> fairlead.v1.RealServer
+	7,   // 30: fairlead.v1.DeleteServerRequest.service:type_name -> fairlead.v1.ServiceKey
+	7,   // 31: fairlead.v1.ZeroRequest.key:type_name -> fairlead.v1.ServiceKey
+	7,   // 32: fairlead.v1.DrainScope.service:type_name -> fairlead.v1.ServiceKey
+	41,  // 33: fairlead.v1.DrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	4,   // 34: fairlead.v1.DrainRequest.then:type_name -> fairlead.v1.DrainEnd
+	48,  // 35: fairlead.v1.DrainResponse.drains:type_name -> fairlead.v1.Drain
+	41,  // 36: fairlead.v1.UndrainRequest.scope:type_name -> fairlead.v1.DrainScope
+	48,  // 37: fairlead.v1.UndrainResponse.drains:type_name -> fairlead.v1.Drain
+	48,  // 38: fairlead.v1.ListDrainsResponse.drains:type_name -> fairlead.v1.Drain
+	7,   // 39: fairlead.v1.Drain.service:type_name -> fairlead.v1.ServiceKey
+	4,   // 40: fairlead.v1.Drain.then:type_name -> fairlead.v1.DrainEnd
+	49,  // 41: fairlead.v1.GetTimeoutsResponse.timeouts:type_name -> fairlead.v1.Timeouts
+	49,  // 42: fairlead.v1.SetTimeoutsRequest.timeouts:type_name -> fairlead.v1.Timeouts
+	7,   // 43: fairlead.v1.ListSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	54,  // 44: fairlead.v1.ListSysctlsResponse.sysctls:type_name -> fairlead.v1.Sysctl
+	7,   // 45: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
+	57,  // 46: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
+	62,  // 47: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
+	74,  // 48: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
+	74,  // 49: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	74,  // 50: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	75,  // 51: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	76,  // 52: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	74,  // 53: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	0,   // 54: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
+	8,   // 55: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	75,  // 56: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	10,  // 57: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	73,  // 58: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	73,  // 59: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	83,  // 60: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
+	84,  // 61: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
+	84,  // 62: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
+	83,  // 63: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
+	84,  // 64: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
+	93,  // 65: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
+	113, // 66: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	0,   // 67: fairlead.v1.ConnectionFilter.protocol:type_name -> fairlead.v1.Protocol
+	5,   // 68: fairlead.v1.ConnectionFilter.kind:type_name -> fairlead.v1.ConnectionKind
+	94,  // 69: fairlead.v1.ListConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	97,  // 70: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,   // 71: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	94,  // 72: fairlead.v1.CountConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	100, // 73: fairlead.v1.CountConnectionsResponse.total:type_name -> fairlead.v1.ConnectionTotal
+	101, // 74: fairlead.v1.CountConnectionsResponse.groups:type_name -> fairlead.v1.ConnectionGroup
+	100, // 75: fairlead.v1.ConnectionGroup.total:type_name -> fairlead.v1.ConnectionTotal
+	0,   // 76: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	22,  // 77: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	106, // 78: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	106, // 79: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	8,   // 80: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	107, // 81: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	108, // 82: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	97,  // 83: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	97,  // 84: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,   // 85: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	111, // 86: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,   // 87: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	105, // 88: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	6,   // 89: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	17,  // 90: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	23,  // 91: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	25,  // 92: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	27,  // 93: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	29,  // 94: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	31,  // 95: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	33,  // 96: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	35,  // 97: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	37,  // 98: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	39,  // 99: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	50,  // 100: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	52,  // 101: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42,  // 102: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
+	44,  // 103: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
+	46,  // 104: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
+	55,  // 105: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	58,  // 106: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	95,  // 107: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	98,  // 108: fairlead.v1.DirectorService.CountConnections:input_type -> fairlead.v1.CountConnectionsRequest
+	60,  // 109: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	63,  // 110: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	65,  // 111: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	67,  // 112: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	69,  // 113: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	71,  // 114: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	77,  // 115: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	79,  // 116: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	81,  // 117: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
+	85,  // 118: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
+	87,  // 119: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
+	89,  // 120: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
+	91,  // 121: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
+	102, // 122: fairlead.v1.DirectorService.HandOver:input_type -> fairlead.v1.HandOverRequest
+	104, // 123: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	109, // 124: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	18,  // 125: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	24,  // 126: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	26,  // 127: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	28,  // 128: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	30,  // 129: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	32,  // 130: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	34,  // 131: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	36,  // 132: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	38,  // 133: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	40,  // 134: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	51,  // 135: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	53,  // 136: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43,  // 137: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
+	45,  // 138: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
+	47,  // 139: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
+	56,  // 140: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	59,  // 141: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	96,  // 142: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	99,  // 143: fairlead.v1.DirectorService.CountConnections:output_type -> fairlead.v1.CountConnectionsResponse
+	61,  // 144: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	64,  // 145: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	66,  // 146: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	68,  // 147: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	70,  // 148: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	72,  // 149: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	78,  // 150: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	80,  // 151: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	82,  // 152: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
+	86,  // 153: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
+	88,  // 154: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
+	90,  // 155: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
+	92,  // 156: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
+	103, // 157: fairlead.v1.DirectorService.HandOver:output_type -> fairlead.v1.HandOverResponse
+	105, // 158: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	110, // 159: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	125, // [125:160] is the sub-list for method output_type
+	90,  // [90:125] is the sub-list for method input_type
+	90,  // [90:90] is the sub-list for extension type_name
+	90,  // [90:90] is the sub-list for extension extendee
+	0,   // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -7164,14 +7340,14 @@ func file_fairlead_v1_fairlead_proto_init() {
 	if File_fairlead_v1_fairlead_proto != nil {
 		return
 	}
-	file_fairlead_v1_fairlead_proto_msgTypes[40].OneofWrappers = []any{}
+	file_fairlead_v1_fairlead_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   103,
+			NumMessages:   106,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

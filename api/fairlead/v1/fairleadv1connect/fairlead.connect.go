@@ -127,6 +127,9 @@ const (
 	// DirectorServiceListRevisionsProcedure is the fully-qualified name of the DirectorService's
 	// ListRevisions RPC.
 	DirectorServiceListRevisionsProcedure = "/fairlead.v1.DirectorService/ListRevisions"
+	// DirectorServiceHandOverProcedure is the fully-qualified name of the DirectorService's HandOver
+	// RPC.
+	DirectorServiceHandOverProcedure = "/fairlead.v1.DirectorService/HandOver"
 	// DirectorServiceExplainProcedure is the fully-qualified name of the DirectorService's Explain RPC.
 	DirectorServiceExplainProcedure = "/fairlead.v1.DirectorService/Explain"
 	// DirectorServiceTraceProcedure is the fully-qualified name of the DirectorService's Trace RPC.
@@ -200,6 +203,9 @@ type DirectorServiceClient interface {
 	Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error)
 	// The configurations that were applied, the last one last.
 	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
+	// Ends the daemon, for another one that waits to take its place; forwarding goes on.
+	// Taken over the Unix socket only.
+	HandOver(context.Context, *connect.Request[v1.HandOverRequest]) (*connect.Response[v1.HandOverResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -412,6 +418,12 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListRevisions")),
 			connect.WithClientOptions(opts...),
 		),
+		handOver: connect.NewClient[v1.HandOverRequest, v1.HandOverResponse](
+			httpClient,
+			baseURL+DirectorServiceHandOverProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("HandOver")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+DirectorServiceExplainProcedure,
@@ -461,6 +473,7 @@ type directorServiceClient struct {
 	getDrift         *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
 	export           *connect.Client[v1.ExportRequest, v1.ExportResponse]
 	listRevisions    *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
+	handOver         *connect.Client[v1.HandOverRequest, v1.HandOverResponse]
 	explain          *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	trace            *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
@@ -625,6 +638,11 @@ func (c *directorServiceClient) ListRevisions(ctx context.Context, req *connect.
 	return c.listRevisions.CallUnary(ctx, req)
 }
 
+// HandOver calls fairlead.v1.DirectorService.HandOver.
+func (c *directorServiceClient) HandOver(ctx context.Context, req *connect.Request[v1.HandOverRequest]) (*connect.Response[v1.HandOverResponse], error) {
+	return c.handOver.CallUnary(ctx, req)
+}
+
 // Explain calls fairlead.v1.DirectorService.Explain.
 func (c *directorServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return c.explain.CallUnary(ctx, req)
@@ -702,6 +720,9 @@ type DirectorServiceHandler interface {
 	Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.Response[v1.ExportResponse], error)
 	// The configurations that were applied, the last one last.
 	ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error)
+	// Ends the daemon, for another one that waits to take its place; forwarding goes on.
+	// Taken over the Unix socket only.
+	HandOver(context.Context, *connect.Request[v1.HandOverRequest]) (*connect.Response[v1.HandOverResponse], error)
 	// What would become of a packet that came in now, and why. It is run on a copy:
 	// no counter, connection or scheduler changes.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
@@ -910,6 +931,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("ListRevisions")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceHandOverHandler := connect.NewUnaryHandler(
+		DirectorServiceHandOverProcedure,
+		svc.HandOver,
+		connect.WithSchema(directorServiceMethods.ByName("HandOver")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceExplainHandler := connect.NewUnaryHandler(
 		DirectorServiceExplainProcedure,
 		svc.Explain,
@@ -988,6 +1015,8 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceExportHandler.ServeHTTP(w, r)
 		case DirectorServiceListRevisionsProcedure:
 			directorServiceListRevisionsHandler.ServeHTTP(w, r)
+		case DirectorServiceHandOverProcedure:
+			directorServiceHandOverHandler.ServeHTTP(w, r)
 		case DirectorServiceExplainProcedure:
 			directorServiceExplainHandler.ServeHTTP(w, r)
 		case DirectorServiceTraceProcedure:
@@ -1127,6 +1156,10 @@ func (UnimplementedDirectorServiceHandler) Export(context.Context, *connect.Requ
 
 func (UnimplementedDirectorServiceHandler) ListRevisions(context.Context, *connect.Request[v1.ListRevisionsRequest]) (*connect.Response[v1.ListRevisionsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListRevisions is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) HandOver(context.Context, *connect.Request[v1.HandOverRequest]) (*connect.Response[v1.HandOverResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.HandOver is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
