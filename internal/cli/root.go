@@ -76,6 +76,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newExportCommand(env),
 		newRollbackCommand(env),
 		newConfigCommand(env),
+		newTopCommand(env),
 		newConnsCommand(env),
 		newMetricsCommand(env),
 		newSaveCommand(env),

@@ -46,8 +46,7 @@ func TestForwardingSurvivesTheDirector(t *testing.T) {
 	before := mustAsk(t, conn)
 
 	load := newLoad(t, l, address)
-	const crashes = 3
-	for range crashes {
+	for range *crashes {
 		if err := l.Kill(t.Context(), lab.Director); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +61,7 @@ func TestForwardingSurvivesTheDirector(t *testing.T) {
 	}
 
 	if diff := cmp.Diff(saved, mustOutput(t, l, lab.Director, "ipvsadm", "-Sn")); diff != "" {
-		t.Errorf("the services after %d crashes (-before +after):\n%s", crashes, diff)
+		t.Errorf("the services after %d crashes (-before +after):\n%s", *crashes, diff)
 	}
 	if after := mustAsk(t, conn); after != before {
 		t.Errorf("the open connection was with %s, and is with %s", before, after)
@@ -136,9 +135,15 @@ func (ld *load) awaitProgress() {
 	eventually(ld.t, 30*time.Second, "a thousand more connections", func() bool { return ld.accepted() >= start+1000 })
 }
 
-// accepted returns how many connections the kernels of the real servers have
-// accepted: nothing that a director must be asked for.
+// accepted returns how many connections the real servers have accepted.
 func (ld *load) accepted() int {
+	ld.t.Helper()
+	return ld.snmp(passiveOpens)
+}
+
+// snmp returns the sum of a counter of the kernels of the real servers: nothing that a
+// director must be asked for.
+func (ld *load) snmp(counter *regexp.Regexp) int {
 	ld.t.Helper()
 	total := 0
 	for _, server := range ld.lab.Servers() {
@@ -150,7 +155,7 @@ func (ld *load) accepted() int {
 		if err != nil {
 			ld.t.Fatal(err)
 		}
-		match := passiveOpens.FindSubmatch(text)
+		match := counter.FindSubmatch(text)
 		if match == nil {
 			ld.t.Fatalf("no counters of TCP:\n%s", text)
 		}
@@ -163,8 +168,11 @@ func (ld *load) accepted() int {
 	return total
 }
 
-// passiveOpens finds the sixth counter of TCP (RFC 1213 tcpPassiveOpens).
-var passiveOpens = regexp.MustCompile(`(?m)^Tcp: (?:-?\d+ ){5}(\d+)`)
+// The sixth and the tenth counter of TCP (RFC 1213 tcpPassiveOpens, tcpInSegs).
+var (
+	passiveOpens = regexp.MustCompile(`(?m)^Tcp: (?:-?\d+ ){5}(\d+)`)
+	inSegs       = regexp.MustCompile(`(?m)^Tcp: (?:-?\d+ ){9}(\d+)`)
+)
 
 // finish returns what each run printed.
 func (ld *load) finish() []string {
