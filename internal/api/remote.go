@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"connectrpc.com/connect"
 )
 
 // A Remote says how to reach a director over the network. Cert, Key and CA are
@@ -85,7 +87,10 @@ func (c *Client) refusedByTLS(err error) error {
 		return fmt.Errorf("%w: %s does not speak TLS", ErrUnreachable, c.where)
 	case errors.As(err, &network) && network.Op == "remote error": // a TLS alert
 		return fmt.Errorf("%w: %s refused this client's certificate (see --cert): %v", ErrUnreachable, c.where, network.Err)
-	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+	case errors.As(err, &network) && network.Op == "dial":
+		return nil
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET),
+		connect.CodeOf(err) == connect.CodeUnavailable && !connect.IsWireError(err):
 		// TLS 1.3 has the client send before it knows whether it was let in.
 		return fmt.Errorf("%w: %s closed the connection; most likely it refused this client's certificate (see --cert): %v",
 			ErrUnreachable, c.where, deepest(err))

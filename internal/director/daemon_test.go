@@ -33,7 +33,7 @@ const (
 	unloadVariable = "FAIRLEAD_TEST_UNLOAD"
 	// takeOverVariable has a director ask the one that runs to hand over.
 	takeOverVariable = "FAIRLEAD_TEST_TAKE_OVER"
-	waitLimit        = 10 * time.Second
+	waitLimit        = 40 * time.Second
 )
 
 func TestMain(m *testing.M) {
