@@ -142,7 +142,8 @@ func (d *Director) forgetInherited() []lvs.ServiceKey {
 // adjustHealth looks after what is left of a service that was changed: real servers
 // that went have no checks any more, and the way to one may be another.
 func (d *Director) adjustHealth(key lvs.ServiceKey) {
-	if _, ok := d.health[key]; !ok {
+	// Within a change of many, what comes after it looks at all of them once.
+	if _, ok := d.health[key]; !ok || d.expected != nil {
 		return
 	}
 	var want []lvs.ServiceHealth

@@ -153,12 +153,11 @@ func (d *Director) Status(context.Context) (api.Status, error) {
 
 // Services implements [api.Director].
 func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
-	services, err := d.plane.Services()
+	services, err := d.servicesNow()
 	if err != nil {
 		return nil, err
 	}
 	d.rates.fill(services)
-	d.fillRosters(services)
 	d.hops.fill(services)
 	return services, nil
 }

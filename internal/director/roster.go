@@ -150,16 +150,25 @@ func (d *Director) order(key lvs.ServiceKey, want []lvs.RealServer) error {
 	return nil
 }
 
-// fillRosters tells of services what checks and drains say of their real servers, and
-// adds those that are withheld.
-func (d *Director) fillRosters(services []lvs.ServiceStatus) {
+// servicesNow returns the services of the plane, with what checks and drains say of
+// their real servers, and with those that are withheld: none is between the two.
+func (d *Director) servicesNow() ([]lvs.ServiceStatus, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	services, err := d.plane.Services()
+	if err != nil {
+		return nil, err
+	}
+	d.fillRosters(services)
+	return services, nil
+}
+
+func (d *Director) fillRosters(services []lvs.ServiceStatus) {
 	for i := range services {
 		s := &services[i]
 		r, ok := d.rosters[s.ServiceKey]
 		if !ok {
-			continue // deleted since
+			continue
 		}
 		for j := range s.Servers {
 			s.Servers[j].ConfiguredWeight = s.Servers[j].Weight

@@ -18,9 +18,9 @@ const (
 var grpcStatusNames = map[int32]string{0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 func (p *prober) askGRPC(ctx context.Context, target Target) Result {
-	client, transport := p.client(target)
-	defer transport.CloseIdleConnections()
-	rpc := connect.NewClient[wrapperspb.StringValue, wrapperspb.Int32Value](client, p.url(target, grpcHealthCheck),
+	client := p.client(target)
+	defer client.transport.CloseIdleConnections()
+	rpc := connect.NewClient[wrapperspb.StringValue, wrapperspb.Int32Value](&client.Client, p.url(target, grpcHealthCheck),
 		connect.WithGRPC(), connect.WithReadMaxBytes(maxBody))
 	request := connect.NewRequest(wrapperspb.String(p.check.GRPC.Service))
 	request.Header().Set("User-Agent", userAgent)
@@ -38,5 +38,5 @@ func (p *prober) askGRPC(ctx context.Context, target Target) Result {
 	case errors.As(err, &refused) && connect.IsWireError(err):
 		return failure(NotServing, "%s: %s", refused.Code(), refused.Message())
 	}
-	return explain(err)
+	return client.explain(err)
 }

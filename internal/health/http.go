@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -22,23 +23,44 @@ const maxBody = 1 << 20
 // userAgent is what servers log.
 const userAgent = "fairlead-health"
 
-// client returns an HTTP client whose one connection leads to the target, whatever the
-// URL says.
-func (p *prober) client(target Target) (*http.Client, *http.Transport) {
+// A client is an HTTP client whose one connection leads to a target, whatever the URL
+// says.
+type client struct {
+	http.Client
+	transport *http.Transport
+	connected atomic.Bool
+}
+
+// explain tells an error before there was a connection from a later one: HTTP's clients
+// don't.
+func (c *client) explain(err error) Result {
+	if !c.connected.Load() {
+		err = &dialError{err}
+	}
+	return explain(err)
+}
+
+func (p *prober) client(target Target) *client {
+	c := &client{}
 	secure, http2 := p.check.TLS != nil || p.check.Type == lvs.CheckHTTPS, p.check.Type == lvs.CheckHTTP2 || p.check.Type == lvs.CheckGRPC
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!http2)
 	protocols.SetHTTP2(http2 && secure)
 	protocols.SetUnencryptedHTTP2(http2 && !secure)
-	transport := &http.Transport{
+	dial := func(ctx context.Context) (net.Conn, error) {
+		conn, err := p.dial(ctx, "tcp", target)
+		c.connected.Store(err == nil)
+		return conn, err
+	}
+	c.transport = &http.Transport{
 		DisableKeepAlives:  !http2,
 		DisableCompression: true,
 		Protocols:          protocols,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return p.dial(ctx, "tcp", target)
+			return dial(ctx)
 		},
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := p.dial(ctx, "tcp", target)
+			conn, err := dial(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -49,11 +71,9 @@ func (p *prober) client(target Target) (*http.Client, *http.Transport) {
 			return p.secure(ctx, conn, target, nameOf(p.check.HTTP.Host), next)
 		},
 	}
-	client := &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return client, transport
+	c.Transport = c.transport
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c
 }
 
 // nameOf returns a Host header without its port.
@@ -74,8 +94,8 @@ func (p *prober) url(target Target, path string) string {
 }
 
 func (p *prober) askHTTP(ctx context.Context, target Target) Result {
-	client, transport := p.client(target)
-	defer transport.CloseIdleConnections()
+	client := p.client(target)
+	defer client.transport.CloseIdleConnections()
 	question := p.check.HTTP
 	method, path := question.Method, question.Path
 	if method == "" {
@@ -92,7 +112,7 @@ func (p *prober) askHTTP(ctx context.Context, target Target) Result {
 	request.Header.Set("User-Agent", userAgent)
 	response, err := client.Do(request)
 	if err != nil {
-		return explain(err)
+		return client.explain(err)
 	}
 	defer response.Body.Close()
 	return p.judge(response)

@@ -192,6 +192,18 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: weight %v", test.name, got.Weight)
 		}
 	}
+	unreachable := lvs.Check{Type: lvs.CheckHTTP, Path: lvs.PathRIP, Interval: time.Second, Timeout: 50 * time.Millisecond, Rise: 1, Fall: 1}
+	for _, kind := range []lvs.CheckType{lvs.CheckHTTP, lvs.CheckHTTPS, lvs.CheckGRPC} {
+		unreachable.Type = kind
+		nobody := Target{Path: lvs.PathRIP, Address: netip.MustParseAddrPort("192.0.2.11:80")}
+		p, err := newProber(newFakeNetwork(), unreachable, nobody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), unreachable.Timeout)
+		wantCause(t, string(kind)+" without a connection", p.ask(ctx, nobody), Timeout)
+		cancel()
+	}
 	wantCause(t, "no HTTP", ask(t, checkOf(lvs.CheckHTTP), speaks(t, "220 mail\r\n")), BadAnswer)
 }
 

@@ -170,8 +170,12 @@ func (q *question) take(r Result) bool {
 	return false
 }
 
-// turn comes to a verdict.
+// turn comes to a verdict. Flapping is between two verdicts: what was before one does
+// not count for the next.
 func (q *question) turn(state lvs.HealthState, cause Cause, detail string) bool {
+	if state != q.state && cause != Flapping {
+		q.history, q.answers = q.history&1, min(q.answers, 1)
+	}
 	q.state, q.cause, q.detail = state, cause, detail
 	return true
 }

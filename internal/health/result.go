@@ -85,6 +85,7 @@ func explain(err error) Result {
 		certificate *tls.CertificateVerificationError
 		record      tls.RecordHeaderError
 		alert       tls.AlertError
+		op          *net.OpError
 	)
 	connecting := errors.As(err, &dial)
 	switch {
@@ -111,7 +112,7 @@ func explain(err error) Result {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM),
 		errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return failure(CheckFailed, "%s", words(err))
-	case connecting:
+	case connecting && errors.As(err, &op):
 		return failure(HostDown, "%s", words(err))
 	}
 	return failure(BadAnswer, "%s", words(err))
