@@ -79,6 +79,7 @@ func newRootCommand(env Env) *cobra.Command {
 		newTopCommand(env),
 		newConnsCommand(env),
 		newMetricsCommand(env),
+		newImportCommand(env),
 		newSaveCommand(env),
 		newRestoreCommand(env),
 		newSysctlCommand(env),

@@ -153,6 +153,8 @@ func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
 	if flags := s.Scheduler.FlagNames(s.SchedulerFlags); len(flags) > 0 {
 		w.line(4, "flags: [%s]", strings.Join(flags, ", "))
 	}
+	usual := usualForwarding(s)
+	w.method(4, usual, lvs.RealServer{Method: lvs.DirectRouting})
 	w.persistence(s.Service)
 	if s.OnePacket {
 		w.line(4, "one-packet: true")
@@ -173,7 +175,7 @@ func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
 	if h.Sorry.Address.IsValid() {
 		w.line(4, "sorry-server:")
 		w.line(6, "address: %s", quote(serverPlaceText(s.ServiceKey, h.Sorry.RealServerKey)))
-		w.method(6, h.Sorry)
+		w.method(6, h.Sorry, usual)
 		if h.SorryInhibit {
 			w.line(6, "inhibit: true")
 		}
@@ -189,7 +191,7 @@ func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
 				own = one
 			}
 		}
-		w.server(s.ServiceKey, server, own, h.Notify)
+		w.server(s.ServiceKey, server, own, h.Notify, usual)
 	}
 	return w.text.String()
 }
@@ -243,11 +245,25 @@ func serverPlaceText(service lvs.ServiceKey, server lvs.RealServerKey) string {
 	return server.String()
 }
 
-func (w *writer) method(indent int, s lvs.RealServer) {
-	if s.Method != lvs.DirectRouting {
+// usualForwarding returns how all servers of a service are forwarded to, or how a
+// server is that says nothing.
+func usualForwarding(s lvs.ServiceState) lvs.RealServer {
+	usual := lvs.RealServer{Method: lvs.DirectRouting}
+	for i, server := range s.Servers {
+		if i > 0 && (server.Method != usual.Method || server.Tunnel != usual.Tunnel) {
+			return lvs.RealServer{Method: lvs.DirectRouting}
+		}
+		usual.Method, usual.Tunnel = server.Method, server.Tunnel
+	}
+	return usual
+}
+
+// method writes how a server is forwarded to, if that is not as usual.
+func (w *writer) method(indent int, s, usual lvs.RealServer) {
+	if s.Method != usual.Method {
 		w.line(indent, "method: %s", wordOf(methodWords, methodValues, s.Method))
 	}
-	if s.Method != lvs.Tunnelling || s.Tunnel == (lvs.Tunnel{}) {
+	if s.Method != lvs.Tunnelling || s.Tunnel == usual.Tunnel {
 		return
 	}
 	w.line(indent, "tunnel:")
@@ -260,13 +276,13 @@ func (w *writer) method(indent int, s lvs.RealServer) {
 	}
 }
 
-func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.ServerHealth, inherited []lvs.Notification) {
+func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.ServerHealth, inherited []lvs.Notification, usual lvs.RealServer) {
 	place := quote(serverPlaceText(service, s.RealServerKey))
 	rest := &writer{}
 	if s.Weight != 1 {
 		rest.line(8, "weight: %d", s.Weight)
 	}
-	rest.method(8, s)
+	rest.method(8, s, usual)
 	if s.UpperThreshold != 0 {
 		rest.line(8, "upper: %d", s.UpperThreshold)
 	}
