@@ -275,16 +275,15 @@ func (k *keepalivedReader) replace(at textLine, text string) string {
 			result.WriteByte(text[i])
 			continue
 		}
-		name, end := text[i+1:], len(text)
-		if strings.HasPrefix(name, "{") {
-			if end = strings.IndexByte(text[i:], '}'); end < 0 {
+		name, _ := cutWord(text[i+1:])
+		end := i + 1 + len(name)
+		if strings.HasPrefix(text[i+1:], "{") {
+			closing := strings.IndexByte(text[i:], '}')
+			if closing < 0 {
 				result.WriteByte('$')
 				continue
 			}
-			name, end = text[i+2:i+end], i+end+1
-		} else {
-			name, _ = cutWord(name)
-			end = i + 1 + len(name)
+			name, end = text[i+2:i+closing], i+closing+1
 		}
 		value, ok := k.value(at, name)
 		if !ok {
