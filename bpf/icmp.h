@@ -8,6 +8,7 @@
 #define FAIRLEAD_ICMP_H
 
 #include "frame.h"
+#include "checksum.h"
 #include "maps.h"
 
 /* Type and code of what we answer. */
@@ -94,15 +95,6 @@ static __always_inline bool may_be_answered(const struct packet *pkt)
 		return may_be_answered_ipv4(caddr->low >> 32);
 	return (caddr->high & 0xff) != 0xff &&
 	       (caddr->high | (caddr->low & ~bpf_cpu_to_be64(1)));	/* :: and ::1 */
-}
-
-static __always_inline __u16 fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
 }
 
 /* One's complement sum of the frame's `length` bytes from p on, which is
