@@ -22,6 +22,10 @@ type realserverCommand struct {
 	config  realserver.Config
 	vips    []string
 	request realserver.Request
+	// tunnel, tunnelPort and tunnelFrom are the request's as they were typed.
+	tunnel     string
+	tunnelPort uint16
+	tunnelFrom []string
 }
 
 func newRealserverCommand(env Env) *cobra.Command {
@@ -29,8 +33,8 @@ func newRealserverCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "realserver",
 		Short: "Make this host a real server, prove it, keep it, undo it",
-		Long: `What a real server of direct routing needs: the VIP on lo, and ARP settings that
-keep it to itself, set before the VIP. All of it happens in the network namespace
+		Long: `What a real server of direct routing or tunnelling needs: the VIP on lo, and ARP
+settings that keep it to itself, set before the VIP; and the end of its tunnel. All of it happens in the network namespace
 of the process.
 
 "up" remembers every value before it changes it, in realserver.json in the run
@@ -58,6 +62,11 @@ func (c *realserverCommand) requestFlags(cmd *cobra.Command) {
 		"`name` of the interface that the director's frames come in on (default: that of the route to the VIP)")
 	cmd.Flags().BoolVar(&c.request.Director, "director", false,
 		"this host is a director of the VIPs too: it may have them on another interface besides lo")
+	cmd.Flags().StringVar(&c.tunnel, "tunnel", "",
+		"`type` of the tunnel that the VIPs' packets come in: ipip, gue or gre; an XDP program on the interface unwraps them")
+	cmd.Flags().Uint16Var(&c.tunnelPort, "tunnel-port", realserver.DefaultTunnelPort, "UDP `port` that gue comes to")
+	cmd.Flags().StringSliceVar(&c.tunnelFrom, "tunnel-from", nil,
+		"`addresses` of the directors whose tunnels are unwrapped (default: anybody's)")
 }
 
 // open returns the host, once the VIPs are understood. The caller closes it.
@@ -70,6 +79,9 @@ func (c *realserverCommand) open() (*realserver.RealServer, error) {
 		}
 		c.request.VIPs = append(c.request.VIPs, vip)
 	}
+	if err := c.parseTunnel(); err != nil {
+		return nil, err
+	}
 	executable, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -78,6 +90,21 @@ func (c *realserverCommand) open() (*realserver.RealServer, error) {
 	c.config.NotifySocket = c.env.Getenv("NOTIFY_SOCKET")
 	c.config.Log = slog.New(slog.NewTextHandler(c.env.Stderr, nil))
 	return realserver.Open(c.config)
+}
+
+func (c *realserverCommand) parseTunnel() (err error) {
+	if c.request.Tunnel, err = realserver.ParseTunnel(c.tunnel, c.tunnelPort); err != nil {
+		return fmt.Errorf("--tunnel: %w", err)
+	}
+	c.request.Directors = nil
+	for _, text := range c.tunnelFrom {
+		director, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("--tunnel-from %q: want an IPv4 or IPv6 address", text)
+		}
+		c.request.Directors = append(c.request.Directors, director)
+	}
+	return nil
 }
 
 func (c *realserverCommand) upCommand() *cobra.Command {
@@ -93,11 +120,16 @@ nothing. If a step fails, those before it are undone.
 The VIP gets the scope host, or for IPv6 a preferred lifetime of 0: the host never
 takes it for the source of what it begins itself.
 
+With --tunnel, the VIPs' packets come through a tunnel (ipvsadm -i): an XDP program on
+the interface takes the outer headers off those that are for this host and hold a
+packet to one of the VIPs. It needs no tunnel device of the kernel's.
+
 --persist also writes a file in /etc/sysctl.d and a systemd unit, so that the host
 is a real server after a reboot too.`,
 		Example: `  fairlead realserver up --vip 192.0.2.100
   fairlead realserver up --vip 192.0.2.100,2001:db8::100 --interface eth0 --persist
   fairlead realserver up --vip 192.0.2.100 --director
+  fairlead realserver up --vip 192.0.2.100 --tunnel gue --tunnel-from 198.51.100.1
   fairlead realserver up --vip 192.0.2.100 --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -17,6 +17,7 @@ const (
 	kindAddress kind = "address" // of lo: present or absent
 	kindFile    kind = "file"    // the whole contents; "" is no file
 	kindLink    kind = "link"    // what a symbolic link says; "" is no link
+	kindTunnel  kind = "tunnel"  // of an interface: its tunnel end (tunnel.go), or absent
 )
 
 // The values of an address.
@@ -57,6 +58,8 @@ func (s subject) String() string {
 		return dotted(s.Name)
 	case kindAddress:
 		return s.Name + " on lo"
+	case kindTunnel:
+		return "tunnel end on " + s.Name
 	}
 	return s.Name
 }
@@ -83,6 +86,8 @@ func (c change) String() string {
 		return fmt.Sprintf("%s: removed", c.subject)
 	case c.Kind == kindAddress:
 		return fmt.Sprintf("%s: added", c.subject)
+	case c.Kind == kindTunnel:
+		return fmt.Sprintf("%s: attached: %s", c.subject, c.to)
 	}
 	return fmt.Sprintf("%s: written", c.subject)
 }
@@ -94,6 +99,8 @@ func (c change) command() string {
 		return fmt.Sprintf("sysctl -w %s=%s", dotted(c.Name), c.to)
 	case kindAddress:
 		return addressCommand(c.Name, c.to)
+	case kindTunnel:
+		return tunnelCommand(c.Name, c.to)
 	case kindLink:
 		if c.to == "" {
 			return "rm " + c.Name
@@ -104,6 +111,27 @@ func (c change) command() string {
 		return "rm " + c.Name
 	}
 	return fmt.Sprintf("mkdir -p %s && cat >%s <<'EOF'\n%sEOF", path.Dir(c.Name), c.Name, c.to)
+}
+
+// tunnelCommand returns a command for each VIP: the program is fairlead's own.
+func tunnelCommand(name, value string) string {
+	if value == absent {
+		return "ip link set dev " + name + " xdp off"
+	}
+	var commands []string
+	for _, word := range strings.Fields(value) {
+		vip, tunnel, _ := strings.Cut(word, "=")
+		if _, err := netip.ParseAddr(vip); err != nil {
+			continue
+		}
+		kind, port, hasPort := strings.Cut(tunnel, ":")
+		command := fmt.Sprintf("fairlead realserver up --vip %s --interface %s --tunnel %s", vip, name, kind)
+		if hasPort {
+			command += " --tunnel-port " + port
+		}
+		commands = append(commands, command)
+	}
+	return strings.Join(commands, " && ")
 }
 
 func addressCommand(name, value string) string {

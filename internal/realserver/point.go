@@ -87,6 +87,9 @@ func examine(spec Spec, s snapshot) []Point {
 	for _, name := range spec.interfaces(true) {
 		points = append(points, examineFilter(name, s)...)
 	}
+	for _, name := range spec.interfaces(false) {
+		points = append(points, examineTunnel(name, spec, s)...)
+	}
 	for _, v := range spec {
 		points = append(points, examineVIP(v, s)...)
 	}

@@ -59,8 +59,11 @@ func Open(config Config) (*RealServer, error) {
 func (r *RealServer) Close() { r.kernel.close() }
 
 func (r *RealServer) setAny(s subject, value string) error {
-	if s.Kind == kindFile || s.Kind == kindLink {
+	switch s.Kind {
+	case kindFile, kindLink:
 		return r.setEntry(s, value)
+	case kindTunnel:
+		return r.setTunnelEnd(s.Name, value)
 	}
 	return r.kernel.set(s, value)
 }
@@ -126,7 +129,7 @@ func (r *RealServer) plan(remembered state, request Request, persist bool) (*Pla
 		return nil, err
 	}
 	spec = remembered.VIPs.with(spec)
-	s, err := r.kernel.look(spec)
+	s, err := r.look(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +184,7 @@ func (r *RealServer) Check(request Request) ([]Point, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.kernel.look(spec)
+	s, err := r.look(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +300,7 @@ func (r *RealServer) Down(vips []netip.Addr, persist bool) ([]string, error) {
 // back returns the changes that put back what the VIPs that are left do not need,
 // the last first, and notes what they need.
 func (r *RealServer) back(remembered state, left *state) ([]change, error) {
-	s, err := r.kernel.look(remembered.VIPs)
+	s, err := r.look(remembered.VIPs)
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +319,19 @@ func (r *RealServer) back(remembered state, left *state) ([]change, error) {
 		}
 	}
 	slices.Reverse(left.Before)
-	return changes, nil
+	return append(changes, leftEnds(s, left.VIPs)...), nil
+}
+
+// leftEnds returns the changes of tunnel ends that other VIPs still need.
+func leftEnds(s snapshot, left Spec) []change {
+	var changes []change
+	for _, name := range left.interfaces(false) {
+		want := left.tunnelEnd(name, s.addresses)
+		if found := s.tunnels[name]; left.hasTunnel(name) && found != want && found != anotherProgram {
+			changes = append(changes, change{tunnelSubject(name), found, want, "unwrap packets of tunnels to the other VIPs"})
+		}
+	}
+	return changes
 }
 
 // value returns how a subject is that was once otherwise. A sysctl that went away
@@ -329,6 +344,12 @@ func (s *snapshot) value(before setting) (string, error) {
 			return before.Value, nil
 		}
 		return value, err
+	}
+	if before.Kind == kindTunnel {
+		if found, there := s.tunnels[before.Name]; there && found != anotherProgram {
+			return found, nil
+		}
+		return before.Value, nil
 	}
 	there := slices.ContainsFunc(s.addresses, func(a address) bool {
 		return a.name == loopback && a.prefix.String() == before.Name

@@ -147,7 +147,7 @@ func (k *keeper) readDefaults() error {
 // the VIP does not come back while the host would answer for it. It returns how many
 // repairs it made, and what is not as it must be.
 func (k *keeper) repair() (repairs int, err error) {
-	s, err := k.kernel.look(k.state.VIPs)
+	s, err := k.look(k.state.VIPs)
 	if err != nil {
 		return 0, err
 	}

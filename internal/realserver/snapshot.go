@@ -22,7 +22,10 @@ type snapshot struct {
 	links     map[string]bool // by name: whether it is up
 	addresses []address
 	delivery  map[netip.Addr]delivery
-	proxies   []address // that the host answers neighbour solicitations for
+	// tunnels are the tunnel ends by interface: what they are, absent or
+	// anotherProgram.
+	tunnels map[string]string
+	proxies []address // that the host answers neighbour solicitations for
 	// defaults are the interfaces that IPv4 packets to the world leave by.
 	defaults []string
 }

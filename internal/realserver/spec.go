@@ -18,6 +18,10 @@ type VIP struct {
 	// Director: the host is a director of the VIP too, and while it is the active
 	// one, has the VIP on another interface as well.
 	Director bool `json:"director,omitempty"`
+	// Tunnel is what its packets come in; Directors, with commas between them, are who
+	// may send those, "" if anybody may.
+	Tunnel    Tunnel `json:"tunnel,omitempty"`
+	Directors string `json:"directors,omitempty"`
 }
 
 // host returns the VIP as lo has it: /32 or /128.
@@ -61,6 +65,9 @@ func (s Spec) interfaces(only4 bool) []string {
 
 // uses reports whether a real server of this spec needs the subject.
 func (s Spec) uses(t subject) bool {
+	if t.Kind == kindTunnel {
+		return s.hasTunnel(t.Name)
+	}
 	if t.Kind == kindAddress {
 		return slices.ContainsFunc(s, func(v VIP) bool { return v.host().String() == t.Name })
 	}
@@ -79,6 +86,11 @@ type Request struct {
 	// Director: the host is a director of these VIPs too. One that it was set up as
 	// it stays, until it is undone.
 	Director bool
+	// Tunnel is what the director wraps the VIPs' packets in; "" is as it was set up,
+	// or else none. Directors are whose packets are unwrapped; none are as it was set
+	// up, or else anybody's.
+	Tunnel    Tunnel
+	Directors []netip.Addr
 }
 
 // check refuses what can be no VIP.
@@ -116,10 +128,17 @@ func (r Request) resolve(known Spec, routes []route) (Spec, error) {
 	var s Spec
 	for _, vip := range r.VIPs {
 		name, director := r.Interface, r.Director
+		tunnel, directors := r.Tunnel, joinAddresses(r.Directors)
 		if i := known.index(vip); i >= 0 {
 			director = director || known[i].Director
 			if name == "" {
 				name = known[i].Interface
+			}
+			if tunnel == "" {
+				tunnel = known[i].Tunnel
+			}
+			if directors == "" {
+				directors = known[i].Directors
 			}
 		}
 		if name == "" {
@@ -128,9 +147,21 @@ func (r Request) resolve(known Spec, routes []route) (Spec, error) {
 		if name == "" {
 			return nil, fmt.Errorf("VIP %s: no route tells which interface the director's frames come in on: name it with --interface", vip)
 		}
-		s = s.with(Spec{{Address: vip, Interface: name, Director: director}})
+		if tunnel == "" && directors != "" {
+			return nil, fmt.Errorf("VIP %s: a director is named whose tunnels are unwrapped, but no tunnel: name it with --tunnel", vip)
+		}
+		s = s.with(Spec{{Address: vip, Interface: name, Director: director, Tunnel: tunnel, Directors: directors}})
 	}
-	return s, nil
+	return s, known.with(s).checkDirectors()
+}
+
+func joinAddresses(addresses []netip.Addr) string {
+	var all []string
+	for _, a := range addresses {
+		all = append(all, a.String())
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ",")
 }
 
 // interfaceOf returns the interface of the longest prefix that holds the address,

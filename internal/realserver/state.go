@@ -111,6 +111,9 @@ func (s *state) check() error {
 		if v.Interface == "" {
 			return fmt.Errorf("VIP %s: no interface", v.Address)
 		}
+		if _, err := parseTunnelEnd(Spec{v}.tunnelEnd(v.Interface, nil)); v.Tunnel != "" && err != nil {
+			return err
+		}
 	}
 	for _, b := range s.Before {
 		prefix, err := netip.ParsePrefix(b.Name)
@@ -118,7 +121,8 @@ func (s *state) check() error {
 		name := confInterface(b.Name)
 		value := len(b.Value) == 1 && b.Value[0] >= '0' && b.Value[0] <= '9'
 		setting := b.Kind == kindSysctl && value && sysctlName.MatchString(b.Name) && name != "." && name != ".."
-		if !address && !setting {
+		end := b.Kind == kindTunnel && b.Value == absent && (Request{Interface: b.Name}).check() == nil
+		if !address && !setting && !end {
 			return fmt.Errorf("%s %q is %q: no such thing", b.Kind, b.Name, b.Value)
 		}
 	}
