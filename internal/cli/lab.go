@@ -56,7 +56,8 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
 		Example: `  fairlead lab
   fairlead lab --family 6 --scheduler wrr --weights 3,2,1 --pcap lab.pcapng
   fairlead lab -o json | jq .checks
-  fairlead lab --break arp-announce --topology routed`,
+  fairlead lab --break arp-announce --topology routed
+  fairlead lab --method tun-gue --family 6`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			return run.complete(cmd.Flags().Changed("servers"))
@@ -86,6 +87,8 @@ func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&c.config.Servers, "servers", 2, "number of real servers")
 	cmd.Flags().StringVar((*string)(&c.config.Topology), "topology", string(lab.Flat),
 		"flat: the client is on the segment of the real servers; routed: it is behind a router")
+	cmd.Flags().StringVar((*string)(&c.config.Method), "method", string(lab.DirectRouting),
+		"how packets reach the real servers: dr, tun-ipip, tun-gue or tun-gre")
 }
 
 func (c *labCommand) checkOutput() error {
@@ -303,6 +306,8 @@ func (r *labRun) complete(serversGiven bool) error {
 		return fmt.Errorf("--requests %d: at least 1", o.Requests)
 	case o.Family != lab.IPv4 && o.Family != lab.IPv6:
 		return fmt.Errorf("--family %d: 4 or 6", o.Family)
+	case r.fault != "" && r.config.Method != lab.DirectRouting:
+		return fmt.Errorf("--break %s --method %s: the faults are those of direct routing", r.fault, r.config.Method)
 	case serversGiven && o.Weights != nil && len(o.Weights) != r.config.Servers:
 		return fmt.Errorf("--weights: %d weights for %d real servers", len(o.Weights), r.config.Servers)
 	case o.Weights != nil:

@@ -2,6 +2,7 @@ package journey
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,15 +74,40 @@ type Packet struct {
 	Flags    TCPFlags
 	Sequence uint32
 	Payload  []byte // of TCP and UDP
+	// Outer is the packet of a tunnel that this one came in, nil for none.
+	Outer *Outer
 
 	header, body []byte // the IP packet
 }
 
-// Decode reads a frame. What it does not know is of kind Other; a frame without
+// An Outer is the packet of a tunnel around another one.
+type Outer struct {
+	Tunnel      string // "ipip", "gue", "gre"
+	Source      netip.Addr
+	Destination netip.Addr
+	TTL         uint8
+}
+
+// String returns "ipip 192.0.2.2 -> 192.0.2.11".
+func (o Outer) String() string {
+	return fmt.Sprintf("%s %s -> %s", o.Tunnel, o.Source, o.Destination)
+}
+
+// guePort is where GUE goes to (IANA).
+const guePort = 6080
+
+// Decode reads a frame; of a tunnel's, the inner packet. What it does not know is of kind Other; a frame without
 // an Ethernet header is the zero Packet.
 func Decode(data []byte) Packet {
 	var p Packet
-	decoded := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
+	p.read(data, layers.LayerTypeEthernet)
+	return p
+}
+
+// read reads what begins with that layer.
+func (p *Packet) read(data []byte, first gopacket.LayerType) {
+	decoded := gopacket.NewPacket(data, first, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
+	tunnel := "ipip"
 	for _, layer := range decoded.Layers() {
 		switch layer := layer.(type) {
 		case *layers.Ethernet:
@@ -89,10 +115,14 @@ func Decode(data []byte) Packet {
 			copy(p.DestinationMAC[:], layer.DstMAC)
 		case *layers.ARP:
 			p.readARP(layer)
+		case *layers.GRE:
+			tunnel = "gre"
 		case *layers.IPv4:
+			p.wrap(tunnel)
 			p.Source, p.Destination, p.TTL = address(layer.SrcIP), address(layer.DstIP), layer.TTL
 			p.header, p.body = layer.Contents, layer.Payload
 		case *layers.IPv6:
+			p.wrap(tunnel)
 			p.Source, p.Destination, p.TTL = address(layer.SrcIP), address(layer.DstIP), layer.HopLimit
 			p.header, p.body = layer.Contents, layer.Payload
 		case *layers.TCP:
@@ -105,13 +135,39 @@ func Decode(data []byte) Packet {
 		case *layers.UDP:
 			p.Kind, p.Payload = UDP, layer.Payload
 			p.SourcePort, p.DestinationPort = uint16(layer.SrcPort), uint16(layer.DstPort)
+			p.readGUE(layer.Payload)
 		case *layers.ICMPv6NeighborSolicitation:
 			p.Kind, p.Target = NeighborSolicitation, address(layer.TargetAddress)
 		case *layers.ICMPv6NeighborAdvertisement:
 			p.Kind, p.Target = NeighborAdvertisement, address(layer.TargetAddress)
 		}
 	}
-	return p
+}
+
+// wrap notes that the IP packet which was read holds another one.
+func (p *Packet) wrap(tunnel string) {
+	if p.header == nil || p.Outer != nil {
+		return
+	}
+	p.Outer = &Outer{Tunnel: tunnel, Source: p.Source, Destination: p.Destination, TTL: p.TTL}
+	p.Kind, p.Payload, p.SourcePort, p.DestinationPort = Other, nil, 0, 0
+}
+
+// readGUE reads what a datagram to GUE's port holds: behind a header of four bytes, the
+// second of which is its protocol, an IP packet.
+func (p *Packet) readGUE(datagram []byte) {
+	const header = 4
+	if p.DestinationPort != guePort || p.Outer != nil || len(datagram) < header || datagram[0] != 0 || datagram[2]|datagram[3] != 0 {
+		return
+	}
+	inner := map[byte]gopacket.LayerType{
+		byte(layers.IPProtocolIPv4): layers.LayerTypeIPv4,
+		byte(layers.IPProtocolIPv6): layers.LayerTypeIPv6,
+	}
+	if first, ok := inner[datagram[1]]; ok {
+		p.wrap("gue")
+		p.read(datagram[header:], first)
+	}
 }
 
 func (p *Packet) readARP(arp *layers.ARP) {

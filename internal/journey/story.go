@@ -47,6 +47,11 @@ type Step struct {
 	DestinationHost string     `json:"dst_host"`
 	Source          netip.Addr `json:"src_ip"`
 	Destination     netip.Addr `json:"dst_ip"`
+	// Tunnel is what the packet is wrapped in, "" if nothing, and from where to where
+	// the outer packet goes.
+	Tunnel           string      `json:"tunnel,omitempty"`
+	OuterSource      *netip.Addr `json:"outer_src_ip,omitempty"`
+	OuterDestination *netip.Addr `json:"outer_dst_ip,omitempty"`
 
 	// Time is when the frame was seen.
 	Time time.Time `json:"-"`
@@ -178,7 +183,7 @@ func (st Story) end(all []seen) time.Time {
 }
 
 func (c Cast) step(s seen) Step {
-	return Step{
+	step := Step{
 		At:              s.Host,
 		Direction:       s.Direction,
 		What:            what(s.packet),
@@ -191,6 +196,10 @@ func (c Cast) step(s seen) Step {
 		Time:            s.Time,
 		Detail:          detail(s.packet),
 	}
+	if o := s.packet.Outer; o != nil {
+		step.Tunnel, step.OuterSource, step.OuterDestination = o.Tunnel, &o.Source, &o.Destination
+	}
+	return step
 }
 
 func what(p Packet) string {

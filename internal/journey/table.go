@@ -42,6 +42,9 @@ func (s Step) row() []string {
 	default:
 		what += ", " + s.Detail
 	}
+	if s.Tunnel != "" {
+		what += ", in " + Outer{Tunnel: s.Tunnel, Source: *s.OuterSource, Destination: *s.OuterDestination}.String()
+	}
 	arrow := "<-"
 	if s.Direction == Out {
 		arrow = "->"

@@ -18,6 +18,7 @@ type Check struct {
 
 // An evidence is all that a demonstration has seen.
 type evidence struct {
+	method      Method
 	options     Options
 	servers     []Host
 	traffic     traffic
@@ -27,11 +28,15 @@ type evidence struct {
 }
 
 func (e *evidence) checks() []Check {
+	unchanged := e.onlyMACsChanged()
+	if kind, isTunnel := e.method.tunnel(); isTunnel {
+		unchanged = e.onlyWrapped(kind)
+	}
 	return []Check{
 		e.requestsAnswered(),
 		e.sharesByWeight(),
 		e.repliesBypassDirector(),
-		e.onlyMACsChanged(),
+		unchanged,
 		e.vipIsTheDirectors(),
 		e.serversSawClientAndVIP(),
 		e.directorCounted(),
@@ -152,6 +157,17 @@ func (e *evidence) onlyMACsChanged() Check {
 		OK:     t.requests > 0 && t.requests == t.forwarded && t.changed() == 0 && t.misdirected == 0,
 		Detail: detail,
 	}
+}
+
+// onlyWrapped wants each packet in an outer one from the director to the real server,
+// and else as it came.
+func (e *evidence) onlyWrapped(kind string) Check {
+	check := e.onlyMACsChanged()
+	check.Name = "only-wrapped"
+	wrapped := e.tally.wrapped[kind]
+	check.Detail += fmt.Sprintf("; %d left it in %s, from its own address to that of the real server", wrapped, kind)
+	check.OK = check.OK && wrapped == e.tally.forwarded
+	return check
 }
 
 func (e *evidence) vipIsTheDirectors() Check {

@@ -75,18 +75,21 @@ type Config struct {
 	Binary    string   // fairlead, an absolute path
 	Servers   int      // real servers, 1 to MaxServers
 	Topology  Topology // Flat if ""
+	Method    Method   // DirectRouting if ""
 	// Bystander adds a host on the segment of the real servers that has no part in
 	// the service.
 	Bystander bool
 }
 
-// Check returns what is wrong with the number of servers or the topology.
+// Check returns what is wrong with the number of servers, the topology or the method.
 func (c Config) Check() error {
 	switch {
 	case c.Servers < 1 || c.Servers > MaxServers:
 		return fmt.Errorf("a lab of %d real servers: 1 to %d fit", c.Servers, MaxServers)
 	case c.Topology != "" && c.Topology != Flat && c.Topology != Routed:
 		return fmt.Errorf("topology %q: %s or %s", c.Topology, Flat, Routed)
+	case !c.Method.known():
+		return fmt.Errorf("method %q: %s", c.Method, methodNames())
 	}
 	return nil
 }

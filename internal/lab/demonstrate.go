@@ -104,7 +104,7 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 	if err != nil {
 		return d, err
 	}
-	e := evidence{options: options, servers: l.Servers(), traffic: traffic, tally: tally, counted: counted, captureLost: lost}
+	e := evidence{method: l.state.Method, options: options, servers: l.Servers(), traffic: traffic, tally: tally, counted: counted, captureLost: lost}
 	d.Checks = e.checks()
 	d.OK = true
 	for _, check := range d.Checks {
@@ -142,8 +142,9 @@ func (l *Lab) addService(ctx context.Context, host, protocol string, service net
 	}
 	for i, server := range servers {
 		address := netip.AddrPortFrom(server.Address(options.Family), service.Port())
-		_, err := l.Output(ctx, host, "ipvsadm", "-a", protocol, service.String(), "-r", address.String(),
-			"-g", "-w", strconv.Itoa(options.Weights[i]))
+		arguments := []string{"-a", protocol, service.String(), "-r", address.String()}
+		arguments = append(arguments, l.state.Method.Options()...)
+		_, err := l.Output(ctx, host, "ipvsadm", append(arguments, "-w", strconv.Itoa(options.Weights[i]))...)
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func newLab(ctx context.Context, config Config) (*Lab, error) {
 		return nil, err
 	}
 	l := describe(directory, state{
-		Servers: config.Servers, Topology: config.Topology, Bystander: config.Bystander, Binary: config.Binary,
+		Servers: config.Servers, Topology: config.Topology, Method: config.Method, Bystander: config.Bystander, Binary: config.Binary,
 	})
 	l.lock = lock
 	if err := l.prepareDirectory(ctx); err != nil {

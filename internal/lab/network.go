@@ -59,7 +59,7 @@ func (l *Lab) buildHost(host Host) error {
 		case host.Name == Director:
 			return addVIPs()
 		case isServer(host.Name):
-			return setUpServer(l.runDirectory(host.Name))
+			return setUpServer(l.runDirectory(host.Name), l.state.Method)
 		}
 		return nil
 	})
@@ -201,15 +201,19 @@ func addVIPs() error {
 	return addAddress(hostInterface, hostPrefix(IPv6.VIP()), 0)
 }
 
-// setUpServer works in the real server's namespace. It solves the ARP problem as
-// `fairlead realserver up` does, whose other commands then work on the host too.
-func setUpServer(runDirectory string) error {
+// setUpServer works in the real server's namespace. It solves the ARP problem, and
+// ends the tunnel, as `fairlead realserver up` does, whose other commands then work on the host too.
+func setUpServer(runDirectory string, method Method) error {
+	request, err := method.request()
+	if err != nil {
+		return err
+	}
 	server, err := realserver.Open(realserver.Config{RunDir: runDirectory})
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	_, err = server.Up(realserver.Request{VIPs: []netip.Addr{IPv4.VIP(), IPv6.VIP()}, Interface: hostInterface}, false)
+	_, err = server.Up(request, false)
 	return err
 }
 

@@ -20,6 +20,7 @@ const stateFile = "lab.json"
 type state struct {
 	Servers   int      `json:"servers"`
 	Topology  Topology `json:"topology,omitempty"`
+	Method    Method   `json:"method,omitempty"`
 	Bystander bool     `json:"bystander,omitempty"`
 	Binary    string   `json:"binary"`
 	// Kept says that the lab was built whole and outlives its builder.
@@ -29,7 +30,7 @@ type state struct {
 
 // config returns what the network was built from.
 func (s *state) config() Config {
-	return Config{Servers: s.Servers, Topology: s.Topology, Bystander: s.Bystander}
+	return Config{Servers: s.Servers, Topology: s.Topology, Method: s.Method, Bystander: s.Bystander}
 }
 
 // process returns the latest process of the host's own program.

@@ -30,6 +30,10 @@ type tally struct {
 	ttls        map[string]int   // how forwarding changed the TTL: "64 -> 63"
 	arrived     map[string]uint8 // TTL of what waits
 	claims      map[string]int   // who said to have the VIP, by host
+	// wrapped counts, by the kind of tunnel, what left the director in an outer packet
+	// from one of its addresses to one of the host that the frame went to.
+	wrapped   map[string]int
+	addresses map[netip.Addr]string // whose they are
 }
 
 func newTally(service netip.AddrPort, ports []port) *tally {
@@ -41,8 +45,12 @@ func newTally(service netip.AddrPort, ports []port) *tally {
 		ttls:    map[string]int{},
 		arrived: map[string]uint8{},
 		claims:  map[string]int{},
+		wrapped: map[string]int{},
+
+		addresses: map[netip.Addr]string{},
 	}
 	for _, p := range ports {
+		t.addresses[p.IPv4.Addr()], t.addresses[p.IPv6.Addr()] = p.Name, p.Name
 		if p.Name == Router {
 			t.edge = Router
 		}
@@ -90,6 +98,9 @@ func (t *tally) observeRequest(frame journey.Frame, p journey.Packet) {
 	t.forwarded++
 	if t.name(p.SourceMAC) != Director || !isServer(t.name(p.DestinationMAC)) {
 		t.misdirected++
+	}
+	if o := p.Outer; o != nil && t.addresses[o.Source] == Director && t.addresses[o.Destination] == t.name(p.DestinationMAC) {
+		t.wrapped[o.Tunnel]++
 	}
 	if before, ok := t.arrived[content]; ok {
 		t.ttls[fmt.Sprintf("%d -> %d", before, p.TTL)]++

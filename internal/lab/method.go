@@ -1,0 +1,64 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fairlead-lb/fairlead/internal/realserver"
+)
+
+// A Method is how the director's packets reach the real servers.
+type Method string
+
+// The methods.
+const (
+	DirectRouting Method = "dr"
+	TunnelIPIP    Method = "tun-ipip"
+	TunnelGUE     Method = "tun-gue"
+	TunnelGRE     Method = "tun-gre"
+)
+
+// Methods returns all of them, the default first.
+func Methods() []Method { return []Method{DirectRouting, TunnelIPIP, TunnelGUE, TunnelGRE} }
+
+func (m Method) known() bool { return m == "" || slices.Contains(Methods(), m) }
+
+func methodNames() string {
+	var names []string
+	for _, m := range Methods() {
+		names = append(names, string(m))
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+// Options returns what says so to ipvsadm.
+func (m Method) Options() []string {
+	kind, isTunnel := m.tunnel()
+	switch {
+	case !isTunnel:
+		return []string{"-g"}
+	case m == TunnelGUE:
+		return []string{"-i", "--tun-type", kind, "--tun-port", fmt.Sprint(realserver.DefaultTunnelPort)}
+	}
+	return []string{"-i", "--tun-type", kind}
+}
+
+// tunnel returns what ipvsadm and journeys call the encapsulation, false if there is
+// none.
+func (m Method) tunnel() (string, bool) { return strings.CutPrefix(string(m), "tun-") }
+
+// request returns what the real servers are set up with.
+func (m Method) request() (realserver.Request, error) {
+	request := realserver.Request{Interface: hostInterface}
+	for _, family := range []Family{IPv4, IPv6} {
+		request.VIPs = append(request.VIPs, family.VIP())
+	}
+	kind, isTunnel := m.tunnel()
+	if !isTunnel {
+		return request, nil
+	}
+	var err error
+	request.Tunnel, err = realserver.ParseTunnel(kind, realserver.DefaultTunnelPort)
+	return request, err
+}
