@@ -12,6 +12,4 @@ package dataplane
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type probe_key -type probe probe ../../bpf/probe.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type address -type probe_key -type probe probe ../../bpf/probe.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
-
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type end_verdict -type end_vip -type end_policy -type tunnel_type realserver ../../bpf/realserver.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
