@@ -204,6 +204,7 @@ enum sysctl {
 	SYSCTL_LBLCR_EXPIRATION,
 	SYSCTL_SLOW_START,
 	SYSCTL_SCHEDULE_ICMP,
+	SYSCTL_MSS_CLAMP,
 	SYSCTLS = 16,		/* room for more in the same layout */
 };
 

@@ -103,6 +103,24 @@ static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet 
 	return header;
 }
 
+/* Changes a checksum of TCP for a word that was changed (RFC 1624, equation 3). */
+static __always_inline bool change_check(struct xdp_md *ctx, __u32 at, __u16 was, __u16 is)
+{
+	__sum16 *check;
+	__u32 sum;
+
+	at = forget(at);
+	if (at > MAX_L2 + MAX_L4_OFFSET + sizeof(struct tcphdr))
+		return false;
+	check = (void *)(long)ctx->data + at;
+	if ((void *)(check + 1) > (void *)(long)ctx->data_end)
+		return false;
+	sum = (__u16)~*check + (__u16)~was + is;
+	sum = (sum & 0xffff) + (sum >> 16);
+	*check = ~((sum & 0xffff) + (sum >> 16));
+	return true;
+}
+
 /* What a program returns for an XDP action. */
 static __always_inline int leave_program(struct xdp_md *ctx, int action)
 {

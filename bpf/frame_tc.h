@@ -126,6 +126,12 @@ static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet 
 	return sizeof(*eth);
 }
 
+/* The kernel knows whether the checksum is still to be made by hardware. */
+static __always_inline bool change_check(struct xdp_md *ctx, __u32 at, __u16 was, __u16 is)
+{
+	return !bpf_l4_csum_replace(ctx, at, was, is, sizeof(was));
+}
+
 static __always_inline int leave_program(struct xdp_md *ctx, int action)
 {
 	switch (action) {

@@ -39,7 +39,6 @@ enum {
 	ICMP6_HEADERS = sizeof(struct ipv6hdr) + sizeof(struct icmp_header),
 	ICMP_TTL = 64,
 	ICMP_TOS = 0xc0,	/* network control, as the kernel's errors */
-	MAX_L2 = sizeof(struct ethhdr) + MAX_VLAN_TAGS * sizeof(struct vlan_header),
 	DEBT_TRIES = 4,
 };
 

@@ -140,6 +140,10 @@ struct vlan_header {
 	__be16 protocol;
 };
 
+enum {
+	MAX_L2 = sizeof(struct ethhdr) + MAX_VLAN_TAGS * sizeof(struct vlan_header),
+};
+
 /* Where the compiler lays the common path: without jumps. */
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)

@@ -13,6 +13,7 @@
 #include "checksum.h"
 #include "forward.h"
 #include "icmp.h"
+#include "mss.h"
 #include "xdp.h"
 
 enum {
@@ -274,6 +275,13 @@ static __always_inline bool read_inner(struct inner *in, const struct packet *pk
 	return sum >= 0;
 }
 
+static __always_inline bool wants_clamp(const struct real_server *server)
+{
+	struct settings *set = get_settings();
+
+	return set && get_policy(server->policy, set)->sysctls[SYSCTL_MSS_CLAMP];
+}
+
 /*
  * Wraps a packet for its real server, whose tunnel and hop are those that `which`
  * says, and rewrites the frame. FORWARD, or why not. Not static: see answer_icmp.
@@ -296,6 +304,8 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	v = age_packet(pkt, data, end, inner_mtu(t, hop));
 	if (v != FORWARD)
 		return v;
+	if (unlikely(pkt->syn) && wants_clamp(server))
+		clamp_mss(ctx, pkt, inner_mtu(t, hop));
 	/* Of an aggregate, each segment would have a checksum of its own. */
 	if (has_checksum(t) && pkt->size != pkt->length)
 		return DROP_TOO_BIG;

@@ -273,6 +273,7 @@ const (
 	explainSysctlSYSCTL_LBLCR_EXPIRATION          explainSysctl = 11
 	explainSysctlSYSCTL_SLOW_START                explainSysctl = 12
 	explainSysctlSYSCTL_SCHEDULE_ICMP             explainSysctl = 13
+	explainSysctlSYSCTL_MSS_CLAMP                 explainSysctl = 14
 	explainSysctlSYSCTLS                          explainSysctl = 16
 )
 

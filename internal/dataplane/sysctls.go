@@ -57,6 +57,7 @@ var sysctlSlots = map[string]explainSysctl{
 	"lblc_expiration":           explainSysctlSYSCTL_LBLC_EXPIRATION,
 	"lblcr_expiration":          explainSysctlSYSCTL_LBLCR_EXPIRATION,
 	"schedule_icmp":             explainSysctlSYSCTL_SCHEDULE_ICMP,
+	"mss_clamp":                 explainSysctlSYSCTL_MSS_CLAMP,
 	"secure_tcp":                explainSysctlSYSCTL_SECURE_TCP,
 	"sloppy_sctp":               explainSysctlSYSCTL_SLOPPY_SCTP,
 	"sloppy_tcp":                explainSysctlSYSCTL_SLOPPY_TCP,

@@ -62,6 +62,7 @@ var sysctls = []Sysctl{
 	directorOnly(duration("lblc_expiration", "scheduler lblc forgets who served an address that was not asked for so long", 24*60*60)),
 	directorOnly(duration("lblcr_expiration", "scheduler lblcr forgets who served an address that was not asked for so long, "+
 		"and takes a real server away from one that has several", 24*60*60)),
+	switchOf("mss_clamp", "1 lowers the segment size that the SYN of a client asks for to what fits into the tunnel to its real server; not in IPVS", 0),
 	directorOnly(switchOf("schedule_icmp", "1 takes an ICMP error about no known connection for the beginning of one", 0)),
 	mode("secure_tcp", "half-open connections are SYNACK instead of SYN_RECV, and RST closes them: 0 never, "+
 		"1 when the table is nearly full, 2 the same and now, 3 always"),
@@ -142,7 +143,7 @@ var absentSysctls = []AbsentSysctl{
 	{"est_nice", whyAlwaysRates},
 	{"ignore_tunneled", "a packet that was in a tunnel is not scheduled twice"},
 	{"nat_icmp_send", whyNoMasquerading},
-	{"pmtu_disc", "it is about tunnels, which are not supported yet"},
+	{"pmtu_disc", "what is too large for its way is always answered, also of a tunnel: that is 1"},
 	{"run_estimation", whyAlwaysRates},
 	{"snat_reroute", whyNoMasquerading},
 	{"sync_persist_mode", whyNoSync},
