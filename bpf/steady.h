@@ -15,10 +15,10 @@
 #include "conn.h"
 #include "forward.h"
 #include "stats.h"
+#include "steady_tunnel.h"
 #include "xdp.h"
 
 enum {
-	NOT_STEADY = -1,	/* no XDP action */
 	IPV4_PLAIN = 0x45,	/* version 4, a header without options */
 	IPV6_VERSION = 0x60,	/* the upper half of the first byte */
 };
@@ -97,9 +97,11 @@ static __always_inline struct connection *find_steady(const struct steady *pkt,
 	return conn;
 }
 
-/* The next hop of a steady packet, which is then counted; or NULL. */
-static __always_inline const struct next_hop *follow(const struct steady *pkt,
-						     const struct settings *set, __u32 now)
+/* The next hop of a steady packet, which is then counted; or NULL, and what became of
+ * it by another short way. */
+static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const struct steady *pkt,
+						     const struct settings *set, __u32 now,
+						     int *action)
 {
 	__u32 control, index, which;
 	struct real_server *server;
@@ -114,8 +116,11 @@ static __always_inline const struct next_hop *follow(const struct steady *pkt,
 	if (unlikely(!server || is_stale(conn, control)))
 		return NULL;
 	which = *(volatile __u32 *)&server->hop ^ HOP_STEADY;
-	if (unlikely(which > HOP_SECOND))
+	if (unlikely(which > HOP_SECOND)) {
+		if (which & HOP_STEADY_TUNNEL)
+			*action = follow_tunnel(ctx, conn, index, pkt->length, now + pkt->timeout);
 		return NULL;
+	}
 	hop = &server->hops[which];
 	if (unlikely(pkt->length > hop->mtu))
 		return NULL;
@@ -152,6 +157,7 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	const struct next_hop *hop;
+	int action = NOT_STEADY;
 	struct steady pkt;
 	__u32 ttl;
 
@@ -166,9 +172,9 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 	pkt.flow.vaddr = map_ipv4(ip->daddr);
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8, set))
 		return NOT_STEADY;
-	hop = follow(&pkt, set, now);
+	hop = follow(ctx, &pkt, set, now, &action);
 	if (unlikely(!hop))
-		return NOT_STEADY;
+		return action;
 	*ttl_word(ip) = less_ttl(ttl);
 	return leave(data, hop, in);
 }
@@ -180,6 +186,7 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
 	const __u64 *addresses = (void *)&ip->saddr;
 	const struct next_hop *hop;
+	int action = NOT_STEADY;
 	struct steady pkt;
 
 	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
@@ -192,9 +199,9 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr, set))
 		return NOT_STEADY;
-	hop = follow(&pkt, set, now);
+	hop = follow(ctx, &pkt, set, now, &action);
 	if (unlikely(!hop))
-		return NOT_STEADY;
+		return action;
 	ip->hop_limit--;
 	return leave(data, hop, in);
 }
