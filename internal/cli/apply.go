@@ -16,7 +16,8 @@ import (
 )
 
 func newApplyCommand(env Env) *cobra.Command {
-	var dir, output, file string
+	var director directorFlags
+	var output, file string
 	var dryRun, prune bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -45,7 +46,10 @@ to which "fairlead rollback" returns.`,
 			if err != nil {
 				return err
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			applied, err := client.Apply(cmd.Context(), api.ApplyRequest{Name: file, Text: text, DryRun: dryRun, Prune: prune})
 			if err != nil {
@@ -54,7 +58,7 @@ to which "fairlead rollback" returns.`,
 			return print(env.Stdout, appliedReport{applied, dryRun})
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check FILE and print what it would change, and change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "take back what was changed by hand")
@@ -82,7 +86,8 @@ func readConfiguration(env Env, name string) ([]byte, error) {
 }
 
 func newDiffCommand(env Env) *cobra.Command {
-	var dir, output, file string
+	var director directorFlags
+	var output, file string
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "diff [-f FILE]",
@@ -103,7 +108,10 @@ The exit status is 1 if there is a difference, 0 if there is none.`,
 			if prune && file == "" {
 				return errors.New("--prune: want -f with it")
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			changes, err := differences(cmd.Context(), env, client, file, prune)
 			if err != nil {
@@ -120,7 +128,7 @@ The exit status is 1 if there is a difference, 0 if there is none.`,
 			return err
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&prune, "prune", false, "as apply --prune would")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
@@ -140,7 +148,7 @@ func differences(ctx context.Context, env Env, client *api.Client, file string, 
 }
 
 func newExportCommand(env Env) *cobra.Command {
-	var dir string
+	var director directorFlags
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Print the director's state as a configuration",
@@ -150,7 +158,10 @@ alone are one item.`,
 		Example: `  fairlead export >fairlead.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			text, err := client.Export(cmd.Context())
 			if err != nil {
@@ -160,12 +171,13 @@ alone are one item.`,
 			return err
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	return cmd
 }
 
 func newRollbackCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	var to int
 	var dryRun, list bool
 	cmd := &cobra.Command{
@@ -184,7 +196,10 @@ that changes.`,
 			if err != nil {
 				return err
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			if list {
 				revisions, err := client.Revisions(cmd.Context())
@@ -206,7 +221,7 @@ that changes.`,
 			return print(env.Stdout, appliedReport{applied, dryRun})
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().IntVar(&to, "to", 0, "the `number` of a revision")
 	cmd.Flags().BoolVar(&list, "list", false, "list the revisions, and change nothing")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")

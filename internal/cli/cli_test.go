@@ -89,6 +89,40 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestCompletion(t *testing.T) {
+	for args, want := range map[string]string{
+		"completion bash":                 "__start_fairlead",
+		"completion zsh":                  "#compdef fairlead",
+		"__complete st":                   "status\t",
+		"__complete conns --by ser":       "service\nvip\n",
+		"__complete top --sort in":        "inactive\n",
+		"__complete director --client":    "--client-ca\t",
+		"__complete mark r":               "remove\t",
+		"__complete status --output j":    "json\n",
+		"__complete conns --protocol=sct": "sctp\n",
+	} {
+		status, stdout, _ := run(t, "", strings.Fields(args)...)
+		if status != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%s: status %d, no %q in\n%s", args, status, want, stdout)
+		}
+	}
+}
+
+// Each command that is shown stands under a heading.
+func TestHelpIsInGroups(t *testing.T) {
+	status, stdout, _ := run(t, "", "--help")
+	for _, word := range []string{"To run:", "To read:", "To change:", "\n  status ", "\n  ipvsadm "} {
+		if !strings.Contains(stdout, word) {
+			t.Errorf("status %d, no %q in\n%s", status, word, stdout)
+		}
+	}
+	for _, cmd := range newRootCommand(Env{Getenv: func(string) string { return "" }}).Commands() {
+		if cmd.GroupID == "" {
+			t.Errorf("%s is in no group", cmd.Name())
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	status, stdout, stderr := run(t, "", "version")
 	if status != 0 || !strings.HasPrefix(stdout, "fairlead ") || stderr != "" {

@@ -19,7 +19,7 @@ import (
 // A connsCommand is what the command line of conns says.
 type connsCommand struct {
 	env                            Env
-	director                       *directorFlags
+	director                       directorFlags
 	output, protocol               string
 	client, vip, server            string
 	clientPort, port, serverPort   uint16
@@ -52,7 +52,7 @@ group comes first. With -o json a list has an object on each line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
 	}
-	c.director = newDirectorFlags(cmd, env)
+	c.director.add(cmd, env)
 	flags := cmd.Flags()
 	flags.StringVar(&c.protocol, "protocol", "", "`name`: tcp, udp or sctp (default: any)")
 	flags.StringVar(&c.client, "client", "", "client's `address`, with /LENGTH for a network and with :PORT for one port")
@@ -70,6 +70,9 @@ group comes first. With -o json a list has an object on each line.`,
 	flags.StringSliceVar(&c.by, "by", nil, "count by these `fields`")
 	flags.IntVar(&c.limit, "limit", 0, "at most so `many` rows (default: all)")
 	flags.StringVarP(&c.output, "output", "o", "text", "`format`: text or json")
+	completeFlag(cmd, "protocol", "tcp", "udp", "sctp")
+	completeFlag(cmd, "by", "protocol", "client", "client-port", "service", "vip", "port", "server", "state", "kind")
+	completeFlag(cmd, "output", "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("templates", "no-templates")
 	cmd.MarkFlagsMutuallyExclusive("count", "by")
 	return cmd

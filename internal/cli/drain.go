@@ -38,7 +38,8 @@ func parseDrainScope(server, service string) (scope lvs.DrainScope, err error) {
 }
 
 func newDrainCommand(env Env) *cobra.Command {
-	var dir, service, then, output string
+	var director directorFlags
+	var service, then, output string
 	var deadline time.Duration
 	var wait, list bool
 	cmd := &cobra.Command{
@@ -63,7 +64,10 @@ entries out of the connection table, "reset" also tells both ends by a RST.`,
 			case list != (len(args) == 0):
 				return errors.New("want either the SERVER to drain or --list")
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			if list {
 				drains, err := client.Drains(cmd.Context())
@@ -95,7 +99,7 @@ entries out of the connection table, "reset" also tells both ends by a RST.`,
 			return print(env.Stdout, drains)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	flags := cmd.Flags()
 	flags.StringVar(&service, "service", "", "only in this `service`, like tcp:192.0.2.100:80 (default: in all)")
 	flags.DurationVar(&deadline, "deadline", 0, "`how long` connections may go on, like 5m (default: as long as they do)")
@@ -162,7 +166,8 @@ func tellRemaining(d lvs.Drain) string {
 }
 
 func newUndrainCommand(env Env) *cobra.Command {
-	var dir, service string
+	var director directorFlags
+	var service string
 	cmd := &cobra.Command{
 		Use:   "undrain SERVER",
 		Short: "Undo drain: the real server gets new connections again, slowly at first",
@@ -176,13 +181,16 @@ grows to the full one in the time that its service's slow_start says, or 30 seco
 			if err != nil {
 				return err
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			_, err = client.Undrain(cmd.Context(), scope)
 			return err
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVar(&service, "service", "", "only in this `service`, like tcp:192.0.2.100:80 (default: in all)")
 	return cmd
 }

@@ -15,7 +15,8 @@ import (
 )
 
 func newExplainCommand(env Env) *cobra.Command {
-	var dir, output, flags, in string
+	var director directorFlags
+	var output, flags, in string
 	cmd := &cobra.Command{
 		Use:   "explain tcp|udp CIP:PORT VIP:PORT",
 		Short: "Tell what would become of a packet, and why",
@@ -46,7 +47,10 @@ copy: nothing is sent, no counter, connection or scheduler changes.`,
 			} else if cmd.Flags().Changed("flags") {
 				return fmt.Errorf("--flags %s: only TCP has flags", flags)
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			explanation, err := client.Explain(cmd.Context(), question)
 			if err != nil {
@@ -55,7 +59,7 @@ copy: nothing is sent, no counter, connection or scheduler changes.`,
 			return print(env.Stdout, question, explanation)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVar(&flags, "flags", "S", "TCP `flags`: letters of F S R P A U E C; '' is none")
 	cmd.Flags().StringVar(&in, "interface", "", "`name` of the interface it comes in on (default: the director's first)")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")

@@ -41,7 +41,8 @@ func newIpvsadmCommand(env Env) *cobra.Command {
 		Use:   ipvsadmName + " ...",
 		Short: "The command line of ipvsadm 1.31, for this director",
 		Long: `The command line of ipvsadm 1.31: its options, messages, exit statuses and
-listings, for the director of the run directory that FAIRLEAD_RUN_DIR names. A
+listings, for the director of the run directory that FAIRLEAD_RUN_DIR names, or the
+one that serves FAIRLEAD_ADDRESS (see "fairlead status --help"). A
 link to this binary that is called ipvsadm, ipvsadm-save or ipvsadm-restore does
 the same as those. "fairlead ipvsadm --help" lists the options.`,
 		Example: `  fairlead ipvsadm -A -t 192.0.2.100:80 -s wlc
@@ -111,7 +112,11 @@ func withoutComments(text []byte) []byte {
 
 // runIpvsadm carries out one command line of ipvsadm.
 func runIpvsadm(ctx context.Context, env Env, args []string, stdin io.Reader) error {
-	client := clientOf(runDir(env)) // connects when a command needs it
+	director := environmentDirector(env)
+	client, err := director.client() // connects when a command needs it
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	connect := func(context.Context) (ipvsadm.Director, error) { return client, nil }
 	if status := ipvsadm.Run(ctx, connect, args, stdin, env.Stdout, env.Stderr); status != 0 {

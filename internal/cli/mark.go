@@ -85,7 +85,7 @@ func (f *markFlags) rule(mark string) (rule lvs.MarkRule, err error) {
 }
 
 func newMarkAddCommand(env Env) *cobra.Command {
-	var dir string
+	var director directorFlags
 	var packets markFlags
 	var position int
 	cmd := &cobra.Command{
@@ -103,12 +103,15 @@ func newMarkAddCommand(env Env) *cobra.Command {
 			if cmd.Flags().Changed("at") && position < 1 {
 				return fmt.Errorf("--at %d: want 1, before all other rules, or a later position; without --at it is the last", position)
 			}
-			director := clientOf(dir)
-			defer director.Close()
-			return director.AddMarkRule(cmd.Context(), rule, position)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return client.AddMarkRule(cmd.Context(), rule, position)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	packets.add(cmd)
 	cmd.Flags().IntVar(&position, "at", 0, "`position` among the rules, 1 before all others (default: the last)")
 	return cmd
@@ -175,7 +178,8 @@ func markPrefix(p netip.Prefix) string {
 }
 
 func newMarkRemoveCommand(env Env) *cobra.Command {
-	var dir, mark string
+	var director directorFlags
+	var mark string
 	var packets markFlags
 	cmd := &cobra.Command{
 		Use:   "remove POSITION | remove --mark MARK [OPTION...]",
@@ -194,7 +198,10 @@ func newMarkRemoveCommand(env Env) *cobra.Command {
 			case !byRule && packets.given(cmd):
 				return fmt.Errorf("remove %s: the options of a rule go with --mark MARK, not with a position", args[0])
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			if byRule {
 				rule, err := packets.rule(mark)
@@ -206,7 +213,7 @@ func newMarkRemoveCommand(env Env) *cobra.Command {
 			return removeMarkRuleAt(cmd.Context(), client, args[0])
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVar(&mark, "mark", "", "`MARK` that the rule gives")
 	packets.add(cmd)
 	return cmd
@@ -228,7 +235,8 @@ func removeMarkRuleAt(ctx context.Context, client *api.Client, given string) err
 }
 
 func newMarkListCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the rules in the order in which they are looked at",
@@ -241,7 +249,10 @@ func newMarkListCommand(env Env) *cobra.Command {
 			if !ok {
 				return fmt.Errorf("--output %s: want text or json", output)
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			rules, err := client.MarkRules(cmd.Context())
 			if err != nil {
@@ -250,7 +261,7 @@ func newMarkListCommand(env Env) *cobra.Command {
 			return print(env.Stdout, rules)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
 	return cmd
 }

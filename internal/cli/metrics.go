@@ -19,7 +19,8 @@ node_ipvs_, and the same labels; there are more of them.`,
   curl --unix-socket /run/fairlead/director.sock http://fairlead/metrics`,
 		Args: cobra.NoArgs,
 	}
-	director := newDirectorFlags(cmd, env)
+	var director directorFlags
+	director.add(cmd, env)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		client, err := director.client()
 		if err != nil {

@@ -40,7 +40,7 @@ cluster of two nodes that are director and real server both needs no peer added.
 }
 
 func newPeerChangeCommand(env Env, verb, short string, change func(*api.Client, context.Context, netip.Addr) error) *cobra.Command {
-	var dir string
+	var director directorFlags
 	cmd := &cobra.Command{
 		Use:     verb + " ADDRESS",
 		Short:   short,
@@ -51,17 +51,21 @@ func newPeerChangeCommand(env Env, verb, short string, change func(*api.Client, 
 			if err != nil {
 				return fmt.Errorf("ADDRESS %q: want the other director's own address, like 192.0.2.10", args[0])
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			return change(client, cmd.Context(), addr)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	return cmd
 }
 
 func newPeerListCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the peers, and what their frames are known by",
@@ -75,7 +79,10 @@ func newPeerListCommand(env Env) *cobra.Command {
 			if !ok {
 				return fmt.Errorf("--output %s: want text or json", output)
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			peers, err := client.Peers(cmd.Context())
 			if err != nil {
@@ -84,7 +91,7 @@ func newPeerListCommand(env Env) *cobra.Command {
 			return print(env.Stdout, peers)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
 	return cmd
 }

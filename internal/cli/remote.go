@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -40,10 +39,10 @@ func environmentDirector(env Env) directorFlags {
 	}
 }
 
-// newDirectorFlags gives cmd and the commands below it the options that say which
-// director they speak to.
-func newDirectorFlags(cmd *cobra.Command, env Env) *directorFlags {
-	f := environmentDirector(env)
+// add gives cmd and the commands below it the options that say which director they
+// speak to.
+func (f *directorFlags) add(cmd *cobra.Command, env Env) {
+	*f = environmentDirector(env)
 	runDirFlag(cmd, env, &f.dir)
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.remote.Address, "address", f.remote.Address, "speak to the director that serves this `https URL`, in place of the one of the run directory; also from "+addressVariable)
@@ -52,13 +51,12 @@ func newDirectorFlags(cmd *cobra.Command, env Env) *directorFlags {
 	flags.StringVar(&f.remote.CA, "ca", f.remote.CA, "`file` of the certificates that the director's is checked against (default: the system's); also from "+caVariable)
 	f.local = func() bool { return flags.Changed("run-dir") && !flags.Changed("address") }
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "address")
-	return &f
 }
 
 // client returns a client of the director; the caller closes it.
 func (f *directorFlags) client() (*api.Client, error) {
 	if f.remote.Address == "" || f.local() {
-		return api.NewClient(filepath.Join(f.dir, api.SocketName)), nil
+		return clientOf(f.dir), nil
 	}
 	if f.remote.Cert == "" || f.remote.Key == "" {
 		return nil, errors.New("--address needs --cert and --key: a director lets nobody in over the network without a certificate")

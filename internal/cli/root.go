@@ -45,9 +45,17 @@ func Main(ctx context.Context, env Env, args []string) int {
 
 func newRootCommand(env Env) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "fairlead",
-		Short:         "Linux Virtual Server for today's kernels",
-		Example:       "  fairlead lab\n  fairlead director --interface eth0\n  fairlead ipvsadm -Ln",
+		Use:   "fairlead",
+		Short: "Linux Virtual Server for today's kernels",
+		Long: `Linux Virtual Server for today's kernels: a layer-4 load balancer.
+
+Commands that read print tables, and with -o json what programs read. Commands that
+change say what they refuse, and change nothing then.`,
+		Example: `  fairlead lab
+  fairlead director --interface eth0
+  fairlead ipvsadm -Ln
+  fairlead status
+  source <(fairlead completion bash)`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -58,35 +66,56 @@ func newRootCommand(env Env) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 	})
-	root.AddCommand(
+	addGroup(root, "To run:",
 		newLabCommand(env),
 		newDirectorCommand(env),
-		newIpvsadmCommand(env),
-		newIpvsadmSaveCommand(env),
-		newIpvsadmRestoreCommand(env),
-		newPeerCommand(env),
-		newMarkCommand(env),
-		newDrainCommand(env),
-		newUndrainCommand(env),
 		newRealserverCommand(env),
-		newDoctorCommand(env),
+	)
+	addGroup(root, "To read:",
 		newStatusCommand(env),
-		newApplyCommand(env),
-		newDiffCommand(env),
-		newExportCommand(env),
-		newRollbackCommand(env),
-		newConfigCommand(env),
 		newTopCommand(env),
 		newConnsCommand(env),
-		newMetricsCommand(env),
-		newImportCommand(env),
-		newSaveCommand(env),
-		newRestoreCommand(env),
-		newSysctlCommand(env),
 		newExplainCommand(env),
 		newTraceCommand(env),
+		newDoctorCommand(env),
+		newDiffCommand(env),
+		newExportCommand(env),
+		newSaveCommand(env),
+		newImportCommand(env),
+		newMetricsCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),
 	)
+	addGroup(root, "To change:",
+		newIpvsadmCommand(env),
+		newIpvsadmSaveCommand(env),
+		newIpvsadmRestoreCommand(env),
+		newApplyCommand(env),
+		newRollbackCommand(env),
+		newConfigCommand(env),
+		newRestoreCommand(env),
+		newDrainCommand(env),
+		newUndrainCommand(env),
+		newMarkCommand(env),
+		newPeerCommand(env),
+		newSysctlCommand(env),
+	)
 	return root
+}
+
+// addGroup adds commands to the root, and to its help under a heading.
+func addGroup(root *cobra.Command, heading string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: heading, Title: heading})
+	for _, cmd := range commands {
+		cmd.GroupID = heading
+		root.AddCommand(cmd)
+	}
+}
+
+// completeFlag has the shell complete the values of a flag of a fixed choice. The
+// flag is there: to ask for another one is a mistake in this program.
+func completeFlag(cmd *cobra.Command, flag string, choice ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(choice, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err)
+	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 func newSaveCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:   "save",
 		Short: "Print all that the director was told, for restore",
@@ -49,7 +50,10 @@ line. Empty lines, and lines that begin with #, have no meaning.`,
 			if !ok {
 				return fmt.Errorf("--output %s: want text or json", output)
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			state, err := client.State(cmd.Context())
 			if err != nil {
@@ -58,13 +62,14 @@ line. Empty lines, and lines that begin with #, have no meaning.`,
 			return write(env.Stdout, state)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
 	return cmd
 }
 
 func newRestoreCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
@@ -98,7 +103,10 @@ fails nevertheless is undone, with those before it.`,
 			if err != nil {
 				return err
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			changes, err := client.Restore(cmd.Context(), file.State, dryRun)
 			if where := file.Where(err); where != "" {
@@ -110,7 +118,7 @@ fails nevertheless is undone, with those before it.`,
 			return print(env.Stdout, restoreReport{dryRun, changes})
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check FILE and print what it would change, and change nothing")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
 	return cmd

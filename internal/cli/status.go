@@ -17,16 +17,22 @@ import (
 )
 
 func newStatusCommand(env Env) *cobra.Command {
-	var dir, output string
+	var director directorFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell how the director is: interfaces, table, services, next hops, verdicts",
+		Short: "Tell how the director is: services, servers, health, rates, drift, verdicts",
 		Long: `Tell how the director is: its version, the interfaces it is attached to and how,
-how full the connection table is, each service with its real servers and the
-next hop of each or why it has none, and how packets left the data plane.`,
+how full the connection table is, each service with its real servers, their health
+with its cause and since when, and the next hop of each or why it has none; what was
+changed by hand since a configuration was applied, and how packets left the data plane.
+
+Like all commands that speak to a director, it speaks to the one of the run directory,
+or, with --address, to one that serves the network (fairlead director --listen).`,
 		Example: `  fairlead status
   fairlead status -o json
-  fairlead status --run-dir /run/fairlead-blue`,
+  fairlead status --run-dir /run/fairlead-blue
+  fairlead status --address https://192.0.2.10:8443 --cert me.pem --key me.key --ca director.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			print, ok := map[string]func(io.Writer, statusReport) error{
@@ -35,15 +41,21 @@ next hop of each or why it has none, and how packets left the data plane.`,
 			if !ok {
 				return fmt.Errorf("--output %s: want text or json", output)
 			}
-			report, err := readStatus(cmd.Context(), dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			report, err := readStatus(cmd.Context(), client)
 			if err != nil {
 				return err
 			}
 			return print(env.Stdout, report)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	completeFlag(cmd, "output", "text", "json")
 	return cmd
 }
 
@@ -51,17 +63,18 @@ next hop of each or why it has none, and how packets left the data plane.`,
 type statusReport struct {
 	director api.Status
 	services []lvs.ServiceStatus
+	drift    []api.Change
 }
 
-func readStatus(ctx context.Context, dir string) (statusReport, error) {
-	client := clientOf(dir)
-	defer client.Close()
-	director, err := client.Status(ctx)
-	if err != nil {
-		return statusReport{}, err
+func readStatus(ctx context.Context, client *api.Client) (r statusReport, err error) {
+	if r.director, err = client.Status(ctx); err != nil {
+		return r, err
 	}
-	services, err := client.Services(ctx)
-	return statusReport{director, services}, err
+	if r.services, err = client.Services(ctx); err != nil {
+		return r, err
+	}
+	r.drift, err = client.Drift(ctx)
+	return r, err
 }
 
 func printStatus(w io.Writer, r statusReport) error {
@@ -74,6 +87,9 @@ func printStatus(w io.Writer, r statusReport) error {
 	fmt.Fprintf(t, "director\tfairlead %s, up %s\n", d.Version, d.Uptime.Round(time.Second))
 	fmt.Fprintf(t, "interfaces\t%s\n", strings.Join(interfaces, ", "))
 	fmt.Fprintf(t, "connections\t%d of %d entries in use%s\n", d.TableUsed, d.TableSize, percent(d.TableUsed, d.TableSize))
+	if len(r.drift) > 0 {
+		fmt.Fprintf(t, "drift\t%s made by hand; fairlead diff shows them\n", plural(len(r.drift), "change"))
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -159,6 +175,8 @@ type statusJSON struct {
 	UptimeSeconds   int64           `json:"uptime_seconds"`
 	Interfaces      []interfaceJSON `json:"interfaces"`
 	ConnectionTable tableJSON       `json:"connection_table"`
+	Sweeps          sweepsJSON      `json:"sweeps"`
+	Drift           []changeJSON    `json:"drift"`
 	Services        []serviceJSON   `json:"services"`
 	Verdicts        []verdictJSON   `json:"verdicts"`
 }
@@ -166,6 +184,13 @@ type statusJSON struct {
 type interfaceJSON struct {
 	Name string `json:"name"`
 	Mode string `json:"mode"`
+}
+
+// sweepsJSON is of the sweeps of the connection table since the daemon started.
+type sweepsJSON struct {
+	Count       uint64  `json:"count"`
+	LastSeconds float64 `json:"last_seconds"`
+	Expired     uint64  `json:"expired"`
 }
 
 type tableJSON struct {
@@ -235,8 +260,12 @@ func printStatusJSON(w io.Writer, r statusReport) error {
 		UptimeSeconds:   int64(r.director.Uptime / time.Second),
 		Interfaces:      []interfaceJSON{},
 		ConnectionTable: tableJSON{Size: r.director.TableSize, Used: r.director.TableUsed},
-		Services:        []serviceJSON{},
-		Verdicts:        []verdictJSON{},
+		Sweeps: sweepsJSON{
+			Count: r.director.Sweeps.Count, LastSeconds: r.director.Sweeps.Last.Seconds(), Expired: r.director.Sweeps.Expired,
+		},
+		Drift:    changesJSON(r.drift),
+		Services: []serviceJSON{},
+		Verdicts: []verdictJSON{},
 	}
 	for _, i := range r.director.Interfaces {
 		report.Interfaces = append(report.Interfaces, interfaceJSON(i))

@@ -24,12 +24,14 @@ func exampleStatus() statusReport {
 		director: api.Status{
 			Version: "v1.2.3", Uptime: 90 * time.Second,
 			Interfaces: []api.Interface{{Name: "eth0", Mode: "xdp"}, {Name: "eth1", Mode: "xdp-generic"}},
+			Sweeps:     api.Sweeps{Count: 90, Time: 9 * time.Second, Last: 250 * time.Millisecond, Expired: 7},
 			TableSize:  1 << 20, TableUsed: 1 << 18,
 			Verdicts: []api.Verdict{
 				{Name: "forward", Kind: "normal", Meaning: "to a real server", Packets: 1200},
 				{Name: "bug-map", Kind: "bug", Meaning: "a look-up that cannot miss missed"},
 			},
 		},
+		drift: []api.Change{{Sign: "~", Text: "edit service TCP 192.0.2.100:80", Detail: "scheduler rr -> wlc"}},
 		services: []lvs.ServiceStatus{{
 			Service: lvs.Service{
 				ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80},
@@ -53,6 +55,7 @@ func TestPrintStatus(t *testing.T) {
 	const want = `director     fairlead v1.2.3, up 1m30s
 interfaces   eth0 (xdp), eth1 (xdp-generic)
 connections  262144 of 1048576 entries in use (25.0 %)
+drift        1 change made by hand; fairlead diff shows them
 
 SERVICE             BY     WEIGHT  ACTIVE  INACTIVE  CONN/S  PKT/S  BYTE/S  NEXT HOP
 TCP 192.0.2.100:80  wlc                              12      70     9000    
@@ -104,6 +107,8 @@ func TestPrintStatusJSON(t *testing.T) {
 			map[string]any{"name": "eth0", "mode": "xdp"}, map[string]any{"name": "eth1", "mode": "xdp-generic"},
 		},
 		"connection_table": map[string]any{"size": 1048576.0, "used": 262144.0},
+		"sweeps":           map[string]any{"count": 90.0, "last_seconds": 0.25, "expired": 7.0},
+		"drift":            []any{map[string]any{"sign": "~", "text": "edit service TCP 192.0.2.100:80", "detail": "scheduler rr -> wlc"}},
 		"services": []any{map[string]any{
 			"protocol": "TCP", "address": "192.0.2.100:80", "scheduler": "wlc", "counters": zero, "rates": rates,
 			"servers": []any{

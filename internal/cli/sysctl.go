@@ -17,7 +17,8 @@ import (
 const sysctlPrefix = "net.ipv4.vs."
 
 func newSysctlCommand(env Env) *cobra.Command {
-	var dir, output, service string
+	var director directorFlags
+	var output, service string
 	cmd := &cobra.Command{
 		Use:   "sysctl [NAME... | NAME=VALUE...]",
 		Short: "Read and set how connections are treated: net.ipv4.vs, and every timeout",
@@ -52,7 +53,10 @@ director again.`,
 			if err != nil {
 				return err
 			}
-			client := clientOf(dir)
+			client, err := director.client()
+			if err != nil {
+				return err
+			}
 			defer client.Close()
 			if len(changes) > 0 {
 				if err := client.SetSysctls(cmd.Context(), report.service, changes); err != nil {
@@ -69,7 +73,7 @@ director again.`,
 			return print(env.Stdout, report)
 		},
 	}
-	runDirFlag(cmd, env, &dir)
+	director.add(cmd, env)
 	cmd.Flags().StringVar(&service, "service", "", "the `service` whose values they are, like tcp:192.0.2.100:80 (default: the director's)")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
 	return cmd

@@ -41,11 +41,13 @@ interval apart.`,
   fairlead top --once | head -20`,
 		Args: cobra.NoArgs,
 	}
-	director := newDirectorFlags(cmd, env)
+	var director directorFlags
+	director.add(cmd, env)
 	flags := cmd.Flags()
 	flags.DurationVar(&interval, "interval", time.Second, "how `long` between two looks")
 	flags.StringVar(&order, "sort", "connections", "`column` to sort by: "+strings.Join(topColumnNames(), ", "))
 	flags.BoolVar(&once, "once", false, "print one table and end")
+	completeFlag(cmd, "sort", topColumnNames()...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		column := slices.Index(topColumnNames(), order)
 		switch {

@@ -117,15 +117,14 @@ func (b *topBoard) add(look topLook) {
 		b.services = append(b.services, row)
 		row.since(b.known[row.topName], elapsed)
 		known[row.topName] = row
-		for j := range s.Servers {
-			r := &s.Servers[j]
+		for _, r := range s.All() {
 			row.active += uint64(r.Active)
 			row.inactive += uint64(r.Inactive)
 			server := &topRow{
 				topName: topName{s.ServiceKey, r.RealServerKey}, isServer: true,
 				name: r.RealServerKey.String(), how: r.Method.String(),
 				weight: r.Weight, active: uint64(r.Active), inactive: uint64(r.Inactive),
-				counters: r.Counters, problem: r.NextHop.Problem,
+				counters: r.Counters, problem: topProblem(r),
 			}
 			row.weight += r.Weight
 			server.since(b.known[server.topName], elapsed)
@@ -134,6 +133,19 @@ func (b *topBoard) add(look topLook) {
 		}
 	}
 	b.known, b.last = known, look
+}
+
+// topProblem says what is wrong with a real server, "" if nothing is.
+func topProblem(r *lvs.RealServerStatus) string {
+	switch {
+	case r.Health.State == lvs.HealthDown:
+		return "down: " + r.Health.Cause
+	case r.NextHop.Problem != "":
+		return r.NextHop.Problem
+	case r.Draining:
+		return "drained"
+	}
+	return ""
 }
 
 // since works the rates out from what was there before; nil: it is new.

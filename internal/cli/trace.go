@@ -20,7 +20,8 @@ import (
 // A traceCommand is what the command line of a trace says.
 type traceCommand struct {
 	env                       Env
-	dir, output               string
+	director                  directorFlags
+	output                    string
 	protocol, client, service string
 	count                     uint64
 	length                    time.Duration
@@ -53,7 +54,7 @@ more were lost, and one with "event":"end".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd) },
 	}
-	runDirFlag(cmd, env, &c.dir)
+	c.director.add(cmd, env)
 	flags := cmd.Flags()
 	flags.StringVar(&c.protocol, "protocol", "", "`name`: tcp, udp or sctp (default: any packet, also what is none of them)")
 	flags.StringVar(&c.client, "client", "", "client's `address`, with /LENGTH for a network and with :PORT for one port")
@@ -110,7 +111,10 @@ func (c *traceCommand) run(cmd *cobra.Command) (err error) {
 	default:
 		return fmt.Errorf("--output %s: want text or json", c.output)
 	}
-	client := clientOf(c.dir)
+	client, err := c.director.client()
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	tally := &traceTally{printer: printer}
 	if c.pcap != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,6 +112,15 @@ var (
 	reachable  = desc("backend_next_hop_up", "Whether there is a way for packets to the real server: 1, or 0.", serverLabels...)
 )
 
+var (
+	healthy = desc("backend_health_up", "Whether checks find the real server up: 1, or 0.", serverLabels...)
+	since   = desc("backend_health_since_seconds", "When it came to that, in seconds since 1970.", serverLabels...)
+	latency = desc("backend_health_check_seconds", "How long its slowest check took last.", serverLabels...)
+	cause   = desc("backend_health_cause", "Why the real server is down, or its last check failed; 1 while it is so.",
+		append(slices.Clone(serverLabels), "cause")...)
+	quorum = desc("quorum_lost", "Whether the virtual service has fewer live real servers than it needs: 1, or 0.", serviceLabels...)
+)
+
 // A collector asks its source each time it is asked.
 type collector struct{ source Source }
 
@@ -159,8 +169,7 @@ func collectStatus(to chan<- prometheus.Metric, s api.Status) {
 func collectService(to chan<- prometheus.Metric, s *lvs.ServiceStatus) {
 	address, port, mark, proto := localLabels(s.ServiceKey)
 	ofService.collect(to, s.Counters, []string{address, port, mark, proto})
-	for i := range s.Servers {
-		server := &s.Servers[i]
+	for _, server := range s.All() {
 		labels := []string{address, port, mark, server.Address.String(), strconv.Itoa(int(server.Port)), proto}
 		ofServer.collect(to, server.Counters, labels)
 		hop := 0.0
@@ -179,6 +188,32 @@ func collectService(to chan<- prometheus.Metric, s *lvs.ServiceStatus) {
 		} {
 			to <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.value, labels...)
 		}
+		collectHealth(to, &server.Health, labels)
+	}
+	if s.Quorum.Needed > 0 {
+		lost := 0.0
+		if s.Quorum.Lost {
+			lost = 1
+		}
+		to <- prometheus.MustNewConstMetric(quorum, prometheus.GaugeValue, lost, address, port, mark, proto)
+	}
+}
+
+// collectHealth tells nothing of a real server without checks, or without a verdict.
+func collectHealth(to chan<- prometheus.Metric, h *lvs.HealthStatus, labels []string) {
+	up := 0.0
+	switch h.State {
+	case lvs.HealthUp:
+		up = 1
+	case lvs.HealthDown:
+	default:
+		return
+	}
+	to <- prometheus.MustNewConstMetric(healthy, prometheus.GaugeValue, up, labels...)
+	to <- prometheus.MustNewConstMetric(since, prometheus.GaugeValue, float64(h.Since.UnixMilli())/1000, labels...)
+	to <- prometheus.MustNewConstMetric(latency, prometheus.GaugeValue, h.Latency.Seconds(), labels...)
+	if h.Cause != "" {
+		to <- prometheus.MustNewConstMetric(cause, prometheus.GaugeValue, 1, slices.Concat(labels, []string{h.Cause})...)
 	}
 }
 

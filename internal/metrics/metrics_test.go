@@ -47,7 +47,13 @@ func example() still {
 					RealServer: server("192.0.2.11", 80), Active: 3, Inactive: 2, Persistent: 1,
 					Counters: lvs.Counters{Connections: 10, InPackets: 100, OutPackets: 90, InBytes: 10000, OutBytes: 9000},
 					NextHop:  lvs.NextHop{Local: true},
+					Health:   lvs.HealthStatus{State: lvs.HealthUp, Since: time.UnixMilli(1500), Latency: 20 * time.Millisecond},
 				}},
+				Withheld: []lvs.RealServerStatus{{
+					RealServer: server("192.0.2.12", 80),
+					Health:     lvs.HealthStatus{State: lvs.HealthDown, Since: time.Unix(7, 0), Cause: "process-down"},
+				}},
+				Quorum: lvs.QuorumStatus{Needed: 2, Have: 1, Lost: true},
 			},
 			{
 				Service: lvs.Service{ServiceKey: lvs.MarkKey(0x1f, true)},
