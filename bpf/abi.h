@@ -81,6 +81,8 @@ enum limit {
 	TEMPLATE_PROTOCOL = 0x80,
 	/* How much longer a template lives that runs out before its connections. */
 	TEMPLATE_RETRY_SECONDS = 60,
+	/* Clients whose next hops are kept. */
+	MAX_CLIENT_HOPS = 4096,
 	/* One tick of a connection's clock is four jiffies: a 32-bit count of
 	 * them reaches over the longest timeout, 31 days, on both sides of now
 	 * with any HZ. */
@@ -111,6 +113,9 @@ enum verdict {
 	FORWARD_NO_ENTRY,	/* the table had no room: by hash */
 	FORWARD_ICMP,		/* an error about a connection */
 
+	/* from a real server to its client */
+	FORWARD_REPLY,		/* masquerading: with the virtual address again */
+
 	/* answered with ICMP */
 	ANSWER_NO_SERVER,	/* port unreachable */
 	ANSWER_TTL,		/* time exceeded */
@@ -124,6 +129,8 @@ enum verdict {
 	DROP_DEFENCE,		/* drop_packet: would have been a new connection */
 	DROP_ICMP_CHECKSUM,	/* of an error about a connection; IPv4 */
 	DROP_ICMP_ERROR,	/* nobody is told what is wrong with an error */
+	DROP_NO_ROOM,		/* masquerading needs an entry for the way back */
+	DROP_NO_WAY_BACK,	/* of a reply: no route to the client */
 
 	BUG_MAP,		/* a look-up that cannot miss missed */
 	BUG_ADJUST,		/* the kernel refused to move the frame's ends */
@@ -240,6 +247,8 @@ enum connection_flag {
 	CONNECTION_TEMPLATE = 4,	/* no connection but a template */
 	CONNECTION_VOID = 8,		/* template: nobody finds it any more */
 	CONNECTION_CONTROLLED = 16,	/* a template made it: see bond.h */
+	CONNECTION_MASQUERADED = 32,	/* it has an entry for its replies: see reply.h */
+	CONNECTION_REPLY = 64,		/* no connection but that entry */
 };
 
 /*
@@ -383,6 +392,12 @@ struct next_hop {
 };
 _Static_assert(sizeof(struct next_hop) == 24, "no hidden padding");
 
+/* What the data plane knows of lvs.ForwardingMethod, with its values. */
+enum forwarding_method {
+	METHOD_MASQUERADING = 0,
+	METHOD_DIRECT_ROUTING = 3,
+};
+
 /* Of what a slot of real_servers holds; Go. */
 enum server_state {
 	SERVER_FREE,
@@ -393,7 +408,7 @@ enum server_state {
 /* Bits of real_server.hop. */
 enum server_hop {
 	HOP_SECOND = 1,		/* which of the two holds */
-	/* The server is listed, has a next hop without a tag, and its service's
+	/* The server is listed, its method is direct routing, it has a next hop without a tag, and its service's
 	 * timeouts are the director's: what the short way asks for (steady.h), in
 	 * one bit. */
 	HOP_STEADY = 2,
@@ -441,7 +456,7 @@ struct real_server {
 	struct next_hop hops[2];	/* Go */
 	enum server_hop hop;	/* Go */
 	enum server_state state; /* Go */
-	__u32 method;		/* lvs.ForwardingMethod; Go */
+	enum forwarding_method method; /* Go */
 	__u32 policy;		/* its service's; Go */
 	/* second line: what scheduling reads */
 	__u32 weight;		/* Go */
@@ -491,10 +506,23 @@ struct interface {
 	__u32 redirect;		/* 1: XDP_TX does not reach the wire (veth) */
 	struct address address6; /* source of ICMPv6 time exceeded; or zero */
 	enum xdp_mode mode;	/* for people */
-	__u32 tail_padding[7];
+	__be32 address4;	/* source of ICMP about a reply; or 0 */
+	__u32 mtu;
+	__u32 tail_padding[5];
 };
 _Static_assert(sizeof(struct interface) == 64 && __builtin_offsetof(struct interface, mode) == 32,
 	       "one cache line, no hidden padding");
+
+/* Where replies to a client leave: as the kernel's routes and neighbours said a
+ * short time ago. Each CPU has its own. */
+struct client_hop {
+	struct address caddr;
+	struct address vaddr;	/* their source: rules of routing may ask */
+	struct next_hop hop;
+	__u32 until;		/* tick */
+	__u32 verdict;		/* FORWARD_REPLY: the hop holds; else why there is none */
+};
+_Static_assert(sizeof(struct client_hop) == 64, "one cache line");
 
 /* What of the table a sweep ends. A template's end is known when those that it
  * controlled have ended. */

@@ -177,7 +177,7 @@ int director_with_hash_map(struct xdp_md *ctx)
 	server = get_server(entry->server);
 	if (!server || server->state != SERVER_LISTED)
 		return XDP_ABORTED;
-	entry->state = next_state(pkt.event, entry->state) & (STATES - 1);
+	entry->state = next_state(CLIENT_ONLY, pkt.event, entry->state) & (STATES - 1);
 	entry->expires = now + set->policy.timeouts[entry->state & (STATES - 1)];
 	entry->packets++;
 	entry->bytes += pkt.length;

@@ -4,8 +4,8 @@
  *
  * A template is an entry of the connection table too. Each entry has a bond, a word
  * beside the table that most packets never touch: a template's counts the
- * connections that it controls (n_control in ip_vs_conn.c), and a controlled
- * connection's tells where its template lies.
+ * connections that it controls (n_control in ip_vs_conn.c), and in its lower half a
+ * controlled connection's tells where its template lies.
  *
  * A template that controls somebody stays: when its time runs out, it gets another
  * minute, and another. To end one, its count has to be moved from 0 to ENDED; from
@@ -24,7 +24,9 @@ enum {
 };
 
 static const __u32 BOND_ENDED = 0xffffffff;	/* in place of a count */
-static const __u64 BOND_CONTROLLED = 0xffffffffULL << 32; /* no generation looks so */
+/* In the upper half of a bond, where a template's has a generation, which never
+ * looks so: the bond is of a connection, or of its replies' entry (reply.h). */
+static const __u32 BOND_NO_TEMPLATE = 1u << 31;
 
 /* The entry at a slot of the table, counted from its beginning. */
 static __always_inline struct connection *entry_at(__u32 slot)
@@ -136,7 +138,7 @@ static __always_inline void assure_template(__u32 slot)
 	__u64 *bond = bond_at(slot);
 	struct connection *template;
 
-	if (!bond || *bond >> 32 != BOND_CONTROLLED >> 32)
+	if (!bond || !(*bond >> 63))
 		return;
 	template = entry_at(*bond);
 	if (template && is_template(template))
@@ -151,7 +153,7 @@ static __noinline int bind_connection(__u32 slot, __u32 template, __u32 state)
 
 	if (!bond)
 		return 0;
-	*(volatile __u64 *)bond = BOND_CONTROLLED | template;
+	*(volatile __u64 *)bond = (__u64)BOND_NO_TEMPLATE << 32 | template;
 	if (is_established(state))
 		assure_template(slot);
 	return 0;

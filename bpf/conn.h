@@ -145,10 +145,13 @@ static __always_inline bool is_stale(const struct connection *conn, __u32 contro
 	return (read_control(conn) ^ control) & (CONTROL_STATUS | CONTROL_GENERATION);
 }
 
-/* The way past the home slot: the entry's distance, or NO_PLACE. */
-static __noinline int find_displaced(const struct way *way, const struct flow *flow,
-				     const struct settings *set, __u32 now)
+/* The way past the home slot: the entry's distance, or NO_PLACE. Not static: see
+ * answer_icmp. */
+__noinline int find_displaced(const struct way *way, const struct flow *flow,
+			      const struct settings *set, __u32 now)
 {
+	if (!way || !flow || !set)
+		return NO_PLACE;
 	for (__u32 i = 1; i < PROBE_SLOTS; i++) {
 		struct connection *conn = place(way, i, set);
 		__u32 control;
@@ -301,19 +304,36 @@ static __noinline int leave_template(const struct connection *conn)
 	return 0;
 }
 
-/* Gives back what the entry of a claimed slot holds. The slot stays claimed.
- * Not static: see answer_icmp. */
-__noinline int release(struct connection *conn)
+/* Uncounts the entry of a claimed slot at the places before it. */
+static __always_inline void leave_way(const struct connection *conn)
 {
 	const struct settings *set = get_settings();
 	struct way way;
 
-	if (!conn || !set)
-		return 0;
-	if (uncount_at_server(conn) & CONNECTION_CONTROLLED)
-		leave_template(conn);
+	if (!set)
+		return;
 	way = find_way(hash_entry(conn, set), set);
 	count_passed(&way, set, conn->distance, -CONTROL_PASSED_ONE);
+}
+
+__noinline int end_reply(const struct connection *conn); /* reply.h */
+
+/* Gives back what the entry of a claimed slot holds. The slot stays claimed.
+ * Not static: see answer_icmp. */
+__noinline int release(struct connection *conn)
+{
+	__u8 flags;
+
+	if (!conn)
+		return 0;
+	if (!(conn->flags & CONNECTION_REPLY)) {
+		flags = uncount_at_server(conn);
+		if (flags & CONNECTION_CONTROLLED)
+			leave_template(conn);
+		if (flags & CONNECTION_MASQUERADED)
+			end_reply(conn);
+	}
+	leave_way(conn);
 	return 0;
 }
 
@@ -399,9 +419,12 @@ static __always_inline int evict_half_open(const struct way *way, const struct s
 	return distance;
 }
 
-/* Claims a slot on a way. Returns its distance, or NO_PLACE. */
-static __noinline int claim_slot(const struct way *way, const struct settings *set, __u32 now)
+/* Claims a slot on a way. Returns its distance, or NO_PLACE. Not static: see
+ * answer_icmp. */
+__noinline int claim_slot(const struct way *way, const struct settings *set, __u32 now)
 {
+	if (!way || !set)
+		return NO_PLACE;
 	for (int i = 0; i < PROBE_SLOTS; i++) {
 		struct connection *conn = place(way, i, set);
 
@@ -477,5 +500,7 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 	settle(conn, CONTROL_LIVE);
 	return distance;
 }
+
+#include "reply.h"
 
 #endif

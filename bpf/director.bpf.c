@@ -21,13 +21,14 @@
 #include "tunnel.h"
 #include "path_mtu.h"
 #include "stats.h"
+#include "masquerade.h"
 #include "steady.h"
 
 /* Where a packet goes. */
 struct route {
 	struct connection *conn; /* NULL: a new one, or none */
 	struct connection *over; /* the flow's entry that gave way, or NULL */
-	__u32 server;
+	struct target to;
 };
 
 /* The table has no room for a flow: its packets go by hash, this one and, for
@@ -122,12 +123,12 @@ static __always_inline bool follow_connection(const struct packet *pkt, const st
 
 	if (!conn)
 		return false;
-	if (gives_way(conn, pkt, set)) {
+	if (!is_reply(conn) && gives_way(conn, pkt, set)) {
 		route->over = conn;
 		return false;
 	}
 	route->conn = conn;
-	route->server = *(volatile __u32 *)&conn->server;
+	route->to.server = *(volatile __u32 *)&conn->server;
 	return !is_stale(conn, control);
 }
 
@@ -141,20 +142,37 @@ static __always_inline enum verdict find_route(const struct packet *pkt, struct 
 	if (follow_connection(pkt, &way, set, now, route))
 		return FORWARD;
 	route->conn = NULL;
-	v = admit(pkt, &way, now, &route->server);
+	v = admit(pkt, &way, now, &route->to.server);
 	/* The scheduler still counts the old connection: IPVS ends it by a timer. */
 	if (route->over)
 		expire_connection(route->over);
 	return v;
 }
 
+/* A connection keeps the method that it began with. */
+static __always_inline bool goes_masqueraded(const struct route *route,
+					     const struct real_server *server)
+{
+	return route->conn ? is_masqueraded(route->conn) : server->method == METHOD_MASQUERADING;
+}
+
+/* What a masqueraded packet goes by. */
+static __always_inline int follow_masqueraded(const struct packet *pkt, const struct route *route,
+					      enum verdict how, __u32 now)
+{
+	if (route->conn)
+		return route->conn->flags;
+	return how == FORWARD ? expect_replies(pkt, now) : NO_PLACE;
+}
+
 /* Takes a packet that has a route to its real server. */
 static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *pkt,
-					    struct settings *set, __u32 now,
-					    const struct route *route, enum verdict how, __u32 *out)
+					    struct settings *set, __u32 now, struct route *route,
+					    enum verdict how)
 {
-	struct real_server *server = get_server(route->server);
+	struct real_server *server = get_server(route->to.server);
 	const struct next_hop *hop;
+	bool masqueraded;
 	enum verdict v;
 	__u32 word;
 
@@ -162,16 +180,21 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 		return BUG_MAP;
 	if (server->state != SERVER_LISTED)
 		return DROP_SERVER_REMOVED;
+	masqueraded = goes_masqueraded(route, server);
 	if (route->conn)
-		update_connection(route->conn, pkt, get_policy(server->policy, set), now);
-	count_packet(route->server, pkt->length);
+		update_connection(route->conn, masqueraded ? FROM_CLIENT : CLIENT_ONLY, pkt,
+				  get_policy(server->policy, set), now);
+	if (masqueraded)
+		return send_masqueraded(ctx, pkt, follow_masqueraded(pkt, route, how, now),
+					&route->to);
+	count_packet(route->to.server, pkt->length);
 	word = read_hop(server);
 	hop = &server->hops[word & HOP_SECOND];
-	*out = hop->ifindex;
-	if (!*out)
+	route->to.out = hop->ifindex;
+	if (!route->to.out)
 		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
 	if (word & HOP_TUNNEL)
-		v = encapsulate(ctx, pkt, route->server, word & HOP_SECOND);
+		v = encapsulate(ctx, pkt, route->to.server, word & HOP_SECOND);
 	else
 		v = forward(ctx, pkt, hop);
 	return v == FORWARD ? how : v;
@@ -190,7 +213,7 @@ __noinline int take(struct xdp_md *ctx)
 	struct route route = {};
 	struct packet pkt = {};
 	enum verdict v;
-	__u32 out = 0, now;
+	__u32 now;
 
 	if (!in || !set) {
 		count_verdict(BUG_MAP);
@@ -202,14 +225,17 @@ __noinline int take(struct xdp_md *ctx)
 	}
 	now = now_tick(set);
 	v = parse_packet(ctx, &pkt, in);
+	if (v == CONTINUE && is_from_peer(ctx, set))
+		v = leave_to_host(&pkt, set);
 	if (v == CONTINUE)
-		v = is_from_peer(ctx, set) ? leave_to_host(&pkt, set) :
-					     find_route(&pkt, set, now, &route);
+		v = find_route(&pkt, set, now, &route);
 	if (v == PASS_ICMP)
 		return IS_ICMP;
-	if (v == FORWARD || v == FORWARD_NO_ENTRY)
-		v = deliver(ctx, &pkt, set, now, &route, v, &out);
-	return finish(ctx, &pkt, set, in, v, out);
+	if (route.conn && is_reply(route.conn))
+		v = send_back(ctx, &pkt, route.conn, &route.to, now);
+	else if (v == FORWARD || v == FORWARD_NO_ENTRY)
+		v = deliver(ctx, &pkt, set, now, &route, v);
+	return finish(ctx, &pkt, set, in, v, route.to.out);
 }
 
 /* The real server of the connection that an ICMP error is about. */
@@ -391,6 +417,11 @@ static int sweep_group(__u32 i, void *ctx)
 		if (control_status(control) != CONTROL_LIVE ||
 		    is_template(conn) != (sweep->part == SWEEP_TEMPLATES))
 			continue;
+		if (is_reply(conn)) {
+			sweep->expired += sweep_reply(conn, index << GROUP_SLOTS_SHIFT | slot,
+						      sweep->now, &sweep->used);
+			continue;
+		}
 		if ((is_over(conn->expires, sweep->now) ||
 		     ((defended || sweep->abandoned) &&
 		      ends_early(conn, defended, sweep->abandoned, sweep->now))) &&

@@ -16,6 +16,12 @@ static __always_inline __u32 read_hop(const struct real_server *server)
 	return *(const volatile __u32 *)&server->hop;
 }
 
+/* Whom a packet is for, and by which interface it leaves. */
+struct target {
+	__u32 server;
+	__u32 out;
+};
+
 static __always_inline const struct next_hop *find_hop(const struct real_server *server)
 {
 	return &server->hops[read_hop(server) & HOP_SECOND];

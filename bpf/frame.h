@@ -10,6 +10,7 @@
 #ifndef FAIRLEAD_FRAME_H
 #define FAIRLEAD_FRAME_H
 
+#include "checksum_change.h"
 #include "packet.h"
 
 #define DIRECTOR_SECTION SEC("xdp.frags")
@@ -118,6 +119,26 @@ static __always_inline bool change_check(struct xdp_md *ctx, __u32 at, __u16 was
 	sum = (__u16)~*check + (__u16)~was + is;
 	sum = (sum & 0xffff) + (sum >> 16);
 	*check = ~((sum & 0xffff) + (sum >> 16));
+	return true;
+}
+
+/* Where the IP header lies in a frame with the tag that its next hop wants. */
+static __always_inline __u32 l3_behind(__u16 vlan)
+{
+	return sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
+}
+
+/* Changes the checksum of TCP or UDP by what addresses and ports changed by. */
+static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u64 addresses,
+					     __u64 ports, bool udp)
+{
+	__sum16 *check = (void *)(long)ctx->data + offset;
+
+	if ((void *)(check + 1) > (void *)(long)ctx->data_end)
+		return false;
+	*check = change_sum(*check, addresses + ports);
+	if (udp && !*check)
+		*check = 0xffff;
 	return true;
 }
 

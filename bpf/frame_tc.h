@@ -17,6 +17,7 @@
 #define bpf_xdp_load_bytes bpf_skb_load_bytes
 #define bpf_xdp_get_buff_len(ctx) ((ctx)->len)
 
+#include "checksum_change.h"
 #include "packet.h"
 
 #define DIRECTOR_SECTION SEC("tc")
@@ -130,6 +131,24 @@ static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet 
 static __always_inline bool change_check(struct xdp_md *ctx, __u32 at, __u16 was, __u16 is)
 {
 	return !bpf_l4_csum_replace(ctx, at, was, is, sizeof(was));
+}
+
+static __always_inline __u32 l3_behind(__u16 vlan)
+{
+	(void)vlan;
+	return sizeof(struct ethhdr);
+}
+
+/* The kernel knows whether the checksum is still to be completed by the device, and is
+ * of the addresses alone until then. */
+static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u64 addresses,
+					     __u64 ports, bool udp)
+{
+	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+	return !bpf_l4_csum_replace(ctx, offset, 0, fold_sum(addresses),
+				    flags | BPF_F_PSEUDO_HDR) &&
+	       !bpf_l4_csum_replace(ctx, offset, 0, fold_sum(ports), flags);
 }
 
 static __always_inline int leave_program(struct xdp_md *ctx, int action)

@@ -256,6 +256,8 @@ __noinline int answer_icmp(struct xdp_md *ctx, const struct packet *pkt,
 	choose_type(&a, ipv4, why);
 	if (why == ANSWER_TOO_BIG)
 		a.mtu = pkt->mtu;
+	if (ipv4 && pkt->reply && in->address4)
+		a.source = map_ipv4(in->address4);
 	if (!ipv4 && why != ANSWER_NO_SERVER && (in->address6.high | in->address6.low))
 		a.source = in->address6;
 

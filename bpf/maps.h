@@ -169,6 +169,14 @@ struct {
 	__type(value, struct settings);
 } settings SEC(".maps");
 
+/* By a hash of the addresses; see route.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_CLIENT_HOPS);
+	__type(key, __u32);
+	__type(value, struct client_hop);
+} client_hops SEC(".maps");
+
 /* MAC addresses of peers, as the word that read_source makes of a frame. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

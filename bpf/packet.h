@@ -47,7 +47,10 @@ enum event {
 	EVENT_RST,
 	EVENT_NONE,		/* TCP with none of these flags */
 	EVENT_UDP,
-	EVENT_SYN_SECURE,	/* in the table of secure_tcp */
+	EVENT_SYN_SECURE,	/* the first four in the tables of secure_tcp */
+	EVENT_FIN_SECURE,
+	EVENT_ACK_SECURE,
+	EVENT_RST_SECURE,
 	EVENT_SCTP_DATA,	/* and all chunks that have no event of their own */
 	EVENT_SCTP_INIT,
 	EVENT_SCTP_INIT_ACK,
@@ -170,7 +173,8 @@ struct packet {
 	__u8 tags;		/* VLAN tags */
 	__u8 event;		/* enum event */
 	bool syn;		/* TCP with SYN, whatever else is set; SCTP with INIT */
-	__u32 padding;
+	bool reply;		/* it comes from a real server */
+	__u8 padding[3];
 };
 
 /*

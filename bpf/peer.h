@@ -45,11 +45,12 @@ static __always_inline bool is_from_peer(const struct xdp_md *ctx, const struct 
 	return data + sizeof(struct ethhdr) <= end && is_peer(read_source(data), set->peer_filter);
 }
 
-/* What becomes of a peer's packet, once it is parsed. */
+/* What becomes of a peer's packet, once it is parsed. What is for no service may be a
+ * reply of it as a masqueraded real server: CONTINUE. */
 static __always_inline enum verdict leave_to_host(const struct packet *pkt,
 						  const struct settings *set)
 {
-	return find_service(pkt, set) ? PASS_PEER : PASS_NO_SERVICE;
+	return find_service(pkt, set) ? PASS_PEER : CONTINUE;
 }
 
 #endif

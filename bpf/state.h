@@ -1,79 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * state.h: the state of a connection, its timer and its counts.
- *
- * In direct routing the director sees only what the client sends, so TCP and
- * SCTP follow IPVS's tables for that (ip_vs_proto_tcp.c, ip_vs_proto_sctp.c,
- * INPUT-ONLY).
  */
 #ifndef FAIRLEAD_STATE_H
 #define FAIRLEAD_STATE_H
 
 #include "conn.h"
-
-/* The states before, in the order of both tables. */
-#define FROM_TCP(no, es, ss, sr, fw, tw, cl, cw, la, li, sa)					\
-	[STATE_NONE] = no, [STATE_ESTABLISHED] = es, [STATE_SYN_SENT] = ss,			\
-	[STATE_SYN_RECV] = sr, [STATE_FIN_WAIT] = fw, [STATE_TIME_WAIT] = tw,			\
-	[STATE_CLOSE] = cl, [STATE_CLOSE_WAIT] = cw, [STATE_LAST_ACK] = la,			\
-	[STATE_LISTEN] = li, [STATE_SYN_ACK] = sa
-#define FROM_SCTP(no, i1, in, cs, cr, cw, co, ce, es, ss, sr, sa, rj, cl)			\
-	[STATE_NONE] = no, [STATE_SCTP_INIT1] = i1, [STATE_SCTP_INIT] = in,			\
-	[STATE_SCTP_COOKIE_SENT] = cs, [STATE_SCTP_COOKIE_REPLIED] = cr,			\
-	[STATE_SCTP_COOKIE_WAIT] = cw, [STATE_SCTP_COOKIE] = co,				\
-	[STATE_SCTP_COOKIE_ECHOED] = ce, [STATE_SCTP_ESTABLISHED] = es,				\
-	[STATE_SCTP_SHUTDOWN_SENT] = ss, [STATE_SCTP_SHUTDOWN_RECEIVED] = sr,			\
-	[STATE_SCTP_SHUTDOWN_ACK_SENT] = sa, [STATE_SCTP_REJECTED] = rj,			\
-	[STATE_SCTP_CLOSED] = cl
-
-/* The states after, as the tables write them. */
-enum {
-	NO = STATE_NONE, ES = STATE_ESTABLISHED, SS = STATE_SYN_SENT, SR = STATE_SYN_RECV,
-	FW = STATE_FIN_WAIT, TW = STATE_TIME_WAIT, CL = STATE_CLOSE, CW = STATE_CLOSE_WAIT,
-	LA = STATE_LAST_ACK, LI = STATE_LISTEN, SA = STATE_SYN_ACK,
-
-	sI1 = STATE_SCTP_INIT1, sIN = STATE_SCTP_INIT, sCS = STATE_SCTP_COOKIE_SENT,
-	sCR = STATE_SCTP_COOKIE_REPLIED, sCW = STATE_SCTP_COOKIE_WAIT, sCO = STATE_SCTP_COOKIE,
-	sCE = STATE_SCTP_COOKIE_ECHOED, sES = STATE_SCTP_ESTABLISHED,
-	sSS = STATE_SCTP_SHUTDOWN_SENT, sSR = STATE_SCTP_SHUTDOWN_RECEIVED,
-	sSA = STATE_SCTP_SHUTDOWN_ACK_SENT, sRJ = STATE_SCTP_REJECTED, sCL = STATE_SCTP_CLOSED,
-};
-
-/* By event, then by the state before; what is left out cannot be. */
-static const __u8 input_only[EVENTS][STATES] = {
-	/*                      NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA */
-	[EVENT_SYN] = { FROM_TCP(SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR) },
-	[EVENT_FIN] = { FROM_TCP(CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW) },
-	[EVENT_ACK] = { FROM_TCP(ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES) },
-	[EVENT_RST] = { FROM_TCP(CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL) },
-	/* secure_tcp differs in this row only. */
-	[EVENT_SYN_SECURE] = { FROM_TCP(SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA) },
-	/* A segment with none of the four flags ends the connection soon. */
-	[EVENT_NONE] = { [0 ... STATES - 1] = CL },
-	[EVENT_UDP] = { [0 ... STATES - 1] = STATE_UDP },
-
-	/*                NO   I1   IN   CS   CR   CW   CO   CE   ES   SS   SR   SA   RJ   CL */
-	[EVENT_SCTP_DATA] = {
-		FROM_SCTP(sES, sI1, sIN, sCS, sCR, sES, sCO, sCE, sES, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_INIT] = {
-		FROM_SCTP(sI1, sIN, sIN, sIN, sIN, sIN, sCO, sCE, sES, sSS, sSR, sSA, sIN, sIN) },
-	[EVENT_SCTP_INIT_ACK] = {
-		FROM_SCTP(sCE, sCE, sCE, sCE, sCE, sCE, sCO, sCE, sES, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_COOKIE_ECHO] = {
-		FROM_SCTP(sES, sES, sES, sES, sES, sES, sCO, sCE, sES, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_COOKIE_ACK] = {
-		FROM_SCTP(sES, sI1, sIN, sES, sES, sCW, sES, sES, sES, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_SHUTDOWN] = {
-		FROM_SCTP(sSR, sI1, sIN, sCS, sCR, sCW, sCO, sCE, sSR, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_SHUTDOWN_ACK] = {
-		FROM_SCTP(sCL, sIN, sIN, sCS, sCR, sCW, sCO, sCE, sCL, sCL, sSR, sCL, sRJ, sCL) },
-	[EVENT_SCTP_SHUTDOWN_COMPLETE] = {
-		FROM_SCTP(sCL, sCL, sCL, sCL, sCL, sCW, sCO, sCE, sES, sSS, sCL, sCL, sRJ, sCL) },
-	[EVENT_SCTP_ERROR] = {
-		FROM_SCTP(sCL, sI1, sIN, sCS, sCR, sCW, sCO, sCE, sES, sSS, sSR, sSA, sRJ, sCL) },
-	[EVENT_SCTP_ABORT] = {
-		FROM_SCTP(sCL, sCL, sCL, sCL, sCL, sRJ, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL) },
-};
+#include "state_table.h"
 
 /* UDP connections count as inactive all their life, as in IPVS. */
 static const __u32 ACTIVE_STATES = 1u << STATE_ESTABLISHED | 1u << STATE_SYN_SENT |
@@ -83,11 +16,6 @@ static const __u32 ACTIVE_STATES = 1u << STATE_ESTABLISHED | 1u << STATE_SYN_SEN
 static __always_inline bool is_active(__u8 state)
 {
 	return ACTIVE_STATES >> (state & (STATES - 1)) & 1;
-}
-
-static __always_inline __u8 next_state(__u8 event, __u8 state)
-{
-	return input_only[event & (EVENTS - 1)][state & (STATES - 1)];
 }
 
 /*
@@ -130,21 +58,29 @@ static __noinline int change_state(struct connection *conn, enum connection_stat
 }
 
 /* The state that a packet moves a connection to. */
-static __always_inline __u8 state_after(const struct packet *pkt, const struct policy *policy,
-					__u8 state)
+static __always_inline __u8 state_after(enum direction direction, const struct packet *pkt,
+					const struct policy *policy, __u8 state)
 {
 	__u8 event = pkt->event;
 
-	if (event == EVENT_SYN && policy->secure)
-		event = EVENT_SYN_SECURE;
-	return next_state(event, state) & (STATES - 1);
+	if (policy->secure && event <= EVENT_RST)
+		event += EVENT_SYN_SECURE;
+	return next_state(direction, event, state) & (STATES - 1);
+}
+
+/* Whose packets the director sees of connections to a real server. */
+static __always_inline enum direction client_of(__u32 server)
+{
+	const struct real_server *rs = get_server(server);
+
+	return rs && rs->method == METHOD_MASQUERADING ? FROM_CLIENT : CLIENT_ONLY;
 }
 
 /* What a connection that begins with a packet begins with. */
 static __always_inline void begin_with(struct birth *birth, const struct packet *pkt,
 				       const struct policy *policy)
 {
-	__u8 state = state_after(pkt, policy, STATE_NONE);
+	__u8 state = state_after(client_of(birth->server), pkt, policy, STATE_NONE);
 
 	birth->state = state;
 	birth->flags = is_active(state) ? 0 : CONNECTION_INACTIVE;
@@ -154,15 +90,24 @@ static __always_inline void begin_with(struct birth *birth, const struct packet 
 	birth->bytes = pkt->length;
 }
 
-/* What a packet does to its connection: state, timer, counts. */
-static __always_inline void update_connection(struct connection *conn, const struct packet *pkt,
-					      const struct policy *policy, __u32 now)
+/* What a packet does to the state and the timer of its connection. */
+static __always_inline void update_state(struct connection *conn, enum direction direction,
+					 const struct packet *pkt, const struct policy *policy,
+					 __u32 now)
 {
-	__u8 state = state_after(pkt, policy, conn->state);
+	__u8 state = state_after(direction, pkt, policy, conn->state);
 
 	if (unlikely(state != conn->state))
 		change_state(conn, state);
 	conn->expires = now + policy->timeouts[state];
+}
+
+/* What a client's packet does to its connection: state, timer, counts. */
+static __always_inline void update_connection(struct connection *conn, enum direction direction,
+					      const struct packet *pkt,
+					      const struct policy *policy, __u32 now)
+{
+	update_state(conn, direction, pkt, policy, now);
 	conn->packets++;
 	conn->bytes += pkt->length;
 }
@@ -192,10 +137,12 @@ enum {
 
 /* Whether a connection is over as far as the client can tell, so that it may use
  * its port for another one (ip_vs_core.c, is_new_conn_expected). */
-static __always_inline bool may_be_reused(__u8 state, __s32 reuse_mode)
+static __always_inline bool may_be_reused(const struct connection *conn, __s32 reuse_mode)
 {
+	__u8 state = conn->state;
+
 	return state == STATE_TIME_WAIT || state == STATE_CLOSE || state == STATE_SCTP_CLOSED ||
-	       (state == STATE_FIN_WAIT && reuse_mode & REUSE_FIN_WAIT);
+	       (state == STATE_FIN_WAIT && reuse_mode & REUSE_FIN_WAIT && !is_masqueraded(conn));
 }
 
 /* Whether a connection ends because its real server was removed. */
@@ -230,7 +177,7 @@ static __always_inline bool gives_way(const struct connection *conn, const struc
 	if (conn->flags & CONNECTION_CONTROLLED)
 		return false; /* its client is to stay with the server anyway */
 	reuse_mode = policy->sysctls[SYSCTL_CONN_REUSE_MODE];
-	return reuse_mode && may_be_reused(conn->state, reuse_mode);
+	return reuse_mode && may_be_reused(conn, reuse_mode);
 }
 
 #endif

@@ -17,6 +17,17 @@ static __always_inline void count_packet(__u32 server, __u32 bytes)
 	on_packet(server);
 }
 
+static __always_inline void count_reply(__u32 server, __u32 bytes)
+{
+	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
+
+	if (!c)
+		return;
+	c->out_packets++;
+	c->out_bytes += bytes;
+	on_packet(server);
+}
+
 static __always_inline void count_connection(__u32 server)
 {
 	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);

@@ -32,7 +32,8 @@ struct steady {
 
 /* What of an entry's word is compared. */
 static const __u64 STEADY_WORD = FLOW_WORD | 0xffULL << 40 |
-				 (__u64)(CONNECTION_INACTIVE | CONNECTION_ENDED) << 48;
+				 (__u64)(CONNECTION_INACTIVE | CONNECTION_ENDED |
+					 CONNECTION_MASQUERADED | CONNECTION_REPLY) << 48;
 
 static __always_inline __u64 word_beyond_flow(enum connection_state state,
 					      enum connection_flag flags)

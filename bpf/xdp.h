@@ -88,6 +88,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case FORWARD:
 	case FORWARD_NO_ENTRY:
 	case FORWARD_ICMP:
+	case FORWARD_REPLY:
 		count_verdict(v);
 		return send(out, in);
 	case DROP_RATE_LIMIT:
@@ -97,6 +98,8 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case DROP_DEFENCE:
 	case DROP_ICMP_CHECKSUM:
 	case DROP_ICMP_ERROR:
+	case DROP_NO_ROOM:
+	case DROP_NO_WAY_BACK:
 	case BUG_ADJUST:
 		count_verdict(v);
 		return XDP_DROP;

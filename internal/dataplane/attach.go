@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -267,6 +270,7 @@ func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
 		Ifindex: uint32(in.Index),
 		Mac:     [6]uint8(in.HardwareAddr),
 		Mode:    toXDPMode(mode),
+		Mtu:     uint32(min(in.MTU, math.MaxUint16)),
 	}
 	redirect, err := needsRedirect(in.Name)
 	if err != nil {
@@ -275,10 +279,15 @@ func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
 	if redirect {
 		want.Redirect = 1
 	}
-	if addr, ok, err := ownAddress6(in); err != nil {
+	if addr, ok, err := ownAddress(in, false); err != nil {
 		return err
 	} else if ok {
-		want.Address6 = addr
+		want.Address6 = toAddress(addr)
+	}
+	if addr, ok, err := ownAddress(in, true); err != nil {
+		return err
+	} else if ok {
+		want.Address4 = binary.NativeEndian.Uint32(addr.AsSlice())
 	}
 	if slot := &p.view.interfaces.elements[interfaceSlot(in.Index)]; *slot != want {
 		*slot = want
@@ -286,24 +295,24 @@ func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
 	return nil
 }
 
-// ownAddress6 returns the interface's first global IPv6 address that is one of a
-// network: a /128 is likely a VIP.
-func ownAddress6(in *net.Interface) (directorAddress, bool, error) {
+// ownAddress returns the interface's first global address of a family that is one of
+// a network: one with a mask as long as itself is likely a VIP.
+func ownAddress(in *net.Interface, ipv4 bool) (netip.Addr, bool, error) {
 	addrs, err := in.Addrs()
 	if err != nil {
-		return directorAddress{}, false, fmt.Errorf("read the addresses of %s: %w", in.Name, err)
+		return netip.Addr{}, false, fmt.Errorf("read the addresses of %s: %w", in.Name, err)
 	}
 	for _, a := range addrs {
 		network, ok := a.(*net.IPNet)
-		if !ok || network.IP.To4() != nil || !network.IP.IsGlobalUnicast() {
+		if !ok || (network.IP.To4() != nil) != ipv4 || !network.IP.IsGlobalUnicast() {
 			continue
 		}
-		if ones, _ := network.Mask.Size(); ones == 128 {
+		if ones, all := network.Mask.Size(); ones == all {
 			continue
 		}
-		return toAddress(addressOf(network.IP)), true, nil
+		return addressOf(network.IP), true, nil
 	}
-	return directorAddress{}, false, nil
+	return netip.Addr{}, false, nil
 }
 
 // needsRedirect reports whether frames leave the interface only when redirected:

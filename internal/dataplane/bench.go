@@ -194,7 +194,7 @@ func (b *bench) addresses() (vip, server, client netip.Addr) {
 }
 
 func (b *bench) configure() error {
-	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, Mac: benchMAC}
+	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, Mac: benchMAC, Mtu: 1500}
 	vip, server, _ := b.addresses()
 	b.service = lvs.Service{
 		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: vip, Port: 80},

@@ -56,6 +56,22 @@ type benchCacheKey struct {
 	Padding uint32
 }
 
+type benchClientHop struct {
+	_     structs.HostLayout
+	Caddr benchAddress
+	Vaddr benchAddress
+	Hop   struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Until   uint32
+	Verdict uint32
+}
+
 type benchConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -126,7 +142,9 @@ type benchInterface struct {
 	Redirect    uint32
 	Address6    benchAddress
 	Mode        uint32
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type benchListSlot struct {
@@ -278,6 +296,7 @@ const (
 	benchMapBenchRuns            = "bench_runs"
 	benchMapBonds                = "bonds"
 	benchMapCaches               = "caches"
+	benchMapClientHops           = "client_hops"
 	benchMapConnections          = "connections"
 	benchMapEditionCarry         = "edition_carry"
 	benchMapEditions             = "editions"
@@ -357,6 +376,7 @@ type benchMapSpecs struct {
 	BenchRuns       *ebpf.MapSpec `ebpf:"bench_runs"`
 	Bonds           *ebpf.MapSpec `ebpf:"bonds"`
 	Caches          *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops      *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections     *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions        *ebpf.MapSpec `ebpf:"editions"`
@@ -408,6 +428,7 @@ type benchMaps struct {
 	BenchRuns       *ebpf.Map `ebpf:"bench_runs"`
 	Bonds           *ebpf.Map `ebpf:"bonds"`
 	Caches          *ebpf.Map `ebpf:"caches"`
+	ClientHops      *ebpf.Map `ebpf:"client_hops"`
 	Connections     *ebpf.Map `ebpf:"connections"`
 	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
 	Editions        *ebpf.Map `ebpf:"editions"`
@@ -435,6 +456,7 @@ func (m *benchMaps) Close() error {
 		m.BenchRuns,
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

@@ -97,12 +97,18 @@ func (p *Plane) Connections() iter.Seq[lvs.Connection] {
 			group := &p.view.connections.elements[g]
 			for s := range group.Slots {
 				entry, ok := readEntry(&group.Slots[s], now)
-				if ok && !yield(p.connection(&entry, now)) {
+				if ok && !isReply(&entry) && !yield(p.connection(&entry, now)) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// isReply reports whether an entry is no connection but the one for the replies of a
+// masqueraded connection.
+func isReply(entry *directorConnection) bool {
+	return explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_REPLY != 0
 }
 
 // readEntry copies an entry, if it is live and stayed the same meanwhile.

@@ -46,6 +46,15 @@ type directorCacheKey struct {
 	Padding uint32
 }
 
+type directorClientHop struct {
+	_       structs.HostLayout
+	Caddr   directorAddress
+	Vaddr   directorAddress
+	Hop     directorNextHop
+	Until   uint32
+	Verdict uint32
+}
+
 type directorClockReading struct {
 	_       structs.HostLayout
 	Jiffies uint64
@@ -143,6 +152,13 @@ type directorEdition struct {
 	ClientMask  directorAddress
 }
 
+type directorForwardingMethod uint32
+
+const (
+	directorForwardingMethodMETHOD_MASQUERADING   directorForwardingMethod = 0
+	directorForwardingMethodMETHOD_DIRECT_ROUTING directorForwardingMethod = 3
+)
+
 type directorInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
@@ -151,7 +167,9 @@ type directorInterface struct {
 	Redirect    uint32
 	Address6    directorAddress
 	Mode        directorXdpMode
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type directorLimit uint32
@@ -187,6 +205,7 @@ const (
 	directorLimitDEFENCE_IDLE_SECONDS   directorLimit = 60
 	directorLimitTEMPLATE_PROTOCOL      directorLimit = 128
 	directorLimitTEMPLATE_RETRY_SECONDS directorLimit = 60
+	directorLimitMAX_CLIENT_HOPS        directorLimit = 4096
 	directorLimitTICK_JIFFIES_SHIFT     directorLimit = 2
 )
 
@@ -238,7 +257,7 @@ type directorRealServer struct {
 	Hops              [2]directorNextHop
 	Hop               directorServerHop
 	State             directorServerState
-	Method            uint32
+	Method            directorForwardingMethod
 	Policy            uint32
 	Weight            uint32
 	Active            uint32
@@ -427,19 +446,22 @@ const (
 	directorVerdictFORWARD             directorVerdict = 13
 	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 14
 	directorVerdictFORWARD_ICMP        directorVerdict = 15
-	directorVerdictANSWER_NO_SERVER    directorVerdict = 16
-	directorVerdictANSWER_TTL          directorVerdict = 17
-	directorVerdictANSWER_TOO_BIG      directorVerdict = 18
-	directorVerdictDROP_RATE_LIMIT     directorVerdict = 19
-	directorVerdictDROP_TOO_BIG        directorVerdict = 20
-	directorVerdictDROP_SERVER_REMOVED directorVerdict = 21
-	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 22
-	directorVerdictDROP_DEFENCE        directorVerdict = 23
-	directorVerdictDROP_ICMP_CHECKSUM  directorVerdict = 24
-	directorVerdictDROP_ICMP_ERROR     directorVerdict = 25
-	directorVerdictBUG_MAP             directorVerdict = 26
-	directorVerdictBUG_ADJUST          directorVerdict = 27
-	directorVerdictVERDICTS            directorVerdict = 28
+	directorVerdictFORWARD_REPLY       directorVerdict = 16
+	directorVerdictANSWER_NO_SERVER    directorVerdict = 17
+	directorVerdictANSWER_TTL          directorVerdict = 18
+	directorVerdictANSWER_TOO_BIG      directorVerdict = 19
+	directorVerdictDROP_RATE_LIMIT     directorVerdict = 20
+	directorVerdictDROP_TOO_BIG        directorVerdict = 21
+	directorVerdictDROP_SERVER_REMOVED directorVerdict = 22
+	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 23
+	directorVerdictDROP_DEFENCE        directorVerdict = 24
+	directorVerdictDROP_ICMP_CHECKSUM  directorVerdict = 25
+	directorVerdictDROP_ICMP_ERROR     directorVerdict = 26
+	directorVerdictDROP_NO_ROOM        directorVerdict = 27
+	directorVerdictDROP_NO_WAY_BACK    directorVerdict = 28
+	directorVerdictBUG_MAP             directorVerdict = 29
+	directorVerdictBUG_ADJUST          directorVerdict = 30
+	directorVerdictVERDICTS            directorVerdict = 31
 )
 
 type directorXdpMode uint32
@@ -456,6 +478,7 @@ const (
 const (
 	directorMapBonds          = "bonds"
 	directorMapCaches         = "caches"
+	directorMapClientHops     = "client_hops"
 	directorMapConnections    = "connections"
 	directorMapEditionCarry   = "edition_carry"
 	directorMapEditions       = "editions"
@@ -532,6 +555,7 @@ type directorProgramSpecs struct {
 type directorMapSpecs struct {
 	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -580,6 +604,7 @@ func (o *directorObjects) Close() error {
 type directorMaps struct {
 	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
+	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -604,6 +629,7 @@ func (m *directorMaps) Close() error {
 	return _DirectorClose(
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

@@ -40,6 +40,22 @@ type directorTCCacheKey struct {
 	Padding uint32
 }
 
+type directorTCClientHop struct {
+	_     structs.HostLayout
+	Caddr directorTCAddress
+	Vaddr directorTCAddress
+	Hop   struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Until   uint32
+	Verdict uint32
+}
+
 type directorTCConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -93,7 +109,9 @@ type directorTCInterface struct {
 	Redirect    uint32
 	Address6    directorTCAddress
 	Mode        uint32
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type directorTCListSlot struct {
@@ -243,6 +261,7 @@ type directorTCTunnelPair struct {
 const (
 	directorTCMapBonds          = "bonds"
 	directorTCMapCaches         = "caches"
+	directorTCMapClientHops     = "client_hops"
 	directorTCMapConnections    = "connections"
 	directorTCMapEditionCarry   = "edition_carry"
 	directorTCMapEditions       = "editions"
@@ -319,6 +338,7 @@ type directorTCProgramSpecs struct {
 type directorTCMapSpecs struct {
 	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -367,6 +387,7 @@ func (o *directorTCObjects) Close() error {
 type directorTCMaps struct {
 	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
+	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -391,6 +412,7 @@ func (m *directorTCMaps) Close() error {
 	return _DirectorTCClose(
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

@@ -139,7 +139,7 @@ func findEntry(groups map[uint32]directorConnectionGroup, name entryName, now ui
 		for i := range group.Slots {
 			entry, ok := readEntry(&group.Slots[i], now)
 			void := explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_VOID != 0
-			if ok && !void && name == (entryName{entry.Caddr, entry.Vaddr, entry.Cport, entry.Vport, entry.Protocol}) {
+			if ok && !void && !isReply(&entry) && name == (entryName{entry.Caddr, entry.Vaddr, entry.Cport, entry.Vport, entry.Protocol}) {
 				return &entry
 			}
 		}

@@ -40,14 +40,32 @@ type explainCacheKey struct {
 	Padding uint32
 }
 
+type explainClientHop struct {
+	_     structs.HostLayout
+	Caddr explainAddress
+	Vaddr explainAddress
+	Hop   struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Until   uint32
+	Verdict uint32
+}
+
 type explainConnectionFlag uint32
 
 const (
-	explainConnectionFlagCONNECTION_INACTIVE   explainConnectionFlag = 1
-	explainConnectionFlagCONNECTION_ENDED      explainConnectionFlag = 2
-	explainConnectionFlagCONNECTION_TEMPLATE   explainConnectionFlag = 4
-	explainConnectionFlagCONNECTION_VOID       explainConnectionFlag = 8
-	explainConnectionFlagCONNECTION_CONTROLLED explainConnectionFlag = 16
+	explainConnectionFlagCONNECTION_INACTIVE    explainConnectionFlag = 1
+	explainConnectionFlagCONNECTION_ENDED       explainConnectionFlag = 2
+	explainConnectionFlagCONNECTION_TEMPLATE    explainConnectionFlag = 4
+	explainConnectionFlagCONNECTION_VOID        explainConnectionFlag = 8
+	explainConnectionFlagCONNECTION_CONTROLLED  explainConnectionFlag = 16
+	explainConnectionFlagCONNECTION_MASQUERADED explainConnectionFlag = 32
+	explainConnectionFlagCONNECTION_REPLY       explainConnectionFlag = 64
 )
 
 type explainConnectionGroup struct {
@@ -103,7 +121,9 @@ type explainInterface struct {
 	Redirect    uint32
 	Address6    explainAddress
 	Mode        uint32
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type explainListSlot struct {
@@ -302,6 +322,7 @@ type explainTunnelPair struct {
 const (
 	explainMapBonds           = "bonds"
 	explainMapCaches          = "caches"
+	explainMapClientHops      = "client_hops"
 	explainMapConnections     = "connections"
 	explainMapEditionCarry    = "edition_carry"
 	explainMapEditions        = "editions"
@@ -377,6 +398,7 @@ type explainProgramSpecs struct {
 type explainMapSpecs struct {
 	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -428,6 +450,7 @@ func (o *explainObjects) Close() error {
 type explainMaps struct {
 	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
+	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -453,6 +476,7 @@ func (m *explainMaps) Close() error {
 	return _ExplainClose(
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

@@ -27,7 +27,9 @@ func checkTable(t testing.TB, p *Plane) {
 			if conn.Flags&connectionEnded != 0 {
 				t.Errorf("entry in slot %d of group %d has ended", s, g)
 			}
-			if conn.Flags&connectionInactive != 0 {
+			if isReply(conn) {
+				checkReply(t, p, uint32(g), uint32(s))
+			} else if conn.Flags&connectionInactive != 0 {
 				inactive[conn.Server]++
 			} else {
 				active[conn.Server]++

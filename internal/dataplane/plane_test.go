@@ -71,7 +71,7 @@ func openPlane(t testing.TB, dir string, connections int) *Plane {
 		t.Fatalf("open: %+v", err)
 	}
 	t.Cleanup(func() { p.Close() })
-	*testInterface(p) = directorInterface{Ifindex: testIfindex, Mac: directorMAC}
+	*testInterface(p) = directorInterface{Ifindex: testIfindex, Mac: directorMAC, Mtu: 1500}
 	p.settings().IcmpInterval = 0
 	return p
 }

@@ -40,6 +40,22 @@ type probeCacheKey struct {
 	Padding uint32
 }
 
+type probeClientHop struct {
+	_     structs.HostLayout
+	Caddr probeAddress
+	Vaddr probeAddress
+	Hop   struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Until   uint32
+	Verdict uint32
+}
+
 type probeConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -93,7 +109,9 @@ type probeInterface struct {
 	Redirect    uint32
 	Address6    probeAddress
 	Mode        uint32
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type probeListSlot struct {
@@ -260,6 +278,7 @@ type probeTunnelPair struct {
 const (
 	probeMapBonds          = "bonds"
 	probeMapCaches         = "caches"
+	probeMapClientHops     = "client_hops"
 	probeMapConnections    = "connections"
 	probeMapEditionCarry   = "edition_carry"
 	probeMapEditions       = "editions"
@@ -337,6 +356,7 @@ type probeProgramSpecs struct {
 type probeMapSpecs struct {
 	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -388,6 +408,7 @@ func (o *probeObjects) Close() error {
 type probeMaps struct {
 	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
+	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -413,6 +434,7 @@ func (m *probeMaps) Close() error {
 	return _ProbeClose(
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

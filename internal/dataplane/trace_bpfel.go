@@ -40,6 +40,22 @@ type traceCacheKey struct {
 	Padding uint32
 }
 
+type traceClientHop struct {
+	_     structs.HostLayout
+	Caddr traceAddress
+	Vaddr traceAddress
+	Hop   struct {
+		_                 structs.HostLayout
+		Ifindex           uint32
+		Vlan              uint16
+		Mtu               uint16
+		DestinationSource [3]uint32
+		Local             uint32
+	}
+	Until   uint32
+	Verdict uint32
+}
+
 type traceConnectionGroup struct {
 	_     structs.HostLayout
 	Slots [8]struct {
@@ -93,7 +109,9 @@ type traceInterface struct {
 	Redirect    uint32
 	Address6    traceAddress
 	Mode        uint32
-	TailPadding [7]uint32
+	Address4    uint32
+	Mtu         uint32
+	TailPadding [5]uint32
 }
 
 type traceListSlot struct {
@@ -371,6 +389,7 @@ type traceTunnelPair struct {
 const (
 	traceMapBonds           = "bonds"
 	traceMapCaches          = "caches"
+	traceMapClientHops      = "client_hops"
 	traceMapConnections     = "connections"
 	traceMapEditionCarry    = "edition_carry"
 	traceMapEditions        = "editions"
@@ -455,6 +474,7 @@ type traceProgramSpecs struct {
 type traceMapSpecs struct {
 	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
@@ -509,6 +529,7 @@ func (o *traceObjects) Close() error {
 type traceMaps struct {
 	Bonds          *ebpf.Map `ebpf:"bonds"`
 	Caches         *ebpf.Map `ebpf:"caches"`
+	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
@@ -537,6 +558,7 @@ func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Bonds,
 		m.Caches,
+		m.ClientHops,
 		m.Connections,
 		m.EditionCarry,
 		m.Editions,

@@ -98,12 +98,12 @@ func (p *Plane) turnHop(slot uint32, which directorServerHop) {
 		!p.hasOwnTimeouts(rs)
 	tunnel := p.view.tunnels.elements[slot].Tunnels[which]
 	switch {
-	case rs.Method == uint32(lvs.Tunnelling):
+	case lvs.ForwardingMethod(rs.Method) == lvs.Tunnelling:
 		word |= directorServerHopHOP_TUNNEL
 		if steady && tunnel.Source != (directorAddress{}) && !tunnel.hasChecksum() {
 			word |= directorServerHopHOP_STEADY_TUNNEL
 		}
-	case steady:
+	case steady && lvs.ForwardingMethod(rs.Method) == lvs.DirectRouting:
 		word |= directorServerHopHOP_STEADY
 	}
 	atomic.StoreUint32((*uint32)(&rs.Hop), uint32(word))

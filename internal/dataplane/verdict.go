@@ -35,6 +35,7 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictFORWARD:             {"forward", KindNormal, "to a real server", 0},
 	directorVerdictFORWARD_NO_ENTRY:    {"forward-no-entry", KindMisconfiguration, "to a real server by hash: the connection table is full; a larger --connections helps", 0},
 	directorVerdictFORWARD_ICMP:        {"forward-icmp", KindNormal, "to a real server: an ICMP error about one of its connections", 0},
+	directorVerdictFORWARD_REPLY:       {"forward-reply", KindNormal, "to a client: the reply of a masqueraded real server", 0},
 	directorVerdictANSWER_NO_SERVER:    {"answer-no-server", KindMisconfiguration, "answered with port unreachable: the service has no usable real server", 0},
 	directorVerdictANSWER_TTL:          {"answer-ttl", KindNormal, "answered with time exceeded", 0},
 	directorVerdictANSWER_TOO_BIG:      {"answer-too-big", KindNormal, "answered with fragmentation needed or packet too big", 0},
@@ -45,6 +46,8 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictDROP_DEFENCE:        {"drop-defence", KindNormal, "dropped: a new connection, as drop_packet asks for; fairlead sysctl tells why", 0},
 	directorVerdictDROP_ICMP_CHECKSUM:  {"drop-icmp-checksum", KindNormal, "dropped: an ICMP error about a connection, with a wrong checksum", 0},
 	directorVerdictDROP_ICMP_ERROR:     {"drop-icmp-error", KindNormal, "dropped: an ICMP error that would have to be answered with one", 0},
+	directorVerdictDROP_NO_ROOM:        {"drop-no-room", KindMisconfiguration, "dropped: masquerading needs an entry for the way back, and the connection table is full; a larger --connections helps", 0},
+	directorVerdictDROP_NO_WAY_BACK:    {"drop-no-way-back", KindMisconfiguration, "dropped: a reply to whose client the director has no route", 0},
 	directorVerdictBUG_MAP:             {"bug-map", KindBug, "to the host: a look-up that cannot miss missed", 0},
 	directorVerdictBUG_ADJUST:          {"bug-adjust", KindBug, "dropped: the kernel would not move the frame's ends", 0},
 }

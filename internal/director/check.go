@@ -68,19 +68,17 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 		return err
 	}
 	switch {
-	case s.Method == lvs.Masquerading:
-		return unsupported("masquerading")
 	case s.Method == lvs.Local:
 		return fmt.Errorf("forwarding method %s: %w: a real server whose address is the director's own is local by itself",
 			s.Method, lvs.ErrInvalid)
 	case s.Method == lvs.Tunnelling:
 		return checkTunnel(service, s)
-	case s.Method != lvs.DirectRouting:
+	case s.Method != lvs.DirectRouting && s.Method != lvs.Masquerading:
 		return fmt.Errorf("forwarding method %s: %w", s.Method, lvs.ErrInvalid)
 	case s.Address.Is4() != service.Address.Is4():
 		return fmt.Errorf("address %s: %w: the virtual address is of the other family, which needs tunnelling",
 			s.Address, lvs.ErrInvalid)
-	case s.Port != service.Port && service.Mark == 0:
+	case s.Port != service.Port && service.Mark == 0 && s.Method == lvs.DirectRouting:
 		return fmt.Errorf("port %d: %w: direct routing does not change the port, %d", s.Port, lvs.ErrInvalid, service.Port)
 	}
 	return nil

@@ -126,7 +126,7 @@ func TestCheckServer(t *testing.T) {
 		{"tunnel checksum", tunnelled("192.0.2.11", 80, lvs.Tunnel{Checksum: 3}), lvs.ErrInvalid, "tunnel checksum"},
 		{"gue without a port", tunnelled("192.0.2.11", 80, lvs.Tunnel{Type: lvs.GUE}), lvs.ErrInvalid, "tunnel port 0"},
 		{"gre with remote checksum", tunnelled("192.0.2.11", 80, lvs.Tunnel{Type: lvs.GRE, Checksum: lvs.RemoteChecksum}), lvs.ErrInvalid, "of gue"},
-		{"masquerading", server(func(s *lvs.RealServer) { s.Method = lvs.Masquerading }), lvs.ErrUnsupported, "masquerading"},
+		{"masqueraded", server(func(s *lvs.RealServer) { s.Method, s.Port = lvs.Masquerading, 8080 }), nil, ""},
 		{"method local", server(func(s *lvs.RealServer) { s.Method = lvs.Local }), lvs.ErrInvalid, "local by itself"},
 		{"own address", routed(ownIP.String(), 80), nil, ""},
 	} {

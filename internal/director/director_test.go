@@ -98,8 +98,8 @@ func TestServers(t *testing.T) {
 	expect(t, b.AddServer(ctx, vip, changed(first, func(r *lvs.RealServer) { r.LowerThreshold = 1 })),
 		lvs.ErrRange, "threshold") // as IPVS: before it looks whether the server exists
 	b.must(t, b.EditServer(ctx, vip, changed(first, func(r *lvs.RealServer) { r.Weight = 0 })))
-	expect(t, b.EditServer(ctx, vip, changed(first, func(r *lvs.RealServer) { r.Method = lvs.Masquerading })),
-		lvs.ErrUnsupported, "masquerading")
+	expect(t, b.EditServer(ctx, vip, changed(first, func(r *lvs.RealServer) { r.Method = lvs.Local })),
+		lvs.ErrInvalid, "local by itself")
 
 	service, err := b.Service(ctx, vip)
 	want := lvs.ServiceStatus{Service: wlc(vip), Servers: []lvs.RealServerStatus{

@@ -164,7 +164,7 @@ func TestBadStatesChangeNothing(t *testing.T) {
 		{"server's port", func(s *lvs.State) { s.Services[0].Servers[1].Port = 81 }, "services[0].servers[1]", lvs.ErrInvalid},
 		{"server twice", func(s *lvs.State) { s.Services[0].Servers[1] = s.Services[0].Servers[0] }, "services[0].servers[1]", lvs.ErrInvalid},
 		{"thresholds", func(s *lvs.State) { s.Services[0].Servers[0].LowerThreshold = 11 }, "services[0].servers[0]", lvs.ErrRange},
-		{"method", func(s *lvs.State) { s.Services[1].Servers[0].Method = lvs.Masquerading }, "services[1].servers[0]", lvs.ErrUnsupported},
+		{"method", func(s *lvs.State) { s.Services[1].Servers[0].Method = lvs.Local }, "services[1].servers[0]", lvs.ErrInvalid},
 	} {
 		b := newBench(t, newMemoryPlane())
 		state := fullState()

@@ -150,6 +150,10 @@ func (s RealServer) Judge(hop NextHop) NextHop {
 	if s.Method == Tunnelling && hop.Usable() && !hop.Local && !hop.SourceIP.IsValid() {
 		hop.Problem = fmt.Sprintf("this host has no address to send the outer packets of a tunnel to %s from", s.Address)
 	}
+	if s.Method == Masquerading && hop.Local {
+		// Its replies would not pass the data plane.
+		hop.Problem = "it is this host, which can't be masqueraded: add it with -g, and let its program listen on the virtual address"
+	}
 	return hop
 }
 

@@ -128,9 +128,8 @@ type AbsentSysctl struct {
 }
 
 const (
-	whyNoSync         = "there is no sync daemon yet"
-	whyNoMasquerading = "masquerading is not supported yet"
-	whyAlwaysRates    = "rates are always estimated: they cost packets nothing"
+	whyNoSync      = "there is no sync daemon yet"
+	whyAlwaysRates = "rates are always estimated: they cost packets nothing"
 )
 
 // absentSysctls are in the order of their names.
@@ -142,10 +141,10 @@ var absentSysctls = []AbsentSysctl{
 	{"est_cpulist", whyAlwaysRates},
 	{"est_nice", whyAlwaysRates},
 	{"ignore_tunneled", "a packet that was in a tunnel is not scheduled twice"},
-	{"nat_icmp_send", whyNoMasquerading},
+	{"nat_icmp_send", "replies of no connection are left to the host"},
 	{"pmtu_disc", "what is too large for its way is always answered, also of a tunnel: that is 1"},
 	{"run_estimation", whyAlwaysRates},
-	{"snat_reroute", whyNoMasquerading},
+	{"snat_reroute", "replies are always routed as if the director sent them"},
 	{"sync_persist_mode", whyNoSync},
 	{"sync_ports", whyNoSync},
 	{"sync_qlen_max", whyNoSync},

@@ -44,6 +44,8 @@ func newDirector(t *testing.T) *director {
 	// The recorded director has no network on cl0, only routes and a /128. Ours
 	// takes such an address for a VIP and would not answer with it.
 	d.addAddress(t, "cl0", "2001:db8:3::fe/64")
+	d.addAddress(t, "rs0", "2001:db8:1::1/64")
+	d.addAddress(t, "rs0", "198.51.100.1/24")
 
 	dir := mountBPF(t)
 	d.Plane, err = dataplane.Open(dataplane.Config{PinDir: dir, Connections: 10_000})
@@ -137,7 +139,11 @@ func (d *director) reset() error {
 	if err := d.SetMarkRules(nil); err != nil {
 		return err
 	}
-	d.mtu = 1500
+	for _, on := range []string{"cl", "rs"} {
+		if err := (machine{d}).SetMTU(on, 1500); err != nil {
+			return err
+		}
+	}
 	const longerThanAnyTimeout = 12 * time.Hour
 	if err := (machine{d}).Sleep(longerThanAnyTimeout); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (d *director) Clear(context.Context) error {
 }
 
 func (d *director) AddServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealServer) error {
-	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling {
+	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling && rs.Method != lvs.Masquerading {
 		return fmt.Errorf("real server %+v: %w", rs, lvs.ErrUnsupported)
 	}
 	if err := d.Plane.AddServer(key, rs); err != nil {
@@ -80,7 +80,7 @@ func (d *director) AddServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealS
 }
 
 func (d *director) EditServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealServer) error {
-	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling {
+	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling && rs.Method != lvs.Masquerading {
 		return fmt.Errorf("real server %+v: %w", rs, lvs.ErrUnsupported)
 	}
 	return d.Plane.EditServer(key, rs)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
@@ -42,10 +44,20 @@ func (m machine) SetMark(mark uint32) error {
 	return m.SetMarkRules([]lvs.MarkRule{{Mark: mark, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.AllPorts}})
 }
 
-// SetMTU changes the MTU of the way to the real servers.
+// SetMTU changes the MTU of an interface, and of the way to the real servers.
 func (m machine) SetMTU(on string, mtu int) error {
+	link, err := netlink.LinkByName(on + "0")
+	if err == nil {
+		err = netlink.LinkSetMTU(link, mtu)
+	}
+	if err == nil {
+		err = m.RefreshInterfaces()
+	}
+	if err != nil {
+		return fmt.Errorf("set MTU of %s: %w", on, err)
+	}
 	if on != "rs" {
-		return fmt.Errorf("set MTU of %s: %w", on, lvs.ErrUnsupported)
+		return nil
 	}
 	m.mtu = mtu
 	services, err := m.Plane.Services()

@@ -27,7 +27,7 @@ func TestLoads(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	playSuite(t, "state", reach{cases: 29, readOuts: 357, packets: 348})
+	playSuite(t, "state", reach{cases: 40, readOuts: 514, packets: 440})
 }
 
 func TestPersistence(t *testing.T) {
@@ -35,7 +35,7 @@ func TestPersistence(t *testing.T) {
 }
 
 func TestFrames(t *testing.T) {
-	playSuite(t, "forward", reach{cases: 41, readOuts: 531})
+	playSuite(t, "forward", reach{cases: 45, readOuts: 599})
 }
 
 func TestICMP(t *testing.T) {

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * masquerade.h: masquerading (NAT). Towards the real server, the virtual address and
+ * port become the real server's; back, they become the virtual ones again. Checksums
+ * change by the difference (ip_vs_xmit.c, ip_vs_proto_tcp.c and its neighbours).
+ */
+#ifndef FAIRLEAD_MASQUERADE_H
+#define FAIRLEAD_MASQUERADE_H
+
+#include "checksum_change.h"
+#include "forward.h"
+#include "reply.h"
+#include "route.h"
+#include "state.h"
+#include "stats.h"
+#include "tunnel.h"
+
+/* What the addresses and ports of a packet become. */
+struct translation {
+	struct address saddr;
+	struct address daddr;
+	__u32 ports;		/* source, destination, as in a header */
+	__u32 padding;
+};
+
+enum {
+	BEGINS = 1 << 30,	/* of what a packet goes by: see expect_replies */
+	UDP_CHECK = 6,		/* offsets of checksums in their headers */
+	TCP_CHECK = 16,
+	SCTP_CHECK = 8,
+};
+
+/* Gives a datagram that came without a checksum the one that it would have had: IPVS
+ * makes one (udp_snat_handler and udp_dnat_handler). Not static: see answer_icmp. */
+__noinline int make_udp_check(struct xdp_md *ctx, const struct packet *pkt, __u32 l3)
+{
+	__u32 l4, length;
+	struct udphdr *udp;
+	__u64 sum;
+	int bytes;
+
+	if (!pkt || l3 > MAX_L2 || pkt->l4 > MAX_L4_OFFSET)
+		return 0;
+	l4 = l3 + pkt->l4;
+	udp = (void *)(long)ctx->data + l4;
+	if ((void *)(udp + 1) > (void *)(long)ctx->data_end || udp->check)
+		return 0;
+	length = pkt->length - pkt->l4;
+	bytes = sum_frame(ctx, l4, length);
+	if (bytes < 0)
+		return 0;
+	sum = bytes + sum_address(&pkt->flow.caddr) + sum_address(&pkt->flow.vaddr);
+	if (pkt->ethertype == bpf_htons(ETH_P_IP)) /* what maps an address is no part of it */
+		sum += 2 * (__u64)(__u32)~0xffff0000;
+	sum += (__u64)bpf_htonl(length) + bpf_htonl(IPPROTO_UDP);
+	udp->check = ~fold_sum(sum);
+	if (!udp->check)
+		udp->check = 0xffff;
+	return 0;
+}
+
+/* Writes the ports and the checksum of the upper layer. */
+static __always_inline bool translate_upper(struct xdp_md *ctx, const struct packet *pkt,
+					    const struct translation *to, __u32 l4, __u64 change)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 was = pkt->flow.word, *ports = data + l4, *check = data + l4 + SCTP_CHECK;
+	__u64 changed = (__u64)to->ports + (__u32)~was;
+
+	if ((void *)(ports + 1) > end)
+		return false;
+	*ports = to->ports;
+	switch (flow_protocol(&pkt->flow)) {
+	case IPPROTO_TCP:
+		return change_upper_sum(ctx, l4 + TCP_CHECK, change, changed, false);
+	case IPPROTO_UDP:
+		return change_upper_sum(ctx, l4 + UDP_CHECK, change, changed, true);
+	case IPPROTO_SCTP:
+		if ((void *)(check + 1) > end)
+			return false;
+		*check ^= crc_change(was ^ to->ports, pkt->length - pkt->l4 - sizeof(*ports));
+	}
+	return true;
+}
+
+/* Translates a packet whose IP header lies at l3 now, and which has a checksum. False:
+ * the frame is not what it was. Not static: see answer_icmp. */
+__noinline int translate(struct xdp_md *ctx, const struct packet *pkt,
+			 const struct translation *to, __u32 l3)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 change;
+	__u32 l4;
+
+	if (!pkt || !to || l3 > MAX_L2 || pkt->l4 > MAX_L4_OFFSET)
+		return false;
+	l4 = l3 + pkt->l4;
+	change = sum_address(&to->saddr) + sum_address(&to->daddr) +
+		 less_address(&pkt->flow.caddr) + less_address(&pkt->flow.vaddr);
+	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + l3;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		ip->saddr = to->saddr.low >> 32;
+		ip->daddr = to->daddr.low >> 32;
+		ip->check = change_sum(ip->check, change);
+	} else {
+		struct ipv6hdr *ip = data + l3;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		__builtin_memcpy(&ip->saddr, &to->saddr, sizeof(ip->saddr));
+		__builtin_memcpy(&ip->daddr, &to->daddr, sizeof(ip->daddr));
+	}
+	return translate_upper(ctx, pkt, to, l4, change);
+}
+
+/* What a client's packet becomes, by the flags of its connection. */
+static __always_inline struct translation to_server(const struct packet *pkt,
+						    const struct real_server *server, __u8 flags)
+{
+	struct translation to = { .saddr = pkt->flow.caddr, .daddr = server->raddr };
+
+	to.ports = (__u32)server_port(flow_vport(&pkt->flow), server, flags) << 16 |
+		   flow_cport(&pkt->flow);
+	return to;
+}
+
+/* Where a frame comes from: its MAC address, and above it the VLAN. */
+static __always_inline __u64 sender_of(struct xdp_md *ctx, const struct packet *pkt)
+{
+	const struct ethernet *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	return (__u64)eth->destination_source[2] << 16 | eth->destination_source[1] >> 16 |
+	       (__u64)pkt->vlan << 48;
+}
+
+/*
+ * Gives the connection that a packet has begun an entry for its replies. Returns its
+ * slot with BEGINS set, 0 if it has no entry of its own (one-packet scheduling), or
+ * NO_PLACE: there is no room, and it is ended.
+ */
+static __always_inline int expect_replies(const struct packet *pkt, __u32 now)
+{
+	int slot = find_slot(&pkt->flow, now);
+	struct connection *conn;
+
+	if (slot == NO_PLACE)
+		return 0;
+	if (tie_reply(slot, now))
+		return slot | BEGINS;
+	conn = entry_at(slot);
+	if (conn)
+		expire_connection(conn);
+	return NO_PLACE;
+}
+
+/* The flags of a connection that begins, whose first packet is still what it was. */
+static __always_inline __u8 begin_masqueraded(struct xdp_md *ctx, const struct packet *pkt,
+					      __u32 slot)
+{
+	const struct connection *conn = entry_at(slot);
+
+	note_sender(slot, sender_of(ctx, pkt), ctx->ingress_ifindex);
+	return conn ? conn->flags : 0;
+}
+
+/* Takes a client's packet to its real server: FORWARD, or why not. What it goes by are
+ * its connection's flags, or what expect_replies returned. Not static: see
+ * answer_icmp. */
+__noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
+				struct target *target)
+{
+	const struct real_server *server;
+	const struct next_hop *hop;
+	struct translation to;
+	enum verdict v;
+	__u32 l3;
+
+	if (!pkt || !target)
+		return BUG_MAP;
+	if (by == NO_PLACE)
+		return DROP_NO_ROOM;
+	if (by & BEGINS)
+		by = begin_masqueraded(ctx, pkt, by & ~BEGINS);
+	count_packet(target->server, pkt->length);
+	server = get_server(target->server);
+	if (!server)
+		return BUG_MAP;
+	hop = find_hop(server);
+	target->out = hop->ifindex;
+	if (!target->out)
+		return DROP_NO_NEXT_HOP;
+	to = to_server(pkt, server, by);
+	v = forward(ctx, pkt, hop);
+	if (v != FORWARD)
+		return v;
+	l3 = l3_behind(hop->vlan);
+	if (flow_protocol(&pkt->flow) == IPPROTO_UDP)
+		make_udp_check(ctx, pkt, l3);
+	return translate(ctx, pkt, &to, l3) ? FORWARD : BUG_ADJUST;
+}
+
+/* What a reply becomes, by the connection of its entry; false if that has none any
+ * more. */
+static __always_inline bool read_owner(struct connection *reply, struct connection *conn,
+				       __u32 now, struct translation *to, __u32 *index)
+{
+	__u32 control = read_control(reply);
+
+	if (control_status(read_control(conn)) != CONTROL_LIVE || !is_masqueraded(conn) ||
+	    is_over(conn->expires, now))
+		return false;
+	to->saddr = conn->vaddr;
+	to->daddr = conn->caddr;
+	to->ports = (__u32)conn->cport << 16 | conn->vport;
+	*index = *(volatile __u32 *)&reply->server;
+	return is_reply(reply) && !is_stale(reply, control);
+}
+
+/* What a reply does to its connection. Those of a removed server are not counted. */
+static __always_inline void note_reply(struct connection *conn, const struct packet *pkt,
+				       __u32 index, struct settings *set, __u32 now)
+{
+	const struct real_server *server = get_server(index);
+
+	if (!server)
+		return;
+	update_state(conn, FROM_SERVER, pkt, get_policy(server->policy, set), now);
+	if (server->state == SERVER_LISTED)
+		count_reply(index, pkt->length);
+}
+
+/* Takes a reply, whose entry was found, to its client: FORWARD_REPLY, or why not. Not
+ * static: see answer_icmp. */
+__noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connection *reply,
+			 struct target *target, __u32 now)
+{
+	struct settings *set = get_settings();
+	struct translation to = {};
+	struct next_hop hop = {};
+	struct connection *conn;
+	enum verdict v;
+	__u32 l3;
+
+	if (!pkt || !reply || !target || !set)
+		return BUG_MAP;
+	conn = entry_at(*(volatile __u32 *)reply_owner(reply));
+	if (!conn)
+		return BUG_MAP;
+	if (!read_owner(reply, conn, now, &to, &target->server))
+		return PASS_NO_CONNECTION;
+	pkt->reply = true;
+	v = find_client_hop(ctx, reply, &to.saddr, &to.daddr, now, &hop);
+	if (v != FORWARD_REPLY)
+		return v;
+	target->out = hop.ifindex;
+	v = forward(ctx, pkt, &hop);
+	if (v != FORWARD)
+		return v;
+	note_reply(conn, pkt, target->server, set, now);
+	l3 = l3_behind(hop.vlan);
+	if (flow_protocol(&pkt->flow) == IPPROTO_UDP)
+		make_udp_check(ctx, pkt, l3);
+	return translate(ctx, pkt, &to, l3) ? FORWARD_REPLY : BUG_ADJUST;
+}
+
+#endif
