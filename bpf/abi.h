@@ -456,7 +456,7 @@ struct real_server {
 	struct next_hop hops[2];	/* Go */
 	enum server_hop hop;	/* Go */
 	enum server_state state; /* Go */
-	enum forwarding_method method; /* Go */
+	__u32 method;		/* enum forwarding_method; Go */
 	__u32 policy;		/* its service's; Go */
 	/* second line: what scheduling reads */
 	__u32 weight;		/* Go */

@@ -152,13 +152,6 @@ type directorEdition struct {
 	ClientMask  directorAddress
 }
 
-type directorForwardingMethod uint32
-
-const (
-	directorForwardingMethodMETHOD_MASQUERADING   directorForwardingMethod = 0
-	directorForwardingMethodMETHOD_DIRECT_ROUTING directorForwardingMethod = 3
-)
-
 type directorInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
@@ -257,7 +250,7 @@ type directorRealServer struct {
 	Hops              [2]directorNextHop
 	Hop               directorServerHop
 	State             directorServerState
-	Method            directorForwardingMethod
+	Method            uint32
 	Policy            uint32
 	Weight            uint32
 	Active            uint32

@@ -116,7 +116,7 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 // writeServer stores what may change about a real server, field by field.
 func (p *Plane) writeServer(slot uint32, want lvs.RealServer) error {
 	rs := &p.view.servers.elements[slot]
-	atomic.StoreUint32((*uint32)(&rs.Method), uint32(want.Method))
+	atomic.StoreUint32(&rs.Method, uint32(want.Method))
 	atomic.StoreUint32(&rs.Weight, want.Weight)
 	if want.Weight != 0 {
 		rs.LastWeight = want.Weight
