@@ -284,8 +284,8 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 		return BUG_MAP;
 	if (server->state != SERVER_LISTED)
 		return DROP_SERVER_REMOVED;
-	/* Masquerading is the method 0: the quote would have to be translated. */
-	if (!server->method)
+	/* The quote would have to be translated. */
+	if (server->method == METHOD_MASQUERADING)
 		return PASS_ICMP;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return DROP_ICMP_CHECKSUM;
