@@ -457,13 +457,13 @@ static __always_inline void name_entry(struct connection *conn, const struct flo
 		(__u64)flags << 48 | (__u64)distance << 56;
 }
 
-/* What a connection begins with: its first packet has been counted. */
+/* What a connection begins with. */
 struct birth {
 	__u32 server;
 	enum connection_state state;
 	enum connection_flag flags;
 	__u32 timeout;		/* ticks */
-	__u32 bytes;
+	__u32 bytes;		/* of its first packet; 0: that is still to come */
 	int template;		/* the slot of the one that is held; or NO_PLACE */
 };
 
@@ -490,7 +490,7 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 		return NO_PLACE;
 	name_entry(conn, flow, birth->state, birth->flags, distance);
 	conn->server = birth->server;
-	conn->packets = 1;
+	conn->packets = birth->bytes ? 1 : 0;
 	conn->bytes = birth->bytes;
 	conn->expires = now + birth->timeout;
 	if (birth->flags & CONNECTION_CONTROLLED)

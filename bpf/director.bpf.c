@@ -23,6 +23,7 @@
 #include "stats.h"
 #include "masquerade.h"
 #include "steady.h"
+#include "first.h"
 
 /* Where a packet goes. */
 struct route {
@@ -340,7 +341,7 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	return finish(ctx, &pkt, set, in, v, out);
 }
 
-/* Any packet that is not steady. */
+/* Any packet that has no short way. */
 static __always_inline int take_any(struct xdp_md *ctx)
 {
 	int action = take(ctx);
@@ -348,15 +349,23 @@ static __always_inline int take_any(struct xdp_md *ctx)
 	return action == IS_ICMP ? take_icmp(ctx) : action;
 }
 
-/* A steady packet. Returns NOT_STEADY, or the XDP action. */
+/* A steady packet. Returns NOT_TAKEN, or the XDP action. */
 static __always_inline int take_steady(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 
 	if (unlikely(!in || !set || has_metadata(ctx) || is_from_peer(ctx, set)))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	return follow_steady(ctx, in, set, now_tick(set));
+}
+
+/* A packet that has a short way. Returns NOT_TAKEN, or the XDP action. */
+static __always_inline int take_short(struct xdp_md *ctx)
+{
+	int action = take_steady(ctx);
+
+	return likely(action != NOT_TAKEN) ? action : take_first(ctx);
 }
 
 DIRECTOR_SECTION
@@ -365,8 +374,8 @@ int director(struct xdp_md *ctx)
 	int action;
 
 	pull_frame(ctx, PULLED);
-	action = take_steady(ctx);
-	if (unlikely(action == NOT_STEADY))
+	action = take_short(ctx);
+	if (unlikely(action == NOT_TAKEN))
 		action = take_any(ctx);
 	return leave_program(ctx, action);
 }

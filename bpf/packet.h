@@ -26,6 +26,8 @@ enum {
 	IPV4_MORE_FRAGMENTS = 0x2000,
 	IPV4_DONT_FRAGMENT = 0x4000,
 	IPV4_FRAGMENT_OFFSET = 0x1fff,
+	IPV4_PLAIN = 0x45,	/* version 4, a header without options */
+	IPV6_VERSION = 0x60,	/* the upper half of the first byte */
 	VLAN_VID = 0x0fff,
 	TCP_FLAGS_OFFSET = 13,
 	MAX_VLAN_TAGS = 2,

@@ -28,6 +28,18 @@ static __always_inline void count_reply(__u32 server, __u32 bytes)
 	on_packet(server);
 }
 
+/* A connection, with its first packet if that has bytes. */
+static __always_inline void count_first(__u32 server, __u32 bytes)
+{
+	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
+
+	if (!c)
+		return;
+	c->connections++;
+	c->in_packets += !!bytes;
+	c->in_bytes += bytes;
+}
+
 static __always_inline void count_connection(__u32 server)
 {
 	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);

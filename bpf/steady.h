@@ -18,11 +18,6 @@
 #include "steady_tunnel.h"
 #include "xdp.h"
 
-enum {
-	IPV4_PLAIN = 0x45,	/* version 4, a header without options */
-	IPV6_VERSION = 0x60,	/* the upper half of the first byte */
-};
-
 struct steady {
 	struct flow flow;
 	__u64 word;		/* as the entry's, from its ports to its flags */
@@ -41,12 +36,13 @@ static __always_inline __u64 word_beyond_flow(enum connection_state state,
 	return (__u64)state << 40 | (__u64)flags << 48;
 }
 
-/* Of the data offset and the flags of a TCP header, as one word. */
-static __always_inline bool is_plain_ack(__u16 offset_flags)
+/* Whether a TCP header is whole and has one of the four flags that count alone. */
+static __always_inline bool has_alone(const void *tcp, enum tcp_flag flag)
 {
+	__u16 offset_flags = *(const __u16 *)(tcp + TCP_FLAGS_OFFSET - 1);
 	__u16 four = (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK) << 8;
 
-	return (offset_flags & four) == TCP_ACK << 8 && (offset_flags & 0xf0) >= 0x50;
+	return (offset_flags & four) == flag << 8 && (offset_flags & 0xf0) >= 0x50;
 }
 
 /* Takes ports, state and timeout, of a packet whose upper layer begins at l4 and
@@ -60,7 +56,7 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 
 	if (likely(protocol == IPPROTO_TCP)) {
 		if (unlikely((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
-			     !is_plain_ack(*(__u16 *)(l4 + TCP_FLAGS_OFFSET - 1))))
+			     !has_alone(tcp, TCP_ACK)))
 			return false;
 		pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_TCP << 32;
 		pkt->word = pkt->flow.word | word_beyond_flow(STATE_ESTABLISHED, 0);
@@ -158,21 +154,21 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	const struct next_hop *hop;
-	int action = NOT_STEADY;
+	int action = NOT_TAKEN;
 	struct steady pkt;
 	__u32 ttl;
 
 	if (unlikely((void *)(ip + 1) > end || *(__u8 *)ip != IPV4_PLAIN ||
 		     ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	pkt.length = wire16(ip->tot_len);
 	ttl = *ttl_word(ip);
 	if (unlikely(!is_whole(ctx, pkt.length) || (__u8)ttl <= 1))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	pkt.flow.caddr = map_ipv4(ip->saddr);
 	pkt.flow.vaddr = map_ipv4(ip->daddr);
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8, set))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	hop = follow(ctx, &pkt, set, now, &action);
 	if (unlikely(!hop))
 		return action;
@@ -187,19 +183,19 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
 	const __u64 *addresses = (void *)&ip->saddr;
 	const struct next_hop *hop;
-	int action = NOT_STEADY;
+	int action = NOT_TAKEN;
 	struct steady pkt;
 
 	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	pkt.length = sizeof(*ip) + wire16(ip->payload_len);
 	if (unlikely(!is_whole(ctx, pkt.length) ||
 		     ip->hop_limit <= 1))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	pkt.flow.caddr = (struct address){ addresses[0], addresses[1] };
 	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr, set))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	hop = follow(ctx, &pkt, set, now, &action);
 	if (unlikely(!hop))
 		return action;
@@ -207,7 +203,7 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	return leave(data, hop, in);
 }
 
-/* The XDP action of a steady packet that is for this host, or NOT_STEADY. */
+/* The XDP action of a steady packet that is for this host, or NOT_TAKEN. */
 static __always_inline int follow_steady(struct xdp_md *ctx, const struct interface *in,
 					 const struct settings *set, __u32 now)
 {
@@ -215,12 +211,12 @@ static __always_inline int follow_steady(struct xdp_md *ctx, const struct interf
 	struct ethernet *eth = data;
 
 	if (unlikely(data + sizeof(struct ethhdr) > end || !for_this_host(data, in)))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	if (likely(eth->ethertype == bpf_htons(ETH_P_IP)))
 		return follow_ipv4(ctx, data, end, in, set, now);
 	if (eth->ethertype == bpf_htons(ETH_P_IPV6))
 		return follow_ipv6(ctx, data, end, in, set, now);
-	return NOT_STEADY;
+	return NOT_TAKEN;
 }
 
 #endif

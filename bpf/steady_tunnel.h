@@ -12,7 +12,7 @@
 #include "tunnel.h"
 
 enum {
-	NOT_STEADY = -1,	/* no XDP action */
+	NOT_TAKEN = -1,		/* no XDP action: the packet is to go another way */
 };
 
 /* Takes one hop off an inner packet's life, and what the outer one needs of it. */
@@ -40,7 +40,7 @@ static __always_inline bool take_inner(struct inner *in, void *data, void *end)
 
 /*
  * Wraps a steady packet of a connection to that server. Returns the XDP action, or
- * NOT_STEADY with nothing changed. Not static: see answer_icmp.
+ * NOT_TAKEN with nothing changed. Not static: see answer_icmp.
  */
 __noinline int follow_tunnel(struct xdp_md *ctx, struct connection *conn, __u32 index,
 			     __u32 length, __u32 expires)
@@ -55,16 +55,16 @@ __noinline int follow_tunnel(struct xdp_md *ctx, struct connection *conn, __u32 
 	void *data, *end;
 
 	if (!conn || !server || !arrived)
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	word = read_hop(server);
 	t = find_tunnel(index, word);
 	if (!(word & HOP_STEADY_TUNNEL) || !t)
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	hop = &server->hops[word & HOP_SECOND];
 	if (length > inner_mtu(t, hop))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	if (!take_inner(&in, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
-		return NOT_STEADY;
+		return NOT_TAKEN;
 	in.length = length;
 	if (t->type == TUNNEL_GUE)
 		in.port = gue_port(&conn->caddr, &conn->vaddr,

@@ -220,16 +220,16 @@ __noinline int end_trace(struct xdp_md *ctx, int action)
  * on the stack is gone before take() has one. */
 __noinline int take_untraced(struct xdp_md *ctx)
 {
-	return take_steady(ctx);
+	return take_short(ctx);
 }
 
 DIRECTOR_SECTION
 int trace_director(struct xdp_md *ctx)
 {
 	bool picked = begin_trace(ctx);
-	int action = picked ? NOT_STEADY : take_untraced(ctx);
+	int action = picked ? NOT_TAKEN : take_untraced(ctx);
 
-	if (action == NOT_STEADY)
+	if (action == NOT_TAKEN)
 		action = take_any(ctx);
 	if (picked)
 		end_trace(ctx, action);

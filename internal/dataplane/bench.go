@@ -277,6 +277,9 @@ func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error
 		Flows: uint32(b.Flows), Stride: b.stride, Next: b.next, Macs: toMACs(lvs.MAC(frame[:6]), lvs.MAC(frame[6:])), Ttl: benchTTL,
 		ClientOffset: ipv4Client, PortOffset: ipv4Port, TtlOffset: ipv4TTL, CheckOffset: ipv4Check,
 	}
+	if b.Scheduler != "" {
+		run.Warm = 1
+	}
 	if b.IPv6 {
 		run.ClientOffset, run.PortOffset, run.TtlOffset, run.CheckOffset = ipv6Client, ipv6Port, ipv6TTL, 0
 	}

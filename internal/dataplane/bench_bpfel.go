@@ -32,7 +32,8 @@ type benchBenchRun struct {
 	CheckOffset  uint32
 	Check        uint16
 	Ttl          uint8
-	Padding      [5]uint8
+	Warm         uint8
+	Padding      [4]uint8
 }
 
 type benchBondGroup struct {
