@@ -112,7 +112,7 @@ static __always_inline bool warm_home(void *data, void *end, const struct bench_
 	return conn && read_control(conn) != CONTROL_STATUS;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int next_packet(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -129,7 +129,7 @@ int next_packet(struct xdp_md *ctx)
 }
 
 /* The least that forwarding takes: other MAC addresses. */
-SEC("xdp")
+SEC("xdp.frags")
 int bare(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
@@ -178,7 +178,7 @@ static __always_inline struct hash_entry *enter_in_hash_map(const struct packet 
 }
 
 /* The director with that table in place of its own: all else is the same. */
-SEC("xdp")
+SEC("xdp.frags")
 int director_with_hash_map(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
