@@ -162,6 +162,8 @@ enum scheduler_flag {
 	FLAG_STABLE = 4,	/* mh: the order of the list does not count; for Go */
 	/* Not the scheduler's: each datagram is scheduled by itself. */
 	FLAG_ONE_PACKET = 0x100,
+	/* Nor is this: connections may need a second entry, for the way back. */
+	FLAG_MASQUERADING = 0x200,
 };
 
 /* The TCP states are the kernel's (include/net/ip_vs.h), and so is the order of

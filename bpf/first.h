@@ -119,7 +119,7 @@ static __always_inline struct edition *find_edition(const struct first *pkt)
 	if (!svc || svc->policy)
 		return NULL;
 	edition = current_edition(svc);
-	if (!edition || edition->persistence || edition->flags & FLAG_ONE_PACKET)
+	if (!edition || edition->persistence || edition->flags & (FLAG_ONE_PACKET | FLAG_MASQUERADING))
 		return NULL;
 	return edition;
 }

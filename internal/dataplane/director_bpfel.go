@@ -296,10 +296,11 @@ const (
 type directorSchedulerFlag uint32
 
 const (
-	directorSchedulerFlagFLAG_FALLBACK   directorSchedulerFlag = 1
-	directorSchedulerFlagFLAG_PORT       directorSchedulerFlag = 2
-	directorSchedulerFlagFLAG_STABLE     directorSchedulerFlag = 4
-	directorSchedulerFlagFLAG_ONE_PACKET directorSchedulerFlag = 256
+	directorSchedulerFlagFLAG_FALLBACK     directorSchedulerFlag = 1
+	directorSchedulerFlagFLAG_PORT         directorSchedulerFlag = 2
+	directorSchedulerFlagFLAG_STABLE       directorSchedulerFlag = 4
+	directorSchedulerFlagFLAG_ONE_PACKET   directorSchedulerFlag = 256
+	directorSchedulerFlagFLAG_MASQUERADING directorSchedulerFlag = 512
 )
 
 type directorServerDrain uint32

@@ -166,7 +166,7 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	if err := p.writeServer(slot, want); err != nil {
 		return fmt.Errorf("edit real server %s of %s: %w", want.RealServerKey, key, err)
 	}
-	if svc.Scheduler != lvs.WeightedRoundRobin && !tableHasWeights(svc.Scheduler) {
+	if svc.Scheduler != lvs.WeightedRoundRobin && !tableHasWeights(svc.Scheduler) && want.Method == was.Method {
 		return nil
 	}
 	if err := p.publish(svc, svc.servers, lvs.Counters{}, keepCursor); err != nil {

@@ -331,7 +331,7 @@ func (p *Plane) writeEdition(svc *service, edition, list uint32, table span, ser
 		Scheduler:   schedulers[svc.Scheduler],
 		WrrStep:     rounds.Step,
 		WrrTop:      rounds.Top,
-		Flags:       editionFlags(svc.Service),
+		Flags:       p.editionFlags(svc.Service, servers),
 		Cursor:      uint64(weight)<<32 | uint64(position),
 		Table:       table.start,
 		TableLines:  table.end - table.start,
@@ -341,10 +341,15 @@ func (p *Plane) writeEdition(svc *service, edition, list uint32, table span, ser
 	}
 }
 
-func editionFlags(svc lvs.Service) directorSchedulerFlag {
+func (p *Plane) editionFlags(svc lvs.Service, servers []uint32) directorSchedulerFlag {
 	flags := directorSchedulerFlag(svc.SchedulerFlags)
 	if svc.OnePacket {
 		flags |= directorSchedulerFlagFLAG_ONE_PACKET
+	}
+	if slices.ContainsFunc(servers, func(slot uint32) bool {
+		return p.view.servers.elements[slot].Method == uint32(lvs.Masquerading)
+	}) {
+		flags |= directorSchedulerFlagFLAG_MASQUERADING
 	}
 	return flags
 }
