@@ -278,7 +278,10 @@ func (r *explainRun) compareConnection(e lvs.Explanation, flow modelFlow) {
 	if left := e.After.Expires - got.Expires; left < -time.Second || left > time.Second {
 		r.t.Errorf("explained that it ends in %s, it does in %s", e.After.Expires, got.Expires)
 	}
-	got.Expires = e.After.Expires
+	if ran := got.Idle - e.After.Idle; ran < -time.Second || ran > time.Second {
+		r.t.Errorf("explained that it is idle for %s, it is for %s", e.After.Idle, got.Idle)
+	}
+	got.Expires, got.Idle = e.After.Expires, e.After.Idle
 	if *got != *e.After {
 		r.t.Errorf("explained connection %+v, it is %+v", *e.After, *got)
 	}
