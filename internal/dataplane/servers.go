@@ -73,6 +73,9 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 	if err := p.writeServer(slot, want); err != nil {
 		return err
 	}
+	if !returns {
+		delete(p.flipped, slot) // no packet knows the slot yet: its next hop needs no grace period
+	}
 	p.view.servers.elements[slot].Policy = p.view.services.elements[svc.index].Policy
 	p.setServerState(slot, directorServerStateSERVER_LISTED)
 	p.view.servers.elements[slot].IdleSince = 0

@@ -125,3 +125,14 @@ func processStat(pid int) (started uint64, state byte, err error) {
 	started, err = strconv.ParseUint(fields[startField-stateField], 10, 64)
 	return started, fields[0][0], err
 }
+
+// PID returns the process ID of a host's own program; false if none was started.
+func (l *Lab) PID(host string) (int, bool) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	i := l.state.find(host, "")
+	if i < 0 {
+		return 0, false
+	}
+	return l.state.Processes[i].PID, true
+}

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-lb/fairlead/internal/lab"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// checkedServices is how many services of ten real servers are checked; a thousand of
+// them are to take less than half a core.
+var checkedServices = flag.Int("checked-services", 20, "services of ten real servers that TestManyChecks checks every five seconds")
+
+// Checks of the VIP of many servers take little of a processor.
+func TestManyChecks(t *testing.T) {
+	const servers, firstPort, interval = 10, 2000, 5 * time.Second
+	config := lab.Config{Name: "many", Directory: labDirectory(t), Binary: binary, Servers: servers}
+	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	var text strings.Builder
+	fmt.Fprintf(&text, "checks:\n  it: {type: tcp, interval: %s, timeout: 2s, rise: 1, fall: 3}\nservices:\n", interval)
+	for i := range *checkedServices {
+		port := firstPort + i
+		fmt.Fprintf(&text, "  - address: tcp:%s:%d\n    scheduler: rr\n    checks: [it]\n    servers:\n", lab.IPv4.VIP(), port)
+		for _, host := range l.Servers() {
+			fmt.Fprintf(&text, "      - %s\n", host.Address(lab.IPv4))
+			accept(t, l, host.Name, netip.AddrPortFrom(lab.IPv4.VIP(), uint16(port)))
+		}
+	}
+	file := filepath.Join(t.TempDir(), "many.yaml")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	mustOutput(t, l, lab.Director, "fairlead", "apply", "-f", file)
+	t.Logf("%d services with %d checks applied in %s", *checkedServices, *checkedServices*servers, time.Since(begin).Round(time.Millisecond))
+	eventually(t, time.Minute, "all servers are up", func() bool { return countHealth(t, l, lvs.HealthUp) == *checkedServices*servers })
+	t.Logf("all are up after %s", time.Since(begin).Round(time.Millisecond))
+
+	before, since := processorTime(t, l), time.Now()
+	timer := time.NewTimer(2 * interval)
+	<-timer.C // it is the time itself that is measured
+	share := (processorTime(t, l) - before).Seconds() / time.Since(since).Seconds()
+	t.Logf("%d checks a second take %.3f of a core", *checkedServices*servers/int(interval/time.Second), share)
+	if up := countHealth(t, l, lvs.HealthUp); up != *checkedServices*servers {
+		t.Errorf("%d of %d servers are up", up, *checkedServices*servers)
+	}
+	if share > 0.5 {
+		t.Errorf("%.3f of a core", share)
+	}
+}
+
+// accept takes connections on a host of the lab, and ends them.
+func accept(t *testing.T, l *lab.Lab, host string, at netip.AddrPort) {
+	t.Helper()
+	var listener net.Listener
+	err := l.Within(host, func() (err error) {
+		listener, err = net.Listen("tcp", at.String())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+}
+
+func countHealth(t *testing.T, l *lab.Lab, state lvs.HealthState) (count int) {
+	t.Helper()
+	client := l.DirectorClient()
+	defer client.Close()
+	services, err := client.Services(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range services {
+		for _, r := range s.All() {
+			if r.Health.State == state {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// processorTime returns what the director's daemon has used so far.
+func processorTime(t *testing.T, l *lab.Lab) time.Duration {
+	t.Helper()
+	pid, ok := l.PID(lab.Director)
+	if !ok {
+		t.Fatal("no director")
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The name, which may hold anything, stands in parentheses.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	const user, system, hz = 11, 12, 100
+	var ticks int
+	for _, field := range []int{user, system} {
+		n, err := strconv.Atoi(fields[field])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / hz
+}
