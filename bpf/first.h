@@ -125,15 +125,13 @@ static __always_inline struct edition *find_edition(const struct first *pkt)
 }
 
 /* The next hop of a packet that goes there as it is, or NULL. */
-static __always_inline const struct next_hop *plain_hop(__u32 index, __u32 length)
+static __always_inline const struct next_hop *plain_hop(const struct real_server *server,
+							__u32 length)
 {
-	const struct real_server *server = get_server(index);
 	const struct next_hop *hop;
 	__u32 which;
 
-	if (!server)
-		return NULL;
-	which = *(const volatile __u32 *)&server->hop ^ HOP_STEADY;
+	which = read_hop(server) ^ HOP_STEADY;
 	if (which > HOP_SECOND)
 		return NULL;
 	hop = &server->hops[which];
@@ -165,6 +163,7 @@ __noinline int take_first(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
+	const struct real_server *chosen;
 	const struct next_hop *hop;
 	struct ethernet *eth = data;
 	struct edition *edition;
@@ -193,9 +192,11 @@ __noinline int take_first(struct xdp_md *ctx)
 		return NOT_TAKEN;
 	now = now_tick(set);
 	server = schedule(edition, &pkt.flow, now);
-	if (server == NO_SERVER)
+	chosen = get_server(server);
+	/* Masquerading while its edition does not say so: it is being edited. */
+	if (!chosen || chosen->method == METHOD_MASQUERADING)
 		return NOT_TAKEN;
-	hop = plain_hop(server, pkt.length);
+	hop = plain_hop(chosen, pkt.length);
 	pkt.birth.server = server;
 	pkt.birth.bytes = hop ? pkt.length : 0;
 	if (create_connection(&way, &pkt.flow, &pkt.birth, now) == NO_PLACE)
