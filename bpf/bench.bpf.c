@@ -39,7 +39,8 @@ struct bench_run {
 	__u16 check;
 	__u8 ttl;
 	__u8 warm;			/* 1: see warm_home */
-	__u8 padding[4];
+	__be16 ethertype;
+	__u16 length;			/* of the frame: what a tunnel added is cut off */
 };
 
 struct {
@@ -80,6 +81,7 @@ static __always_inline bool write_packet(void *data, void *end, struct bench_run
 		return false;
 	for (int i = 0; i < 3; i++)
 		macs[i] = run->macs[i];
+	((struct ethernet *)data)->ethertype = run->ethertype;
 	*client = bpf_htonl(run->client + (flow >> BENCH_PORT_BITS));
 	*port = bpf_htons(BENCH_FIRST_PORT + (flow & ((1 << BENCH_PORT_BITS) - 1)));
 	*ttl = run->ttl;
@@ -115,11 +117,19 @@ static __always_inline bool warm_home(void *data, void *end, const struct bench_
 SEC("xdp.frags")
 int next_packet(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 zero = 0;
 	struct bench_run *run = bpf_map_lookup_elem(&bench_runs, &zero);
+	void *data, *end;
+	int longer;
 
-	if (!run || !write_packet(data, end, run) || (run->warm && !warm_home(data, end, run)))
+	if (!run)
+		return XDP_ABORTED;
+	longer = (int)(ctx->data_end - ctx->data) - run->length;
+	if (longer && bpf_xdp_adjust_head(ctx, longer))
+		return XDP_ABORTED;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (!write_packet(data, end, run) || (run->warm && !warm_home(data, end, run)))
 		return XDP_ABORTED;
 	/* A NIC leaves a frame in memory: an atomic operation drains the stores
 	 * above, so that no load of the program waits for one. */

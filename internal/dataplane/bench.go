@@ -24,6 +24,7 @@ type BenchCase struct {
 	Flows     int           // a power of two
 	Scheduler lvs.Scheduler // of a case of new connections
 	HashMap   bool          // with a kernel hash map for a connection table
+	Tunnel    *lvs.Tunnel   // nil: direct routing
 }
 
 // A BenchResult is the cost per packet of one case, in ns. Both figures were
@@ -57,6 +58,18 @@ func BenchCases() []BenchCase {
 				Name: fmt.Sprintf("established/%s/%d", family, flows), IPv6: family == "ipv6", Flows: flows,
 			})
 		}
+	}
+	for _, c := range []struct {
+		name   string
+		ipv6   bool
+		tunnel lvs.Tunnel
+	}{
+		{"tun-ipip/ipv4/1", false, lvs.Tunnel{}},
+		{"tun-ipip/ipv6/1", true, lvs.Tunnel{}},
+		{"tun-gue/ipv4/1", false, lvs.Tunnel{Type: lvs.GUE, Port: 6080}},
+		{"tun-gre/ipv4/1", false, lvs.Tunnel{Type: lvs.GRE}},
+	} {
+		cases = append(cases, BenchCase{Name: c.name, IPv6: c.ipv6, Flows: 1, Tunnel: &c.tunnel})
 	}
 	for _, flows := range []int{1, 1 << 16, 1 << 19} {
 		cases = append(cases, BenchCase{
@@ -212,16 +225,28 @@ func (b *bench) configure() error {
 			Method:        lvs.DirectRouting,
 			Weight:        benchWeight(b.Scheduler, i),
 		}
+		if b.Tunnel != nil {
+			rs.Method, rs.Tunnel = lvs.Tunnelling, *b.Tunnel
+		}
 		if err := b.plane.AddServer(b.service.ServiceKey, rs); err != nil {
 			return err
 		}
-		hop := lvs.NextHop{InterfaceIndex: benchIfindex, MTU: 1500, Source: benchMAC, Destination: lvs.MAC{2, 0, 0, 0, 1, byte(i)}}
+		hop := lvs.NextHop{InterfaceIndex: benchIfindex, MTU: 1500, Source: benchMAC, Destination: lvs.MAC{2, 0, 0, 0, 1, byte(i)},
+			SourceIP: benchSource(server)}
 		if err := b.plane.SetNextHop(server, hop); err != nil {
 			return err
 		}
 		server = server.Next()
 	}
 	return nil
+}
+
+// benchSource is where outer packets to a server come from.
+func benchSource(server netip.Addr) netip.Addr {
+	if server.Is4() {
+		return netip.AddrFrom4([4]byte{198, 51, 100, 254})
+	}
+	return netip.MustParseAddr("2001:db8:1::fe")
 }
 
 // benchWeight is the weight of the i-th server. ovf takes it for a number of
@@ -284,6 +309,7 @@ func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error
 		run.ClientOffset, run.PortOffset, run.TtlOffset, run.CheckOffset = ipv6Client, ipv6Port, ipv6TTL, 0
 	}
 	run.Client = binary.BigEndian.Uint32(frame[run.ClientOffset:])
+	run.Ethertype, run.Length = toPort(binary.BigEndian.Uint16(frame[12:])), uint16(len(frame))
 	if err := b.objects.BenchRuns.Put(uint32(0), run); err != nil {
 		return 0, fmt.Errorf("set the packets: %w", err)
 	}

@@ -33,7 +33,8 @@ type benchBenchRun struct {
 	Check        uint16
 	Ttl          uint8
 	Warm         uint8
-	Padding      [4]uint8
+	Ethertype    uint16
+	Length       uint16
 }
 
 type benchBondGroup struct {

@@ -95,11 +95,14 @@ func otherFamily(t *testing.T, l *lab.Lab, method lab.Method) {
 	t.Helper()
 	for inner, outer := range map[lab.Family]lab.Family{lab.IPv4: lab.IPv6, lab.IPv6: lab.IPv4} {
 		web := service(inner, lab.HTTPPort)
-		mustOutput(t, l, lab.Director, "ipvsadm", "-D", "-t", web.String())
-		mustOutput(t, l, lab.Director, "ipvsadm", "-A", "-t", web.String(), "-s", "rr")
 		for _, server := range l.Servers() {
+			// Not removed: a client's port may come again, and packets of connections to
+			// removed real servers are dropped.
+			old := netip.AddrPortFrom(server.Address(inner), lab.HTTPPort).String()
+			args := append([]string{"-e", "-t", web.String(), "-r", old, "-w", "0"}, method.Options()...)
+			mustOutput(t, l, lab.Director, "ipvsadm", args...)
 			rip := netip.AddrPortFrom(server.Address(outer), lab.HTTPPort).String()
-			args := append([]string{"-a", "-t", web.String(), "-r", rip}, method.Options()...)
+			args = append([]string{"-a", "-t", web.String(), "-r", rip}, method.Options()...)
 			mustOutput(t, l, lab.Director, "ipvsadm", args...)
 		}
 		out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", "20", "http://"+web.String()+"/")
