@@ -39,9 +39,11 @@ __noinline int make_udp_check(struct xdp_md *ctx, const struct packet *pkt, __u3
 	__u64 sum;
 	int bytes;
 
-	if (!pkt || l3 > MAX_L2 || pkt->l4 > MAX_L4_OFFSET)
+	if (!pkt || l3 > MAX_L2)
 		return 0;
-	l4 = l3 + pkt->l4;
+	l4 = forget(l3 + pkt->l4);
+	if (l4 > MAX_L2 + MAX_L4_OFFSET)
+		return 0;
 	udp = (void *)(long)ctx->data + l4;
 	if ((void *)(udp + 1) > (void *)(long)ctx->data_end || udp->check)
 		return 0;
@@ -92,9 +94,11 @@ __noinline int translate(struct xdp_md *ctx, const struct packet *pkt,
 	__u64 change;
 	__u32 l4;
 
-	if (!pkt || !to || l3 > MAX_L2 || pkt->l4 > MAX_L4_OFFSET)
+	if (!pkt || !to || l3 > MAX_L2)
 		return false;
-	l4 = l3 + pkt->l4;
+	l4 = forget(l3 + pkt->l4);
+	if (l4 > MAX_L2 + MAX_L4_OFFSET)
+		return false;
 	change = sum_address(&to->saddr) + sum_address(&to->daddr) +
 		 less_address(&pkt->flow.caddr) + less_address(&pkt->flow.vaddr);
 	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
