@@ -26,11 +26,16 @@ func TestVerdictTexts(t *testing.T) {
 			t.Errorf("%s: kind %q", v.Name, v.Kind)
 		}
 		for _, kind := range []struct{ name, meaning string }{
-			{"pass-", "to the host"}, {"forward", "to a real server"}, {"answer-", "answered with"}, {"drop-", "dropped"},
+			{"pass-", "to the host"}, {"forward-reply", "to a client"}, {"forward", "to a real server"},
+			{"answer-", "answered with"}, {"drop-", "dropped"},
 		} {
-			if strings.HasPrefix(v.Name, kind.name) && !strings.HasPrefix(v.Meaning, kind.meaning) {
+			if !strings.HasPrefix(v.Name, kind.name) {
+				continue
+			}
+			if !strings.HasPrefix(v.Meaning, kind.meaning) {
 				t.Errorf("%s: %q, want it to begin with %q", v.Name, v.Meaning, kind.meaning)
 			}
+			break
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net"
@@ -29,7 +30,7 @@ func TestManyChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := l.Down(t.Context()); err != nil {
+		if err := l.Down(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
