@@ -93,18 +93,13 @@ func (l *Lab) prepareDirectory(ctx context.Context) error {
 // clearLeftover takes down what a process that is gone has left in the
 // directory, but not a lab that was kept.
 func clearLeftover(ctx context.Context, directory string) error {
-	left, err := readState(directory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return remove(ctx, directory, left)
-	}
-	if err != nil {
-		return err
-	}
+	// Of a state that can't be read, all goes that is found without it.
+	left, _ := readRemains(directory)
 	if left.Kept {
-		if switchNamespace, err := openNamespace(namespacePath(directory, Switch)); err == nil {
-			name := filepath.Base(directory)
-			return errors.Join(fmt.Errorf("lab %s %w: use it, take it down with `fairlead lab down --name %[1]s`, or choose another --name",
-				name, ErrRunning), switchNamespace.close())
+		l := describe(directory, left)
+		if err := errors.Join(l.openNamespaces(), l.Close()); err == nil {
+			return fmt.Errorf("lab %s %w: use it, take it down with `fairlead lab down --name %[1]s`, or choose another --name",
+				filepath.Base(directory), ErrRunning)
 		}
 	}
 	return remove(ctx, directory, left)
@@ -176,14 +171,22 @@ func Open(config Config) (*Lab, error) {
 		return nil, err
 	}
 	l := describe(directory, s)
+	if err := l.openNamespaces(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", notRunning(directory), err), l.Close())
+	}
+	return l, nil
+}
+
+// openNamespaces opens the namespaces of all hosts; one that is missing is an error.
+func (l *Lab) openNamespaces() error {
 	for _, name := range l.allHosts() {
 		ns, err := openNamespace(l.namespacePath(name))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%w: %w", notRunning(directory), err), l.Close())
+			return err
 		}
 		l.namespaces[name] = ns
 	}
-	return l, nil
+	return nil
 }
 
 func notRunning(directory string) error {
@@ -246,11 +249,8 @@ func Down(ctx context.Context, config Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
-	s, err := readState(directory)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return remove(ctx, directory, s)
+	left, _ := readRemains(directory) // else all goes that is found without it
+	return remove(ctx, directory, left)
 }
 
 // change runs f while no one else changes the lab.
@@ -335,13 +335,9 @@ func (l *Lab) namespace(host string) (namespace, error) {
 	return ns, nil
 }
 
-func (l *Lab) namespacePath(host string) string { return namespacePath(l.directory, host) }
+func (l *Lab) namespacePath(host string) string { return filepath.Join(l.directory, "netns", host) }
 
-func namespacePath(directory, host string) string { return filepath.Join(directory, "netns", host) }
-
-func (l *Lab) runDirectory(host string) string { return runDirectory(l.directory, host) }
-
-func runDirectory(directory, host string) string { return filepath.Join(directory, "run", host) }
+func (l *Lab) runDirectory(host string) string { return filepath.Join(l.directory, "run", host) }
 
 func (l *Lab) logPath(host string) string { return filepath.Join(l.directory, "log", host+".log") }
 

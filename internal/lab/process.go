@@ -33,9 +33,6 @@ func newProcess(host string, pid int) (Process, error) {
 	return Process{Host: host, PID: pid, Started: started}, err
 }
 
-// isDirector reports whether the process has a data plane.
-func (p Process) isDirector() bool { return p.Host == Director || p.Program == Director }
-
 // Alive reports whether the process still runs.
 func (p Process) Alive() bool {
 	started, state, err := processStat(p.PID)
@@ -43,9 +40,12 @@ func (p Process) Alive() bool {
 }
 
 // open returns a file descriptor of the process, which no later process of that
-// PID can be mistaken for; os.ErrProcessDone
-// if it has ended.
+// PID can be mistaken for; os.ErrProcessDone if it has ended.
 func (p Process) open() (int, error) {
+	// Its PID may be a mere thread's by now, of which the kernel gives none.
+	if !p.Alive() {
+		return -1, os.ErrProcessDone
+	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return -1, os.ErrProcessDone
@@ -65,14 +65,16 @@ func (p Process) open() (int, error) {
 func (p Process) kill(ctx context.Context) error { return p.end(ctx, unix.SIGKILL) }
 
 // terminate asks the process to end, kills it if it does not, and waits until it
-// is gone.
+// is gone, for termGrace each time.
 func (p Process) terminate(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(ctx, termGrace)
 	defer cancel()
-	if err := p.end(grace, unix.SIGTERM); err != nil {
-		return p.kill(ctx)
+	if err := p.end(grace, unix.SIGTERM); err == nil {
+		return nil
 	}
-	return nil
+	grace, cancel = context.WithTimeout(ctx, termGrace)
+	defer cancel()
+	return p.kill(grace)
 }
 
 func (p Process) end(ctx context.Context, signal unix.Signal) error {

@@ -6,30 +6,22 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// unloadTimeout bounds the removal of a director's data plane.
-const unloadTimeout = 10 * time.Second
-
 // remove takes down everything in a lab's directory and the directory. It goes
-// on after a failure, and returns all of them.
+// on after a failure, and returns all of them. It needs nothing of the lab but
+// what is there: processes, namespaces and mounts may be gone, and the program
+// that it was built by, too.
 func remove(ctx context.Context, directory string, s state) error {
 	var errs []error
 	for _, p := range s.Processes {
 		errs = append(errs, p.terminate(ctx))
-	}
-	for _, p := range s.Processes {
-		if p.isDirector() {
-			errs = append(errs, unload(ctx, directory, s.Binary, p))
-		}
 	}
 	errs = append(errs, killInhabitants(ctx, directory), unmountBelow(directory))
 	if err := errors.Join(errs...); err != nil {
@@ -38,28 +30,6 @@ func remove(ctx context.Context, directory string, s state) error {
 		return fmt.Errorf("take down lab %s: %w", filepath.Base(directory), err)
 	}
 	return removeFiles(directory)
-}
-
-// unload removes the pinned data plane. Where the namespace is gone, so is what
-// was attached in it.
-func unload(ctx context.Context, directory, binary string, director Process) error {
-	ns, err := openNamespace(namespacePath(directory, director.Host))
-	if err != nil {
-		return nil
-	}
-	defer ns.close()
-	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "director", "unload", "--run-dir", runDirectory(directory, director.Host))
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := ns.do(cmd.Start); err != nil {
-		return fmt.Errorf("unload the director: %w", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("unload the director: %w: %s", err, strings.TrimSpace(said.String()))
-	}
-	return nil
 }
 
 // killInhabitants ends the processes that are in the lab's own namespaces:
@@ -122,7 +92,9 @@ func inode(path string) uint64 {
 }
 
 // unmountBelow unmounts all that is mounted inside the directory, the newest
-// first.
+// first. What a director, or a real server, has pinned on a bpffs of its own is
+// removed before: another process may have the file system too, and would keep
+// the data plane.
 func unmountBelow(directory string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -137,9 +109,30 @@ func unmountBelow(directory string) error {
 		if !strings.HasPrefix(point, directory+"/") {
 			continue
 		}
+		if err := unpin(point); err != nil {
+			errs = append(errs, err)
+		}
 		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			errs = append(errs, &os.PathError{Op: "unmount", Path: point, Err: err})
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// unpin removes what is pinned in directories on the mount, as all of fairlead's
+// is, if it is a bpffs. The kernel's own files in it stay.
+func unpin(mount string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(mount, &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
+		return nil // what can't be looked at is told by unmounting it
+	}
+	pinned, err := os.ReadDir(mount)
+	errs := []error{err}
+	for _, entry := range pinned {
+		if !entry.IsDir() {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(mount, entry.Name())))
 	}
 	return errors.Join(errs...)
 }
@@ -157,21 +150,22 @@ func mountPoints(mountinfo string) []string {
 	return points
 }
 
-// removeFiles removes a lab's directory. One that holds files but no state file
-// is not a lab's, and stays.
+// removeFiles removes a lab's directory. One that holds files but no state file,
+// whole or begun, is not a lab's, and stays.
 func removeFiles(directory string) error {
 	if err := os.Remove(directory); err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
-	}
-	if _, err := os.Stat(filepath.Join(directory, stateFile)); err != nil {
-		return fmt.Errorf("remove %s: it is no lab's directory: %w", directory, err)
 	}
 	entries, err := os.ReadDir(directory)
 	if err != nil {
 		return err
 	}
+	isState := func(entry fs.DirEntry) bool { return entry.Name() == stateFile || entry.Name() == newStateFile }
+	if !slices.ContainsFunc(entries, isState) {
+		return fmt.Errorf("remove %s: it is no lab's directory: it holds files, and no %s", directory, stateFile)
+	}
 	for _, entry := range entries {
-		if entry.Name() == stateFile {
+		if isState(entry) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(directory, entry.Name())); err != nil {

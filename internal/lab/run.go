@@ -209,6 +209,13 @@ func (l *Lab) find(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
+	// The host's own ipvsadm must not stand in for fairlead's.
+	if program, err := os.Readlink(filepath.Join(l.binDirectory(), name)); err == nil {
+		if _, err := os.Stat(program); err != nil {
+			return "", fmt.Errorf("run %s: the fairlead that built lab %s is gone: take the lab down and build it again: %w",
+				name, filepath.Base(l.directory), err)
+		}
+	}
 	for _, directory := range filepath.SplitList(l.searchPath()) {
 		path := filepath.Join(directory, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 && filepath.IsAbs(path) {

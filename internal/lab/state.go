@@ -14,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const stateFile = "lab.json"
+const (
+	stateFile    = "lab.json"
+	newStateFile = stateFile + ".new" // until it is whole
+)
 
 // A state is what another process must know of a lab.
 type state struct {
@@ -56,19 +59,26 @@ func (s *state) setProcess(p Process) {
 
 // readState returns fs.ErrNotExist if there is no lab in the directory.
 func readState(directory string) (state, error) {
+	s, err := readRemains(directory)
+	if err == nil {
+		err = s.config().Check()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("read %s: %w", filepath.Join(directory, stateFile), err)
+	}
+	return s, err
+}
+
+// readRemains returns what a state file tells, unchecked, for taking the lab
+// down: another version may have written it. With an error it returns what it
+// could read; that is fs.ErrNotExist if there is no lab in the directory.
+func readRemains(directory string) (state, error) {
 	var s state
-	path := filepath.Join(directory, stateFile)
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(filepath.Join(directory, stateFile))
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("read %s: %w", path, err)
-	}
-	if err := s.config().Check(); err != nil {
-		return s, fmt.Errorf("read %s: %w", path, err)
-	}
-	return s, nil
+	return s, json.Unmarshal(text, &s)
 }
 
 // write replaces the state file as a whole.
@@ -77,11 +87,11 @@ func (s *state) write(directory string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(directory, stateFile)
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+	begun := filepath.Join(directory, newStateFile)
+	if err := os.WriteFile(begun, append(text, '\n'), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	return os.Rename(begun, filepath.Join(directory, stateFile))
 }
 
 // A lock keeps all but one process from changing a lab.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -150,16 +151,21 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// A lab that was killed is cleared away by the next one, or by lab down.
+// A lab that was killed is cleared away by the next one, or by lab down; also if
+// the program that built it is gone.
 func TestKilledLabIsCleared(t *testing.T) {
 	directory := labDirectory(t)
 	for _, remedy := range []string{"lab down", "lab up"} {
-		c := startLab(t, directory, "sending")
+		program := filepath.Join(filepath.Dir(binary), "fairlead-before")
+		if err := os.Link(binary, program); err != nil {
+			t.Fatal(err)
+		}
+		c := startLabOf(t, program, directory, "sending")
 		busy := newCommand(t, directory, strings.Fields(remedy)...)
 		if status := exitStatus(t, busy.Run()); status != 1 || !strings.Contains(busy.stderr.String(), "in use") {
 			t.Errorf("%s beside a running lab: status %d, %s", remedy, status, &busy.stderr)
 		}
-		if err := c.Process.Kill(); err != nil {
+		if err := errors.Join(c.Process.Kill(), os.Remove(program)); err != nil {
 			t.Fatal(err)
 		}
 		if status := exitStatus(t, c.Wait()); status != -1 {
@@ -194,8 +200,14 @@ func TestLastLabTakesDirectoryAlong(t *testing.T) {
 // it has said that it does the given step.
 func startLab(t *testing.T, directory, step string) *command {
 	t.Helper()
+	return startLabOf(t, binary, directory, step)
+}
+
+// startLabOf is startLab with the program under another name.
+func startLabOf(t *testing.T, program, directory, step string) *command {
+	t.Helper()
 	c := newCommand(t, directory, "lab", "-o", "json", "--requests", "10000000")
-	c.Stderr = nil
+	c.Path, c.Stderr = program, nil
 	stderr, err := c.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
