@@ -24,6 +24,7 @@
 #include "masquerade.h"
 #include "steady.h"
 #include "first.h"
+#include "sweep.h"
 
 /* Where a packet goes. */
 struct route {
@@ -166,16 +167,33 @@ static __always_inline int follow_masqueraded(const struct packet *pkt, const st
 	return how == FORWARD ? expect_replies(pkt, now) : NO_PLACE;
 }
 
+/* Gives a packet to its real server's next hop, in an outer packet if there is a
+ * tunnel: FORWARD, or why not. */
+static __always_inline enum verdict send_on(struct xdp_md *ctx, struct packet *pkt,
+					    const struct real_server *server, struct target *to)
+{
+	const struct next_hop *hop;
+	__u32 word;
+
+	count_packet(to->server, pkt->length);
+	word = read_hop(server);
+	hop = &server->hops[word & HOP_SECOND];
+	to->out = hop->ifindex;
+	if (!to->out)
+		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
+	if (word & HOP_TUNNEL)
+		return encapsulate(ctx, pkt, to->server, word & HOP_SECOND);
+	return forward(ctx, pkt, hop);
+}
+
 /* Takes a packet that has a route to its real server. */
 static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *pkt,
 					    struct settings *set, __u32 now, struct route *route,
 					    enum verdict how)
 {
 	struct real_server *server = get_server(route->to.server);
-	const struct next_hop *hop;
 	bool masqueraded;
 	enum verdict v;
-	__u32 word;
 
 	if (!server)
 		return BUG_MAP;
@@ -188,16 +206,7 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	if (masqueraded)
 		return send_masqueraded(ctx, pkt, follow_masqueraded(pkt, route, how, now),
 					&route->to);
-	count_packet(route->to.server, pkt->length);
-	word = read_hop(server);
-	hop = &server->hops[word & HOP_SECOND];
-	route->to.out = hop->ifindex;
-	if (!route->to.out)
-		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
-	if (word & HOP_TUNNEL)
-		v = encapsulate(ctx, pkt, route->to.server, word & HOP_SECOND);
-	else
-		v = forward(ctx, pkt, hop);
+	v = send_on(ctx, pkt, server, &route->to);
 	return v == FORWARD ? how : v;
 }
 
@@ -274,12 +283,10 @@ static __always_inline enum verdict find_quoted(struct packet *pkt, struct setti
 
 /* Takes an ICMP error to a real server. */
 static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct packet *pkt,
-						  __u32 index, __u32 *out)
+						  struct target *to)
 {
-	const struct real_server *server = get_server(index);
-	const struct next_hop *hop;
+	const struct real_server *server = get_server(to->server);
 	enum verdict v;
-	__u32 word;
 
 	if (!server)
 		return BUG_MAP;
@@ -290,16 +297,7 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 		return PASS_ICMP;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return DROP_ICMP_CHECKSUM;
-	count_packet(index, pkt->length);
-	word = read_hop(server);
-	hop = &server->hops[word & HOP_SECOND];
-	*out = hop->ifindex;
-	if (!*out)
-		return hop->local ? PASS_LOCAL : DROP_NO_NEXT_HOP;
-	if (word & HOP_TUNNEL)
-		v = encapsulate(ctx, pkt, index, word & HOP_SECOND);
-	else
-		v = forward(ctx, pkt, hop);
+	v = send_on(ctx, pkt, server, to);
 	switch (v) {
 	case FORWARD:
 		return FORWARD_ICMP;
@@ -317,8 +315,8 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 	struct packet pkt = {};
+	struct target to = {};
 	enum verdict v;
-	__u32 out = 0, server = 0;
 
 	if (!in || !set) {
 		count_verdict(BUG_MAP);
@@ -333,12 +331,12 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	if (!is_from_peer(ctx, set))
 		v = read_quote(ctx, &pkt);
 	if (v == CONTINUE)
-		v = find_quoted(&pkt, set, now_tick(set), &server);
+		v = find_quoted(&pkt, set, now_tick(set), &to.server);
 	if (v == PASS_ICMP)
 		learn_path(ctx, &pkt);
 	if (v == FORWARD_ICMP)
-		v = deliver_error(ctx, &pkt, server, &out);
-	return finish(ctx, &pkt, set, in, v, out);
+		v = deliver_error(ctx, &pkt, &to);
+	return finish(ctx, &pkt, set, in, v, to.out);
 }
 
 /* Any packet that has no short way. */
@@ -378,69 +376,6 @@ int director(struct xdp_md *ctx)
 	if (unlikely(action == NOT_TAKEN))
 		action = take_any(ctx);
 	return leave_program(ctx, action);
-}
-
-/* One run of the sweeper. */
-struct sweep {
-	enum sweep_part part;
-	__u32 first;
-	__u32 defended;
-	__u32 abandoned;
-	__u32 now;
-	__u32 expired;
-	__u32 used;
-};
-
-/* Whether an entry ends before its time is over: nearly always nobody asks. Not
- * static: see answer_icmp. */
-__noinline int ends_early(const struct connection *conn, __u32 defended, __u32 abandoned, __u32 now)
-{
-	struct settings *set = get_settings();
-	const struct policy *policy;
-	struct real_server *server;
-
-	if (!conn || !set)
-		return false;
-	server = get_server(conn->server);
-	if (!server)
-		return false;
-	policy = get_policy(server->policy, set);
-	return (abandoned && (server->drain == DRAIN_EXPIRE || is_abandoned(server, policy))) ||
-	       (defended && is_given_up(conn, policy, set, now));
-}
-
-static int sweep_group(__u32 i, void *ctx)
-{
-	struct sweep *sweep = ctx;
-	__u32 index = sweep->first + i;
-	struct connection_group *group = bpf_map_lookup_elem(&connections, &index);
-	bool defended;
-
-	if (!group)
-		return 1;
-	defended = sweep->defended && bpf_get_prandom_u32() % DEFENCE_SHARE < sweep->defended;
-	for (int slot = 0; slot < GROUP_SLOTS; slot++) {
-		struct connection *conn = &group->slots[slot];
-		__u32 control = read_control(conn);
-
-		if (control_status(control) != CONTROL_LIVE ||
-		    is_template(conn) != (sweep->part == SWEEP_TEMPLATES))
-			continue;
-		if (is_reply(conn)) {
-			sweep->expired += sweep_reply(conn, index << GROUP_SLOTS_SHIFT | slot,
-						      sweep->now, &sweep->used);
-			continue;
-		}
-		if ((is_over(conn->expires, sweep->now) ||
-		     ((defended || sweep->abandoned) &&
-		      ends_early(conn, defended, sweep->abandoned, sweep->now))) &&
-		    (!is_template(conn) ||
-		     may_end(conn, index << GROUP_SLOTS_SHIFT | slot, control, sweep->now)))
-			sweep->expired += expire_connection(conn);
-		else
-			sweep->used++;
-	}
-	return 0;
 }
 
 /* Ends the connections or templates of SWEEP_GROUPS groups whose time is over, and
