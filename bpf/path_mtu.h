@@ -68,17 +68,6 @@ static __always_inline bool read_quoted_outer(struct quoted_tunnel *q, void *dat
 	return ip6->version == 6;
 }
 
-static __always_inline __u8 protocol_of(__be16 ethertype)
-{
-	switch (ethertype) {
-	case bpf_htons(ETH_P_IP):
-		return IPPROTO_IPIP;
-	case bpf_htons(ETH_P_IPV6):
-		return IPPROTO_IPV6;
-	}
-	return 0;
-}
-
 /* Steps over what stands between the outer IP header and the packet. */
 static __always_inline bool read_quoted_shim(struct quoted_tunnel *q, void *data, void *end)
 {
@@ -96,8 +85,8 @@ static __always_inline bool read_quoted_shim(struct quoted_tunnel *q, void *data
 		if ((void *)&gre->checksum > end)
 			return false;
 		q->type = TUNNEL_GRE;
-		q->protocol = protocol_of(gre->protocol);
-		q->offset += gre->flags & GRE_CHECKSUM ? sizeof(*gre) : offsetof(struct gre, checksum);
+		q->protocol = protocol_of_ethertype(gre->protocol);
+		q->offset += gre->flags & GRE_CHECKSUM ? sizeof(*gre) : GRE_BARE;
 	}
 	return q->protocol == IPPROTO_IPIP || q->protocol == IPPROTO_IPV6;
 }

@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "checksum.h"
 #include "packet.h"
+#include "tunnel_header.h"
 
 enum end_limit {
 	MAX_END_ADDRESSES = 4096,
@@ -82,29 +83,6 @@ struct {
 	__type(value, __u64);
 } end_verdicts SEC(".maps");
 
-enum {
-	ECN = 3,
-	ECN_CE = 3,
-	/* GUE: version and control bit, header length in words. */
-	GUE_VERSION_CONTROL = 0xe0,
-	GUE_LENGTH = 0x1f,
-	GRE_CHECKSUM = 0x80,
-	L2_MOST = sizeof(struct ethhdr) + MAX_VLAN_TAGS * sizeof(struct vlan_header),
-};
-
-struct gue {
-	struct udphdr udp;
-	__u8 version_length;
-	__u8 protocol;
-	__u16 flags;
-};
-
-struct gre {
-	__u8 flags;
-	__u8 version;
-	__be16 protocol;
-};
-
 /* A tunnel's packet. */
 struct wrapping {
 	struct address source;
@@ -167,17 +145,6 @@ static __always_inline enum end_verdict read_outer(struct wrapping *w, void *dat
 	return may_be_outer(w->protocol) ? END_DECAPSULATED : END_OTHER;
 }
 
-static __always_inline __be16 ethertype_of(__u8 protocol)
-{
-	switch (protocol) {
-	case IPPROTO_IPIP:
-		return bpf_htons(ETH_P_IP);
-	case IPPROTO_IPV6:
-		return bpf_htons(ETH_P_IPV6);
-	}
-	return 0;
-}
-
 /* What stands between the outer IP header and the inner packet. */
 static __always_inline enum end_verdict read_shim(struct wrapping *w, void *data, void *end)
 {
@@ -196,20 +163,20 @@ static __always_inline enum end_verdict read_shim(struct wrapping *w, void *data
 		w->type = TUNNEL_GUE;
 		w->port = gue->udp.dest;
 		w->inner += sizeof(*gue);
-		w->ethertype = ethertype_of(gue->protocol);
+		w->ethertype = ethertype_of_protocol(gue->protocol);
 		w->checksum = gue->udp.check;
-		return gue->version_length || gue->flags ? END_OPTIONS : END_DECAPSULATED;
+		return gue->version || gue->flags ? END_OPTIONS : END_DECAPSULATED;
 	case IPPROTO_GRE:
-		if ((void *)(gre + 1) > end || w->room < sizeof(*gre))
+		if ((void *)&gre->checksum > end || w->room < GRE_BARE)
 			return END_OTHER;
 		w->type = TUNNEL_GRE;
 		w->checksum = gre->flags & GRE_CHECKSUM;
-		w->inner += w->checksum ? 2 * sizeof(*gre) : sizeof(*gre);
+		w->inner += w->checksum ? sizeof(*gre) : GRE_BARE;
 		w->ethertype = gre->protocol;
 		return gre->flags & ~GRE_CHECKSUM || gre->version ? END_OPTIONS : END_DECAPSULATED;
 	default:
 		w->type = TUNNEL_IPIP;
-		w->ethertype = ethertype_of(w->protocol);
+		w->ethertype = ethertype_of_protocol(w->protocol);
 		return END_DECAPSULATED;
 	}
 }
@@ -303,16 +270,16 @@ static __always_inline bool take_over_congestion(const struct wrapping *w, void 
 static __always_inline enum end_verdict cut(struct xdp_md *ctx, const struct wrapping *w)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u8 l2[L2_MOST + 2];
+	__u8 l2[MAX_L2 + 2];
 
-	if (data + L2_MOST > end)
+	if (data + MAX_L2 > end)
 		return END_ADJUST;
-	__builtin_memcpy(l2, data, L2_MOST);
+	__builtin_memcpy(l2, data, MAX_L2);
 	if (bpf_xdp_adjust_head(ctx, (int)(w->inner & 127) - (int)(w->l3 & 31)))
 		return END_ADJUST;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	if (data + L2_MOST > end)
+	if (data + MAX_L2 > end)
 		return END_ADJUST;
 	switch (w->l3) {
 	case sizeof(struct ethhdr):
@@ -324,7 +291,7 @@ static __always_inline enum end_verdict cut(struct xdp_md *ctx, const struct wra
 		*(__be16 *)(data + 16) = w->ethertype;
 		break;
 	default:
-		__builtin_memcpy(data, l2, L2_MOST);
+		__builtin_memcpy(data, l2, MAX_L2);
 		*(__be16 *)(data + 20) = w->ethertype;
 	}
 	return END_DECAPSULATED;

@@ -14,33 +14,13 @@
 #include "forward.h"
 #include "icmp.h"
 #include "mss.h"
+#include "tunnel_header.h"
 #include "xdp.h"
 
 enum {
-	ECN = 3,
-	ECN_ECT0 = 2,
-	ECN_CE = 3,
-	GRE_CHECKSUM = 0x80,	/* of the header's first byte */
 	/* Where source ports of GUE begin: fourteen bits of the flow (RFC 6335, 6). */
 	GUE_FIRST_PORT = 0xc000,
 	GUE_PORT_SHIFT = 50,
-};
-
-/* GUE: version, header length, protocol of what follows, flags. */
-struct gue {
-	struct udphdr udp;
-	__u8 version;
-	__u8 protocol;
-	__u16 flags;
-};
-
-struct gre {
-	__u8 flags;
-	__u8 version;
-	__be16 protocol;
-	/* With GRE_CHECKSUM: */
-	__sum16 checksum;
-	__u16 reserved;
 };
 
 /* What the outer headers take over from the inner packet. */
