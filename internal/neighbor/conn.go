@@ -144,6 +144,22 @@ func (c *conn) links() (links, error) {
 	return found, nil
 }
 
+// link returns one interface as it is now; the error wraps ENODEV when there is none.
+func (c *conn) link(index int) (link, error) {
+	header := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	header.Index = int32(index)
+	answers, err := c.execute(unix.RTM_GETLINK, 0, unix.RTM_NEWLINK, header)
+	if err != nil {
+		return link{}, fmt.Errorf("get link %d: %w", index, err)
+	}
+	for _, a := range answers {
+		if l, ok := decodeLink(a); ok && l.index == index {
+			return l, nil
+		}
+	}
+	return link{}, fmt.Errorf("get link %d: %w", index, unix.ENODEV)
+}
+
 // neighbours returns all neighbour entries of the namespace.
 func (c *conn) neighbours() ([]neighbour, error) {
 	answers, err := c.execute(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, unix.RTM_NEWNEIGH, &netlink.Ndmsg{})

@@ -107,6 +107,19 @@ func (t *hopTable) acquire(key hopKey, user *target, now time.Time) *hop {
 	return h
 }
 
+// interfaces returns the indices of the interfaces that lead to hops, and of those
+// that carry the frames of the ones that are VLANs.
+func (t *hopTable) interfaces(links links) map[int]struct{} {
+	used := make(map[int]struct{})
+	for key := range t.hops {
+		used[key.link] = struct{}{}
+		if parent := links[key.link].vlan.parent; parent != 0 {
+			used[parent] = struct{}{}
+		}
+	}
+	return used
+}
+
 // release takes user from the users of h. The last one's leaving takes away what
 // was made in the kernel.
 func (t *hopTable) release(h *hop, user *target) {

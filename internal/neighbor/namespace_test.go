@@ -154,6 +154,26 @@ func (n *namespace) down(name string) {
 	mustDo(n.t, "set "+name+" down", n.netlink.LinkSetDown(n.link(name)))
 }
 
+// carrierLost returns a channel that is closed when the kernel tells that the
+// interface has lost its carrier.
+func (n *namespace) carrierLost(name string) <-chan struct{} {
+	n.t.Helper()
+	updates, stop, lost := make(chan netlink.LinkUpdate), make(chan struct{}), make(chan struct{})
+	n.t.Cleanup(func() { close(stop) })
+	mustDo(n.t, "subscribe to links", netlink.LinkSubscribeAt(n.handle, updates, stop))
+	go func() {
+		for u := range updates {
+			if u.Attrs().Name == name && u.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+				close(lost)
+				break
+			}
+		}
+		for range updates { // until it is stopped
+		}
+	}()
+	return lost
+}
+
 // address gives an interface an address with its prefix, and waits until it would
 // answer: the kernel joins the group of an IPv6 address some time later.
 func (n *namespace) address(name, prefix string) {

@@ -161,6 +161,26 @@ func (w *Watcher) notifyLink(m syscall.NetlinkMessage) {
 	w.restaleAll()
 }
 
+// lookForCarriers finds the interfaces in use that have lost their carrier. The
+// kernel knows that at once, and notifies of such changes once a second at most
+// (net/core/link_watch.c), if it is not asked. A carrier's return is not looked
+// for: before it is notified, the kernel may drop what it should send.
+func (w *Watcher) lookForCarriers() {
+	for index := range w.hops.interfaces(w.links) {
+		known, ok := w.links[index]
+		if !ok || known.flags&unix.IFF_LOWER_UP == 0 {
+			continue
+		}
+		now, err := w.conn.link(index)
+		if err != nil || now.flags&unix.IFF_LOWER_UP != 0 {
+			continue // of an interface that is gone the kernel tells at once
+		}
+		known.flags &^= unix.IFF_LOWER_UP
+		w.links[index] = known
+		w.restaleAll()
+	}
+}
+
 // lose notes that a netlink socket is dead; the next tick opens new ones.
 func (w *Watcher) lose(err error) {
 	if !w.lost {

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// tickInterval bounds how late a silence is told and a lost socket replaced.
+	// tickInterval bounds how late a silence or a lost carrier is told, and a lost
+	// socket replaced.
 	tickInterval = 250 * time.Millisecond
 	// auditInterval is between two comparisons of everything with the kernel. It
 	// finds what no notification tells: a path MTU that was learnt or forgot.
@@ -250,6 +251,7 @@ func (w *Watcher) tick(now time.Time) {
 		w.stale[t] = struct{}{}
 	}
 	clear(w.retry)
+	w.lookForCarriers()
 	w.touch(w.hops.tick(now))
 }
 
