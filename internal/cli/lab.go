@@ -33,7 +33,7 @@ func newLabCommand(env Env) *cobra.Command {
 	var run labRun
 	cmd := &cobra.Command{
 		Use:   "lab",
-		Short: "A whole LVS-DR network on one machine",
+		Short: "A whole LVS network on one machine",
 		Long: `Builds a switch, a client, a director and real servers, each in a network
 namespace of its own with a real ARP and TCP stack; adds a virtual service with
 ipvsadm's commands; sends requests through it; tells the journey of the first
@@ -47,17 +47,22 @@ The exit status is 0 only if all of that is so.
 With --topology routed the client is behind a router, which then is the one that
 learns where the VIP is, and to which the real servers answer.
 
+With --method nat the real servers have no VIP; the director is their way to the
+clients, who are answered through it, and the service's port 80 is theirs of 8088.
+
 "lab up" keeps a network to play with. Its VIP is 192.0.2.100 and 2001:db8::100,
 the director is 192.0.2.10, the real servers are 192.0.2.11 and up; the client is
 192.0.2.1, or 198.51.100.1 behind the router 192.0.2.2. Real servers answer HTTP
-on port 80, and UDP on port 7, with their names.
+on port 80, and UDP on port 7, with their names; with --method nat on ports 8088
+and 8007 of their own addresses.
 
 Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable + ` says.`,
 		Example: `  fairlead lab
   fairlead lab --family 6 --scheduler wrr --weights 3,2,1 --pcap lab.pcapng
   fairlead lab -o json | jq .checks
   fairlead lab --break arp-announce --topology routed
-  fairlead lab --method tun-gue --family 6`,
+  fairlead lab --method tun-gue --family 6
+  fairlead lab --method nat --topology routed`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			return run.complete(cmd.Flags().Changed("servers"))
@@ -88,7 +93,7 @@ func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar((*string)(&c.config.Topology), "topology", string(lab.Flat),
 		"flat: the client is on the segment of the real servers; routed: it is behind a router")
 	cmd.Flags().StringVar((*string)(&c.config.Method), "method", string(lab.DirectRouting),
-		"how packets reach the real servers: dr, tun-ipip, tun-gue or tun-gre")
+		"how packets reach the real servers: dr, nat, tun-ipip, tun-gue or tun-gre")
 }
 
 func (c *labCommand) checkOutput() error {
@@ -275,14 +280,19 @@ func (c *labCommand) opened(f func(*lab.Lab) error) error {
 // serveCommand is what the lab runs on a real server.
 func (c *labCommand) serveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "serve NAME",
-		Short:  "Answer HTTP and UDP with a name",
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Use:     "serve NAME PROTOCOL/ADDRESS:PORT...",
+		Short:   "Answer HTTP and UDP with a name",
+		Example: `  fairlead lab serve rs1 tcp/:80 udp/192.0.2.100:7`,
+		Hidden:  true,
+		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return lab.Serve(ctx, args[0])
+			var addresses []lab.Address
+			for _, address := range args[1:] {
+				addresses = append(addresses, lab.Address(address))
+			}
+			return lab.Serve(ctx, args[0], addresses)
 		},
 	}
 }

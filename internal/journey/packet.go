@@ -180,6 +180,19 @@ func (p *Packet) readARP(arp *layers.ARP) {
 	}
 }
 
+// From returns the source with its port, 0 where there is none.
+func (p Packet) From() netip.AddrPort { return netip.AddrPortFrom(p.Source, p.SourcePort) }
+
+// To returns the destination with its port, 0 where there is none.
+func (p Packet) To() netip.AddrPort {
+	return netip.AddrPortFrom(p.Destination, p.DestinationPort)
+}
+
+// isBetween reports whether the packet goes from one of the two to the other.
+func (p Packet) isBetween(a, b netip.AddrPort) bool {
+	return p.From() == a && p.To() == b || p.From() == b && p.To() == a
+}
+
 // Resolves reports whether the packet asks for a MAC address, or tells one.
 func (p Packet) Resolves() bool { return p.Kind >= ARPRequest && p.Kind <= NeighborAdvertisement }
 
@@ -208,6 +221,26 @@ func (p Packet) Content() string {
 	case len(content) >= 40:
 		content[7] = 0
 	}
+	return string(content)
+}
+
+// TranslatedContent returns the bytes of a TCP segment or a UDP datagram that masquerading
+// leaves alone: Content without addresses, ports and the checksum of the upper layer. It is ""
+// for another packet.
+func (p Packet) TranslatedContent() string {
+	check := map[Kind]int{TCP: 16, UDP: 6}[p.Kind]
+	content := []byte(p.Content())
+	upper := len(p.header)
+	if check == 0 || len(content) < upper+check+2 {
+		return ""
+	}
+	if content[0]>>4 == 4 {
+		clear(content[12:20])
+	} else {
+		clear(content[8:40])
+	}
+	clear(content[upper : upper+4])
+	clear(content[upper+check : upper+check+2])
 	return string(content)
 }
 

@@ -47,6 +47,9 @@ type Step struct {
 	DestinationHost string     `json:"dst_host"`
 	Source          netip.Addr `json:"src_ip"`
 	Destination     netip.Addr `json:"dst_ip"`
+	// The ports are 0 where there are none.
+	SourcePort      uint16 `json:"src_port,omitempty"`
+	DestinationPort uint16 `json:"dst_port,omitempty"`
 	// Tunnel is what the packet is wrapped in, "" if nothing, and from where to where
 	// the outer packet goes.
 	Tunnel           string      `json:"tunnel,omitempty"`
@@ -61,12 +64,19 @@ type Step struct {
 	// MAC addresses are not what they were.
 	NewSourceMAC      bool `json:"-"`
 	NewDestinationMAC bool `json:"-"`
+	// And which address or port is not.
+	NewSource      bool `json:"-"`
+	NewDestination bool `json:"-"`
 }
 
 // A Story is the journey of one connection.
 type Story struct {
 	Client  netip.AddrPort
 	Virtual netip.AddrPort
+	// ClientAtServer and Real are the ends of the connection as the real server has them:
+	// Client and Virtual unless the director translates. They are zero if none got it.
+	ClientAtServer netip.AddrPort
+	Real           netip.AddrPort
 	// Server is the real server that the connection went to; "" if none got it.
 	Server string
 	Steps  []Step
@@ -95,7 +105,7 @@ func Tell(frames []Frame, cast Cast) (Story, error) {
 	}
 	story.Client = netip.AddrPortFrom(first.packet.Source, first.packet.SourcePort)
 	all = story.cutAtReuse(all, first)
-	story.Server = story.server(all, cast)
+	story.findServer(all, cast, first)
 
 	path := map[string]bool{cast.Client: true, cast.Director: true, cast.Router: true, story.Server: true}
 	delete(path, "")
@@ -110,12 +120,14 @@ func Tell(frames []Frame, cast Cast) (Story, error) {
 		}
 		step := cast.step(s)
 		step.Step = len(story.Steps) + 1
-		key := arrival{s.Host, p.Content()}
+		key := arrival{s.Host, p.TranslatedContent()}
 		if s.Direction == In {
 			arrived[key] = p
 		} else if before, ok := arrived[key]; ok && !resolves {
 			step.NewSourceMAC = before.SourceMAC != p.SourceMAC
 			step.NewDestinationMAC = before.DestinationMAC != p.DestinationMAC
+			step.NewSource = before.From() != p.From()
+			step.NewDestination = before.To() != p.To()
 		}
 		story.Steps = append(story.Steps, step)
 	}
@@ -129,7 +141,7 @@ type arrival struct{ host, content string }
 func opening(all []seen, cast Cast) (seen, bool) {
 	for _, s := range all {
 		if s.Host == cast.Client && s.Direction == Out && opens(s.packet) &&
-			netip.AddrPortFrom(s.packet.Destination, s.packet.DestinationPort) == cast.Service {
+			s.packet.To() == cast.Service {
 			return s, true
 		}
 	}
@@ -151,24 +163,20 @@ func (st Story) cutAtReuse(all []seen, first seen) []seen {
 
 // has reports whether p belongs to the connection, in either direction.
 func (st Story) has(p Packet) bool {
-	if p.Kind != TCP {
-		return false
-	}
-	source := netip.AddrPortFrom(p.Source, p.SourcePort)
-	destination := netip.AddrPortFrom(p.Destination, p.DestinationPort)
-	return source == st.Client && destination == st.Virtual || source == st.Virtual && destination == st.Client
+	return p.Kind == TCP && (p.isBetween(st.Client, st.Virtual) || p.isBetween(st.ClientAtServer, st.Real))
 }
 
-// server returns the host that received the connection's SYN and is neither
-// client, director nor router.
-func (st Story) server(all []seen, cast Cast) string {
+// findServer finds the host that received the connection's SYN and is neither
+// client, director nor router. Addresses and ports may be others by then; the sequence
+// number is not.
+func (st *Story) findServer(all []seen, cast Cast, first seen) {
 	for _, s := range all {
 		if s.Direction == In && s.Host != cast.Client && s.Host != cast.Director && s.Host != cast.Router &&
-			opens(s.packet) && st.has(s.packet) && s.packet.DestinationMAC == cast.macOf(s.Host) {
-			return s.Host
+			opens(s.packet) && s.packet.Sequence == first.packet.Sequence && s.packet.DestinationMAC == cast.macOf(s.Host) {
+			st.Server, st.ClientAtServer, st.Real = s.Host, s.packet.From(), s.packet.To()
+			return
 		}
 	}
-	return ""
 }
 
 // end returns when the connection's last frame was seen.
@@ -193,6 +201,8 @@ func (c Cast) step(s seen) Step {
 		DestinationHost: c.hostOf(s.packet.DestinationMAC),
 		Source:          s.packet.Source,
 		Destination:     s.packet.Destination,
+		SourcePort:      s.packet.SourcePort,
+		DestinationPort: s.packet.DestinationPort,
 		Time:            s.Time,
 		Detail:          detail(s.packet),
 	}

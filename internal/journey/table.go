@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// WriteTable writes the story as a table for people. A MAC address that the
-// host changed on the packet's way through it is marked with a star.
+// WriteTable writes the story as a table for people. A MAC address, or an address with its
+// port, that the host changed on the packet's way through it is marked with a star. Ports are
+// told where any of them was.
 func (st Story) WriteTable(w io.Writer) error {
 	rows := [][]string{{"STEP", "AT", "", "WHAT", "SOURCE MAC", "", "", "DESTINATION MAC", "", "SOURCE IP", "", "DESTINATION IP"}}
+	translated := st.Translated()
 	for _, step := range st.Steps {
-		rows = append(rows, step.row())
+		rows = append(rows, step.row(translated))
 	}
 	widths := widths(rows)
 	out := bufio.NewWriter(w)
@@ -33,7 +36,12 @@ func (st Story) WriteTable(w io.Writer) error {
 	return out.Flush()
 }
 
-func (s Step) row() []string {
+// Translated reports whether a host has changed an address or a port.
+func (st Story) Translated() bool {
+	return slices.ContainsFunc(st.Steps, func(s Step) bool { return s.NewSource || s.NewDestination })
+}
+
+func (s Step) row(ports bool) []string {
 	what := s.What
 	switch {
 	case s.Detail == "":
@@ -49,11 +57,16 @@ func (s Step) row() []string {
 	if s.Direction == Out {
 		arrow = "->"
 	}
+	source, destination := orHyphen(s.Source), orHyphen(s.Destination)
+	if ports {
+		source = star(s.NewSource) + withPort(s.Source, s.SourcePort)
+		destination = star(s.NewDestination) + withPort(s.Destination, s.DestinationPort)
+	}
 	return []string{
 		fmt.Sprint(s.Step), s.At, arrow, what,
 		star(s.NewSourceMAC) + s.SourceMAC, s.SourceHost, "->",
 		star(s.NewDestinationMAC) + s.DestinationMAC, s.DestinationHost,
-		orHyphen(s.Source), "->", orHyphen(s.Destination),
+		source, "->", destination,
 	}
 }
 
@@ -63,6 +76,13 @@ func orHyphen(a netip.Addr) string {
 		return "-"
 	}
 	return a.String()
+}
+
+func withPort(a netip.Addr, port uint16) string {
+	if port == 0 {
+		return orHyphen(a)
+	}
+	return netip.AddrPortFrom(a, port).String()
 }
 
 func star(changed bool) string {

@@ -8,7 +8,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-// A Check is one promise of LVS-DR, and whether it was kept. The names are part
+// A Check is one promise of LVS, and whether it was kept. The names are part
 // of the command's interface.
 type Check struct {
 	Name   string `json:"name"`
@@ -23,25 +23,23 @@ type evidence struct {
 	servers     []Host
 	traffic     traffic
 	tally       *tally
-	counted     uint64 // connections, by the director's own count
+	translated  *translatedTally // nil unless the method translates
+	counted     uint64           // connections, by the director's own count
 	captureLost error
 }
 
 func (e *evidence) checks() []Check {
-	unchanged := e.onlyMACsChanged()
-	if kind, isTunnel := e.method.tunnel(); isTunnel {
-		unchanged = e.onlyWrapped(kind)
+	checks := []Check{e.requestsAnswered(), e.sharesByWeight()}
+	kind, isTunnel := e.method.tunnel()
+	switch {
+	case e.translated != nil:
+		checks = append(checks, e.translatedChecks()...)
+	case isTunnel:
+		checks = append(checks, e.repliesBypassDirector(), e.onlyWrapped(kind), e.serversSawClientAndVIP())
+	default:
+		checks = append(checks, e.repliesBypassDirector(), e.onlyMACsChanged(), e.serversSawClientAndVIP())
 	}
-	return []Check{
-		e.requestsAnswered(),
-		e.sharesByWeight(),
-		e.repliesBypassDirector(),
-		unchanged,
-		e.vipIsTheDirectors(),
-		e.serversSawClientAndVIP(),
-		e.directorCounted(),
-		e.captureComplete(),
-	}
+	return append(checks, e.vipIsTheDirectors(), e.directorCounted(), e.captureComplete())
 }
 
 func (e *evidence) requestsAnswered() Check {

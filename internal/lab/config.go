@@ -18,8 +18,8 @@ const (
 
 	// HTTPPort is where real servers answer HTTP, on every address.
 	HTTPPort = 80
-	// EchoPort is where real servers answer UDP, on the VIP: with their name, a
-	// space and what they were sent.
+	// EchoPort is where services answer UDP, with the real server's name, a space and what it
+	// was sent. Where real servers do is said by [Method.ServerPort].
 	EchoPort = 7
 )
 

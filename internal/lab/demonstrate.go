@@ -63,7 +63,13 @@ type Demonstration struct {
 func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(string)) (Demonstration, error) {
 	service := netip.AddrPortFrom(options.Family.VIP(), HTTPPort)
 	tally := newTally(service, l.ports)
-	capture, err := l.Capture(keptFrames, tally.observe)
+	observe := tally.observe
+	var translated *translatedTally
+	if l.state.Method.translates() {
+		translated = newTranslatedTally(tally, l.state.Method, l.Servers())
+		observe = translated.observe
+	}
+	capture, err := l.Capture(keptFrames, observe)
 	if err != nil {
 		return Demonstration{}, err
 	}
@@ -73,10 +79,7 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 		return Demonstration{}, errors.Join(err, lost)
 	}
 	progress(fmt.Sprintf("adding service %s, scheduler %s", service, options.Scheduler))
-	traffic := traffic{service: service, byServer: map[string]int{}, clients: map[netip.AddrPort]bool{}}
-	for _, server := range l.Servers() {
-		traffic.byServer[server.Name] = 0
-	}
+	traffic := l.newTraffic(service)
 	err = l.AddService(ctx, "-t", service, options)
 	if err == nil {
 		progress(fmt.Sprintf("sending %d requests", options.Requests))
@@ -94,6 +97,9 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 	d := Demonstration{Frames: frames, Seen: capture.Seen()}
 	d.Requests = Requests{traffic.sent, traffic.answered, traffic.byServer}
 	d.RepliesThroughDirector = tally.repliesAtDirector
+	if translated != nil {
+		d.RepliesThroughDirector = translated.replies.left
+	}
 	d.Story, err = journey.Tell(frames, l.cast(service))
 	if err != nil && !errors.Is(err, journey.ErrNoConnection) {
 		return d, err
@@ -104,7 +110,10 @@ func (l *Lab) Demonstrate(ctx context.Context, options Options, progress func(st
 	if err != nil {
 		return d, err
 	}
-	e := evidence{method: l.state.Method, options: options, servers: l.Servers(), traffic: traffic, tally: tally, counted: counted, captureLost: lost}
+	e := evidence{
+		method: l.state.Method, options: options, servers: l.Servers(), traffic: traffic,
+		tally: tally, translated: translated, counted: counted, captureLost: lost,
+	}
 	d.Checks = e.checks()
 	d.OK = true
 	for _, check := range d.Checks {
@@ -141,9 +150,10 @@ func (l *Lab) addService(ctx context.Context, host, protocol string, service net
 		return err
 	}
 	for i, server := range servers {
-		address := netip.AddrPortFrom(server.Address(options.Family), service.Port())
+		method := l.state.Method
+		address := netip.AddrPortFrom(server.Address(options.Family), method.ServerPort(service.Port()))
 		arguments := []string{"-a", protocol, service.String(), "-r", address.String()}
-		arguments = append(arguments, l.state.Method.Options()...)
+		arguments = append(arguments, method.Options()...)
 		_, err := l.Output(ctx, host, "ipvsadm", append(arguments, "-w", strconv.Itoa(options.Weights[i]))...)
 		if err != nil {
 			return err

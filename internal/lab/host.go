@@ -121,11 +121,16 @@ func routerOutside(router Host) port {
 	return port{Host: outside, device: secondInterface, name: "router-out", segment: clientSegment}
 }
 
-// gateways returns the addresses of the router to which a host of the segment
-// sends what is not for its own: none in a flat lab.
+// gateways returns the addresses of the host to which a host of the segment sends
+// what is not for its own: the router's, or, where the director translates, from real
+// servers the director's; none in a flat lab without that.
 func (l *Lab) gateways(p port) []netip.Addr {
+	gateway := Router
+	if isServer(p.Name) && l.state.Method.translates() {
+		gateway = Director
+	}
 	for _, other := range l.ports {
-		if other.Name == Router && other.segment == p.segment && p.Name != Router {
+		if other.Name == gateway && other.segment == p.segment && p.Name != gateway {
 			return []netip.Addr{other.Address(IPv4), other.Address(IPv6)}
 		}
 	}

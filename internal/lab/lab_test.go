@@ -21,8 +21,12 @@ import (
 // TestMain lets the test binary stand for fairlead where a lab runs it as a real
 // server's program.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "lab" && os.Args[2] == "serve" {
-		if err := Serve(context.Background(), os.Args[3]); err != nil {
+	if len(os.Args) > 4 && os.Args[1] == "lab" && os.Args[2] == "serve" {
+		var addresses []Address
+		for _, address := range os.Args[4:] {
+			addresses = append(addresses, Address(address))
+		}
+		if err := Serve(context.Background(), os.Args[3], addresses); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

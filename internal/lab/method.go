@@ -17,10 +17,20 @@ const (
 	TunnelIPIP    Method = "tun-ipip"
 	TunnelGUE     Method = "tun-gue"
 	TunnelGRE     Method = "tun-gre"
+	Masquerading  Method = "nat"
+)
+
+// Where real servers answer HTTP and UDP that masquerading brings: on other ports than the
+// service's.
+const (
+	translatedHTTPPort = 8088
+	translatedEchoPort = 8007
 )
 
 // Methods returns all of them, the default first.
-func Methods() []Method { return []Method{DirectRouting, TunnelIPIP, TunnelGUE, TunnelGRE} }
+func Methods() []Method {
+	return []Method{DirectRouting, Masquerading, TunnelIPIP, TunnelGUE, TunnelGRE}
+}
 
 func (m Method) known() bool { return m == "" || slices.Contains(Methods(), m) }
 
@@ -36,12 +46,30 @@ func methodNames() string {
 func (m Method) Options() []string {
 	kind, isTunnel := m.tunnel()
 	switch {
+	case m.translates():
+		return []string{"-m"}
 	case !isTunnel:
 		return []string{"-g"}
 	case m == TunnelGUE:
 		return []string{"-i", "--tun-type", kind, "--tun-port", fmt.Sprint(realserver.DefaultTunnelPort)}
 	}
 	return []string{"-i", "--tun-type", kind}
+}
+
+// translates reports whether real servers are reached by their own addresses and ports, and
+// need no VIP.
+func (m Method) translates() bool { return m == Masquerading }
+
+// ServerPort returns where a real server answers what comes to the service's port.
+func (m Method) ServerPort(port uint16) uint16 {
+	switch {
+	case !m.translates():
+	case port == HTTPPort:
+		return translatedHTTPPort
+	case port == EchoPort:
+		return translatedEchoPort
+	}
+	return port
 }
 
 // tunnel returns what ipvsadm and journeys call the encapsulation, false if there is

@@ -42,7 +42,14 @@ func (l *Lab) buildHost(host Host) error {
 	if err := l.createHost(host.Name); err != nil {
 		return err
 	}
-	err := l.within(host.Name, func() error { return prepareHost(host.Name == Router) })
+	translates := l.state.Method.translates()
+	routes := host.Name == Router || host.Name == Director && translates
+	err := l.within(host.Name, func() error {
+		if err := prepareHost(routes); err != nil || !translates {
+			return err
+		}
+		return straightenOut()
+	})
 	if err != nil {
 		return err
 	}
@@ -58,6 +65,8 @@ func (l *Lab) buildHost(host Host) error {
 		switch {
 		case host.Name == Director:
 			return addVIPs()
+		case isServer(host.Name) && translates:
+			return l.routeBack()
 		case isServer(host.Name):
 			return setUpServer(l.runDirectory(host.Name), l.state.Method)
 		}
@@ -144,6 +153,38 @@ func prepareHost(forward bool) error {
 		settings["net/ipv4/conf/"+scope+"/rp_filter"] = "0"
 	}
 	return setSysctls(settings)
+}
+
+// straightenOut works in the host's namespace, before it has its interfaces. The director
+// stands between hosts of one segment, which must not be told of a shorter way.
+func straightenOut() error {
+	settings := map[string]string{}
+	for _, scope := range []string{"all", "default"} {
+		settings["net/ipv4/conf/"+scope+"/send_redirects"] = "0"
+		settings["net/ipv4/conf/"+scope+"/accept_redirects"] = "0"
+		settings["net/ipv6/conf/"+scope+"/accept_redirects"] = "0"
+	}
+	return setSysctls(settings)
+}
+
+// routeBack works in a real server's namespace. A client on its own segment is behind the
+// director, too.
+func (l *Lab) routeBack() error {
+	client, director := l.hosts[0], l.hosts[1]
+	if l.state.Topology == Routed {
+		return nil
+	}
+	for _, family := range []Family{IPv4, IPv6} {
+		to, via := client.Address(family), director.Address(family)
+		route := &netlink.Route{
+			Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())},
+			Gw:  via.AsSlice(),
+		}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("add route to %s via %s: %w", to, via, err)
+		}
+	}
+	return nil
 }
 
 // addPort works in the switch's namespace.

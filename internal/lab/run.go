@@ -100,7 +100,15 @@ func (l *Lab) startServer(ctx context.Context, host string) error {
 		return err
 	}
 	defer ready.Close()
-	cmd := exec.Command(l.state.Binary, "lab", "serve", host)
+	args := []string{"lab", "serve", host}
+	for _, server := range l.Servers() {
+		if server.Name == host {
+			for _, address := range l.state.Method.addressesOf(server) {
+				args = append(args, string(address))
+			}
+		}
+	}
+	cmd := exec.Command(l.state.Binary, args...)
 	cmd.ExtraFiles = []*os.File{tell} // file descriptor 3
 	err = l.launch(host, "", cmd)
 	tell.Close()

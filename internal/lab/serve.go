@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -22,26 +23,54 @@ const (
 // largestRequest bounds what a client may send at once.
 const largestRequest = 64 << 20
 
-// Serve is the real server's own program: HTTP on [HTTPPort] of every address,
-// and UDP on [EchoPort] of the VIPs, both answered with the name. Once everything
-// listens it writes a byte to file descriptor 3, on which the lab waits. It
-// returns when ctx ends.
-func Serve(ctx context.Context, name string) error {
-	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", HTTPPort))
-	if err != nil {
-		return err
-	}
-	var echoes []net.PacketConn
+// An Address is where a real server's program answers: a protocol of package net with HTTP
+// behind it if it is "tcp" and what [EchoPort] tells if it is "udp", a slash, and an address
+// and port; "udp/192.0.2.11:8007". An empty host is every address.
+type Address string
+
+// addressesOf returns where the program of a real server answers.
+func (m Method) addressesOf(server Host) []Address {
+	all := []Address{Address(fmt.Sprintf("tcp/:%d", HTTPPort))}
 	for _, family := range []Family{IPv4, IPv6} {
-		echo, err := net.ListenPacket("udp", netip.AddrPortFrom(family.VIP(), EchoPort).String())
+		if !m.translates() {
+			all = append(all, Address("udp/"+netip.AddrPortFrom(family.VIP(), EchoPort).String()))
+			continue
+		}
+		own := server.Address(family)
+		all = append(all,
+			Address("tcp/"+netip.AddrPortFrom(own, m.ServerPort(HTTPPort)).String()),
+			Address("udp/"+netip.AddrPortFrom(own, m.ServerPort(EchoPort)).String()))
+	}
+	return all
+}
+
+// Serve is the real server's own program: HTTP and UDP on the addresses, both answered with
+// the name. Once everything listens it writes a byte to file descriptor 3, on which the lab
+// waits. It returns when ctx ends.
+func Serve(ctx context.Context, name string, addresses []Address) error {
+	var listeners []net.Listener
+	var echoes []net.PacketConn
+	for _, a := range addresses {
+		network, address, _ := strings.Cut(string(a), "/")
+		if network == "tcp" {
+			listener, err := net.Listen(network, address)
+			if err != nil {
+				return err
+			}
+			listeners = append(listeners, listener)
+			continue
+		}
+		echo, err := net.ListenPacket(network, address)
 		if err != nil {
 			return err
 		}
 		echoes = append(echoes, echo)
 	}
 	server := &http.Server{Handler: answer(name), ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 1+len(echoes))
-	go func() { failed <- server.Serve(listener) }()
+	failed := make(chan error, len(addresses))
+	for _, listener := range listeners {
+		go func() { failed <- server.Serve(listener) }()
+	}
 	for _, echo := range echoes {
 		go func() { failed <- answerDatagrams(echo, name) }()
 	}

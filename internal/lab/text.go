@@ -22,7 +22,11 @@ func (d Demonstration) WriteText(w io.Writer) error {
 	if err := d.Story.WriteTable(&text); err != nil {
 		return err
 	}
-	fmt.Fprint(&text, "\n* changed on the way through this host: these MAC addresses, and no IP address\n\n")
+	changed := "these MAC addresses, and no IP address"
+	if d.Story.Translated() {
+		changed = "these MAC addresses, and these IP addresses and ports"
+	}
+	fmt.Fprintf(&text, "\n* changed on the way through this host: %s\n\n", changed)
 	fmt.Fprintf(&text, "ipvsadm -Ln\n\n%s\nipvsadm -Ln --stats\n\n%s\n", d.Listing, d.Statistics)
 
 	fmt.Fprintf(&text, "Requests: %d sent, %d answered\n", d.Requests.Sent, d.Requests.Answered)

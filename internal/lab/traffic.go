@@ -141,13 +141,9 @@ type portWalk struct {
 }
 
 func (w *portWalk) next(service netip.AddrPort) net.Dialer {
-	family := IPv4
-	if service.Addr().Is6() {
-		family = IPv6
-	}
 	port := uint16(firstClientPort + w.taken%clientPorts)
 	w.taken++
-	return net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.client.Address(family), port))}
+	return net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.client.Address(familyOf(service.Addr())), port))}
 }
 
 // A traffic is what became of a number of requests.
@@ -157,11 +153,36 @@ type traffic struct {
 	// firstFailure says why the first request that failed did.
 	firstFailure error
 	// misled counts answers of servers that did not see the client's own address
-	// and port, or not the VIP; firstMisled is the first of them.
+	// and port, or not the VIP or what it becomes; firstMisled is the first of them.
 	misled      int
 	firstMisled Answer
 	service     netip.AddrPort
-	clients     map[netip.AddrPort]bool // the addresses and ports of all requests
+	reached     map[string]netip.AddrPort // what the service's address becomes, by server
+	clients     map[netip.AddrPort]bool   // the addresses and ports of all requests
+}
+
+// newTraffic returns no requests yet.
+func (l *Lab) newTraffic(service netip.AddrPort) traffic {
+	t := traffic{
+		service: service, byServer: map[string]int{},
+		reached: map[string]netip.AddrPort{}, clients: map[netip.AddrPort]bool{},
+	}
+	for _, server := range l.Servers() {
+		t.byServer[server.Name] = 0
+		t.reached[server.Name] = service
+		if l.state.Method.translates() {
+			own := server.Address(familyOf(service.Addr()))
+			t.reached[server.Name] = netip.AddrPortFrom(own, l.state.Method.ServerPort(service.Port()))
+		}
+	}
+	return t
+}
+
+func familyOf(a netip.Addr) Family {
+	if a.Is6() {
+		return IPv6
+	}
+	return IPv4
 }
 
 func (t *traffic) add(answer Answer, err error) {
@@ -174,7 +195,7 @@ func (t *traffic) add(answer Answer, err error) {
 	t.answered++
 	t.clients[answer.Client] = true
 	t.byServer[answer.Server]++
-	if answer.ClientAtServer != answer.Client || answer.VirtualAtServer != t.service {
+	if answer.ClientAtServer != answer.Client || answer.VirtualAtServer != t.reached[answer.Server] {
 		if t.misled == 0 {
 			t.firstMisled = answer
 		}

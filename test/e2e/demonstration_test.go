@@ -42,6 +42,8 @@ type step struct {
 	DstHost   string `json:"dst_host"`
 	SrcIP     string `json:"src_ip"`
 	DstIP     string `json:"dst_ip"`
+	SrcPort   uint16 `json:"src_port"`
+	DstPort   uint16 `json:"dst_port"`
 }
 
 func mustReport(t *testing.T, args ...string) report {
@@ -196,7 +198,7 @@ func matches(got, want step) bool {
 			return false
 		}
 	}
-	return true
+	return (want.SrcPort == 0 || want.SrcPort == got.SrcPort) && (want.DstPort == 0 || want.DstPort == got.DstPort)
 }
 
 // What can't be shown is told in one line, and leaves nothing.

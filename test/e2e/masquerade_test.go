@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fairlead-lb/fairlead/internal/lab"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// The lab shows masquerading: what the director translates, both ways, and that it is the
+// way of every reply.
+func TestDemonstrationOfMasquerading(t *testing.T) {
+	for _, test := range []struct{ topology, family, client, vip, server string }{
+		{"flat", "4", "192.0.2.1", "192.0.2.100", "192.0.2.11"},
+		{"flat", "6", "2001:db8::1", "2001:db8::100", "2001:db8::11"},
+		{"routed", "4", "198.51.100.1", "192.0.2.100", "192.0.2.11"},
+		{"routed", "6", "2001:db8:1::1", "2001:db8::100", "2001:db8::11"},
+	} {
+		t.Run(test.topology+" IPv"+test.family, func(t *testing.T) {
+			r := mustReport(t, "--method", "nat", "--topology", test.topology, "--family", test.family, "--servers", "1", "--requests", "12")
+			for _, check := range r.Checks {
+				if !check.OK {
+					t.Errorf("%s: %s", check.Name, check.Detail)
+				}
+			}
+			if r.Requests.Answered != 12 {
+				t.Errorf("requests: %+v", r.Requests)
+			}
+			// Each request takes a SYN+ACK, an acknowledgement, an answer and the end.
+			if r.RepliesThroughDirector == nil || *r.RepliesThroughDirector < 4*12 {
+				t.Errorf("replies through the director: %v", r.RepliesThroughDirector)
+			}
+			const director = "02:00:00:00:00:10"
+			checkOrder(t, r.Journey, []step{
+				{At: "client", Direction: "out", What: "SYN", SrcIP: test.client, DstIP: test.vip, DstPort: 80},
+				{At: "director", Direction: "out", What: "SYN", SrcMAC: director, DstHost: "rs1", SrcIP: test.client, DstIP: test.server, DstPort: 8088},
+				{At: "rs1", Direction: "out", What: "SYN+ACK", DstMAC: director, SrcIP: test.server, SrcPort: 8088, DstIP: test.client},
+				{At: "director", Direction: "out", What: "SYN+ACK", SrcMAC: director, SrcIP: test.vip, SrcPort: 80, DstIP: test.client},
+				{At: "client", Direction: "in", What: "SYN+ACK", SrcIP: test.vip, SrcPort: 80, DstIP: test.client},
+			})
+		})
+	}
+}
+
+func TestDemonstrationOfMasqueradingAsText(t *testing.T) {
+	out := mustRun(t, labDirectory(t), "lab", "--method", "nat", "--servers", "1", "--requests", "6")
+	for _, want := range []string{
+		"*192.0.2.11:8088", "*192.0.2.100:80", "-> 192.0.2.11:8088", "Masq", "and these IP addresses and ports", "ok    replies-through-director",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the report has not %q:\n%s", want, out)
+		}
+	}
+}
+
+// Real clients and servers through masquerading, whose director is the real servers' router.
+func TestMasquerading(t *testing.T) {
+	requireCommand(t, "ab", "apache2-utils")
+	l, err := lab.Up(t.Context(), lab.Config{
+		Name: "nat", Directory: labDirectory(t), Binary: binary, Servers: 2, Topology: lab.Routed, Method: lab.Masquerading,
+	}, func(step string) { t.Log(step) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
+		web, echo := service(family, lab.HTTPPort), service(family, lab.EchoPort)
+		mustAddService(t, l, "-t", web, lvs.RoundRobin)
+		out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", fmt.Sprint(*tunnelRequests), "-c", "20", "http://"+web.String()+"/")
+		checkApacheBench(t, out, *tunnelRequests)
+		mustAddService(t, l, "-u", echo, lvs.RoundRobin)
+		mustEchoAll(t, l, echo, *tunnelRequests)
+	}
+}
