@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,8 @@ import (
 
 func newApplyCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output, file string
+	var file string
+	var output outputFormat
 	var dryRun, prune bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -38,31 +38,25 @@ to which "fairlead rollback" returns.`,
   fairlead apply -f fairlead.yaml --prune -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print, err := appliedPrinter(output)
-			if err != nil {
+			if err := output.check(); err != nil {
 				return err
 			}
 			text, err := readConfiguration(env, file)
 			if err != nil {
 				return err
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
+			apply := func(ctx context.Context, client *api.Client) (appliedReport, error) {
+				applied, err := client.Apply(ctx, api.ApplyRequest{Name: file, Text: text, DryRun: dryRun, Prune: prune})
+				return appliedReport{applied, dryRun}, err
 			}
-			defer client.Close()
-			applied, err := client.Apply(cmd.Context(), api.ApplyRequest{Name: file, Text: text, DryRun: dryRun, Prune: prune})
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, appliedReport{applied, dryRun})
+			return show(cmd.Context(), env, &director, output, apply, printApplied, printAppliedJSON)
 		},
 	}
 	director.add(cmd, env)
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check FILE and print what it would change, and change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "take back what was changed by hand")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -87,7 +81,8 @@ func readConfiguration(env Env, name string) ([]byte, error) {
 
 func newDiffCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output, file string
+	var file string
+	var output outputFormat
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "diff [-f FILE]",
@@ -102,27 +97,17 @@ The exit status is 1 if there is a difference, 0 if there is none.`,
   fairlead diff -f fairlead.yaml --prune -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
 			if prune && file == "" {
 				return errors.New("--prune: want -f with it")
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
+			differ := false
+			compare := func(ctx context.Context, client *api.Client) ([]api.Change, error) {
+				changes, err := differences(ctx, env, client, file, prune)
+				differ = len(changes) > 0
+				return changes, err
 			}
-			defer client.Close()
-			changes, err := differences(cmd.Context(), env, client, file, prune)
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				err = encodeJSON(env.Stdout, map[string][]changeJSON{"changes": changesJSON(changes)})
-			} else {
-				err = printChanges(env.Stdout, changes)
-			}
-			if err == nil && len(changes) > 0 {
+			err := show(cmd.Context(), env, &director, output, compare, printChanges, printChangesJSON)
+			if err == nil && differ {
 				err = exitError(1)
 			}
 			return err
@@ -131,7 +116,7 @@ The exit status is 1 if there is a difference, 0 if there is none.`,
 	director.add(cmd, env)
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&prune, "prune", false, "as apply --prune would")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -158,17 +143,14 @@ alone are one item.`,
 		Example: `  fairlead export >fairlead.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := director.client()
-			if err != nil {
+			return director.speak(func(client *api.Client) error {
+				text, err := client.Export(cmd.Context())
+				if err != nil {
+					return err
+				}
+				_, err = io.WriteString(env.Stdout, text)
 				return err
-			}
-			defer client.Close()
-			text, err := client.Export(cmd.Context())
-			if err != nil {
-				return err
-			}
-			_, err = io.WriteString(env.Stdout, text)
-			return err
+			})
 		},
 	}
 	director.add(cmd, env)
@@ -177,7 +159,7 @@ alone are one item.`,
 
 func newRollbackCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	var to int
 	var dryRun, list bool
 	cmd := &cobra.Command{
@@ -192,40 +174,25 @@ that changes.`,
   fairlead rollback --to 3 --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print, err := appliedPrinter(output)
-			if err != nil {
-				return err
-			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
 			if list {
-				revisions, err := client.Revisions(cmd.Context())
-				if err != nil {
-					return err
-				}
-				if output == "json" {
-					return encodeJSON(env.Stdout, map[string][]revisionJSON{"revisions": revisionsJSON(revisions)})
-				}
-				return printRevisions(env.Stdout, revisions)
+				revisions := func(ctx context.Context, client *api.Client) ([]api.Revision, error) { return client.Revisions(ctx) }
+				return show(cmd.Context(), env, &director, output, revisions, printRevisions, printRevisionsJSON)
 			}
 			if cmd.Flags().Changed("to") && to < 1 {
 				return fmt.Errorf("--to %d: want the number of a revision; fairlead rollback --list shows them", to)
 			}
-			applied, err := client.Rollback(cmd.Context(), to, dryRun)
-			if err != nil {
-				return err
+			rollback := func(ctx context.Context, client *api.Client) (appliedReport, error) {
+				applied, err := client.Rollback(ctx, to, dryRun)
+				return appliedReport{applied, dryRun}, err
 			}
-			return print(env.Stdout, appliedReport{applied, dryRun})
+			return show(cmd.Context(), env, &director, output, rollback, printApplied, printAppliedJSON)
 		},
 	}
 	director.add(cmd, env)
 	cmd.Flags().IntVar(&to, "to", 0, "the `number` of a revision")
 	cmd.Flags().BoolVar(&list, "list", false, "list the revisions, and change nothing")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -233,16 +200,6 @@ that changes.`,
 type appliedReport struct {
 	api.Applied
 	dryRun bool
-}
-
-func appliedPrinter(output string) (func(io.Writer, appliedReport) error, error) {
-	switch output {
-	case "text":
-		return printApplied, nil
-	case "json":
-		return printAppliedJSON, nil
-	}
-	return nil, fmt.Errorf("--output %s: want text or json", output)
 }
 
 func printChanges(w io.Writer, changes []api.Change) error {
@@ -307,6 +264,10 @@ func changesJSON(changes []api.Change) []changeJSON {
 	return all
 }
 
+func printChangesJSON(w io.Writer, changes []api.Change) error {
+	return encodeJSON(w, map[string][]changeJSON{"changes": changesJSON(changes)})
+}
+
 func printAppliedJSON(w io.Writer, r appliedReport) error {
 	return encodeJSON(w, struct {
 		DryRun   bool         `json:"dry_run"`
@@ -323,16 +284,10 @@ type revisionJSON struct {
 	SameAs int       `json:"same_as"`
 }
 
-func revisionsJSON(revisions []api.Revision) []revisionJSON {
+func printRevisionsJSON(w io.Writer, revisions []api.Revision) error {
 	all := make([]revisionJSON, 0, len(revisions))
 	for _, r := range revisions {
 		all = append(all, revisionJSON{r.Number, r.Time, r.Name, r.Of})
 	}
-	return all
-}
-
-func encodeJSON(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
+	return encodeJSON(w, map[string][]revisionJSON{"revisions": all})
 }

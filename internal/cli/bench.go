@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -15,7 +14,8 @@ import (
 )
 
 func newBenchCommand(env Env) *cobra.Command {
-	var output, only string
+	var only string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure the data plane's own cost per packet",
@@ -34,8 +34,8 @@ It needs root, changes nothing, and takes about four minutes and 1 GiB of memory
   fairlead bench -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %s: want text or json", output)
+			if err := output.check(); err != nil {
+				return err
 			}
 			cases := slices.DeleteFunc(dataplane.BenchCases(), func(c dataplane.BenchCase) bool {
 				return !strings.HasPrefix(c.Name, only)
@@ -47,13 +47,13 @@ It needs root, changes nothing, and takes about four minutes and 1 GiB of memory
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output == jsonOutput {
 				return writeBenchJSON(env.Stdout, results)
 			}
 			return writeBenchTable(env.Stdout, results)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	cmd.Flags().StringVar(&only, "only", "", "measure only the cases whose name begins with `prefix`")
 	return cmd
 }
@@ -98,9 +98,7 @@ func writeBenchJSON(w io.Writer, results []dataplane.BenchResult) error {
 	for _, r := range results {
 		rows = append(rows, row{r.Case, tenths(r.NS), tenths(r.Bare), tenths(r.Above)})
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(rows)
+	return encodeJSON(w, rows)
 }
 
 func tenths(v float64) float64 { return math.Round(v*10) / 10 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -20,7 +21,8 @@ import (
 type connsCommand struct {
 	env                            Env
 	director                       directorFlags
-	output, protocol               string
+	output                         outputFormat
+	protocol                       string
 	client, vip, server            string
 	clientPort, port, serverPort   uint16
 	states, by                     []string
@@ -69,10 +71,9 @@ group comes first. With -o json a list has an object on each line.`,
 	flags.BoolVar(&c.counts, "count", false, "print how many there are")
 	flags.StringSliceVar(&c.by, "by", nil, "count by these `fields`")
 	flags.IntVar(&c.limit, "limit", 0, "at most so `many` rows (default: all)")
-	flags.StringVarP(&c.output, "output", "o", "text", "`format`: text or json")
+	c.output.add(cmd)
 	completeFlag(cmd, "protocol", "tcp", "udp", "sctp")
 	completeFlag(cmd, "by", "protocol", "client", "client-port", "service", "vip", "port", "server", "state", "kind")
-	completeFlag(cmd, "output", "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("templates", "no-templates")
 	cmd.MarkFlagsMutuallyExclusive("count", "by")
 	return cmd
@@ -148,8 +149,8 @@ func (c *connsCommand) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.output != "text" && c.output != "json" {
-		return fmt.Errorf("--output %s: want text or json", c.output)
+	if err := c.output.check(); err != nil {
+		return err
 	}
 	var by []lvs.ConnectionField
 	for _, name := range c.by {
@@ -159,25 +160,30 @@ func (c *connsCommand) run(ctx context.Context) error {
 		}
 		by = append(by, field)
 	}
-	client, err := c.director.client()
-	if err != nil {
+	return c.director.speak(func(client *api.Client) error {
+		if c.counts || len(by) > 0 {
+			return c.count(ctx, client, filter, by)
+		}
+		return c.list(ctx, client, filter)
+	})
+}
+
+func (c *connsCommand) list(ctx context.Context, client *api.Client, filter lvs.ConnectionFilter) error {
+	out := bufio.NewWriterSize(c.env.Stdout, 64<<10)
+	printer := newConnectionPrinter(out, c.output == jsonOutput)
+	if err := client.FindConnections(ctx, filter, printer); err != nil {
+		out.Flush()
 		return err
 	}
-	defer client.Close()
-	if !c.counts && len(by) == 0 {
-		out := bufio.NewWriterSize(c.env.Stdout, 64<<10)
-		printer := newConnectionPrinter(out, c.output == "json")
-		if err := client.FindConnections(ctx, filter, printer); err != nil {
-			out.Flush()
-			return err
-		}
-		return out.Flush()
-	}
+	return out.Flush()
+}
+
+func (c *connsCommand) count(ctx context.Context, client *api.Client, filter lvs.ConnectionFilter, by []lvs.ConnectionField) error {
 	count, err := client.CountConnections(ctx, filter, by)
 	switch {
 	case err != nil:
 		return err
-	case c.output == "json":
+	case c.output == jsonOutput:
 		return printCountJSON(c.env.Stdout, by, count)
 	case len(by) == 0:
 		_, err := fmt.Fprintln(c.env.Stdout, count.Connections)
@@ -296,7 +302,5 @@ func printCountJSON(w io.Writer, by []lvs.ConnectionField, count lvs.ConnectionC
 		}
 		report.Groups = append(report.Groups, group)
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }

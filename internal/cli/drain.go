@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,9 +36,31 @@ func parseDrainScope(server, service string) (scope lvs.DrainScope, err error) {
 	return scope, nil
 }
 
+// A drainRequest is what "fairlead drain" asks for.
+type drainRequest struct {
+	scope    lvs.DrainScope
+	deadline time.Duration // 0: none
+	end      lvs.DrainEnd
+}
+
+func parseDrainRequest(server, service string, deadline time.Duration, then string) (drainRequest, error) {
+	end, err := lvs.ParseDrainEnd(then)
+	switch {
+	case err != nil:
+		return drainRequest{}, fmt.Errorf("--then %s: want expire or reset", then)
+	case then != "" && deadline == 0:
+		return drainRequest{}, fmt.Errorf("--then %s: say when, by --deadline", then)
+	case deadline < 0 || deadline > api.MaxDrain:
+		return drainRequest{}, fmt.Errorf("--deadline %s: want 0 to %s", deadline, api.MaxDrain)
+	}
+	scope, err := parseDrainScope(server, service)
+	return drainRequest{scope, deadline, end}, err
+}
+
 func newDrainCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var service, then, output string
+	var service, then string
+	var output outputFormat
 	var deadline time.Duration
 	var wait, list bool
 	cmd := &cobra.Command{
@@ -57,46 +78,24 @@ entries out of the connection table, "reset" also tells both ends by a RST.`,
   fairlead drain --list`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			print, ok := map[string]func(io.Writer, []lvs.Drain) error{"text": printDrains, "json": printDrainsJSON}[output]
-			switch {
-			case !ok:
-				return fmt.Errorf("--output %s: want text or json", output)
-			case list != (len(args) == 0):
+			if list != (len(args) == 0) {
 				return errors.New("want either the SERVER to drain or --list")
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			if list {
-				drains, err := client.Drains(cmd.Context())
+			ask := func(ctx context.Context, client *api.Client) ([]lvs.Drain, error) { return client.Drains(ctx) }
+			if !list {
+				request, err := parseDrainRequest(args[0], service, deadline, then)
 				if err != nil {
 					return err
 				}
-				return print(env.Stdout, drains)
+				ask = func(ctx context.Context, client *api.Client) ([]lvs.Drain, error) {
+					drains, err := client.Drain(ctx, request.scope, request.deadline, request.end)
+					if err == nil && wait {
+						drains, err = watchDrains(ctx, client, env.Stderr, request.scope)
+					}
+					return drains, err
+				}
 			}
-			end, err := lvs.ParseDrainEnd(then)
-			switch {
-			case err != nil:
-				return fmt.Errorf("--then %s: want expire or reset", then)
-			case then != "" && deadline == 0:
-				return fmt.Errorf("--then %s: say when, by --deadline", then)
-			case deadline < 0 || deadline > api.MaxDrain:
-				return fmt.Errorf("--deadline %s: want 0 to %s", deadline, api.MaxDrain)
-			}
-			scope, err := parseDrainScope(args[0], service)
-			if err != nil {
-				return err
-			}
-			drains, err := client.Drain(cmd.Context(), scope, deadline, end)
-			if err == nil && wait {
-				drains, err = watchDrains(cmd.Context(), client, env.Stderr, scope)
-			}
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, drains)
+			return show(cmd.Context(), env, &director, output, ask, printDrains, printDrainsJSON)
 		},
 	}
 	director.add(cmd, env)
@@ -106,7 +105,7 @@ entries out of the connection table, "reset" also tells both ends by a RST.`,
 	flags.StringVar(&then, "then", "", "what is `done` to what is left at the deadline: expire or reset (default: nothing)")
 	flags.BoolVar(&wait, "wait", false, "wait until nothing is left, or the deadline is over")
 	flags.BoolVar(&list, "list", false, "list the drains that go on")
-	flags.StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -181,13 +180,10 @@ grows to the full one in the time that its service's slow_start says, or 30 seco
 			if err != nil {
 				return err
 			}
-			client, err := director.client()
-			if err != nil {
+			return director.speak(func(client *api.Client) error {
+				_, err := client.Undrain(cmd.Context(), scope)
 				return err
-			}
-			defer client.Close()
-			_, err = client.Undrain(cmd.Context(), scope)
-			return err
+			})
 		},
 	}
 	director.add(cmd, env)
@@ -248,7 +244,5 @@ func printDrainsJSON(w io.Writer, drains []lvs.Drain) error {
 		}
 		report.Drains = append(report.Drains, j)
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }

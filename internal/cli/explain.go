@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,12 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 func newExplainCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output, flags, in string
+	var flags, in string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "explain tcp|udp CIP:PORT VIP:PORT",
 		Short: "Tell what would become of a packet, and why",
@@ -29,12 +31,6 @@ copy: nothing is sent, no counter, connection or scheduler changes.`,
   fairlead explain udp '[2001:db8:3::5]:40000' '[2001:db8::100]:53' --interface eth1 -o json`,
 		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			print, ok := map[string]func(io.Writer, lvs.Question, lvs.Explanation) error{
-				"text": printExplanation, "json": printExplanationJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
 			question, err := parseQuestion(args[0], args[1], args[2])
 			if err != nil {
 				return err
@@ -47,22 +43,17 @@ copy: nothing is sent, no counter, connection or scheduler changes.`,
 			} else if cmd.Flags().Changed("flags") {
 				return fmt.Errorf("--flags %s: only TCP has flags", flags)
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
+			explain := func(ctx context.Context, client *api.Client) (explained, error) {
+				explanation, err := client.Explain(ctx, question)
+				return explained{question, explanation}, err
 			}
-			defer client.Close()
-			explanation, err := client.Explain(cmd.Context(), question)
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, question, explanation)
+			return show(cmd.Context(), env, &director, output, explain, printExplanation, printExplanationJSON)
 		},
 	}
 	director.add(cmd, env)
 	cmd.Flags().StringVar(&flags, "flags", "S", "TCP `flags`: letters of F S R P A U E C; '' is none")
 	cmd.Flags().StringVar(&in, "interface", "", "`name` of the interface it comes in on (default: the director's first)")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -104,10 +95,17 @@ func (t *teller) write(format string, args ...any) {
 	}
 }
 
-func printExplanation(w io.Writer, q lvs.Question, e lvs.Explanation) error {
+// An explained is what "fairlead explain" tells.
+type explained struct {
+	question lvs.Question
+	lvs.Explanation
+}
+
+func printExplanation(w io.Writer, e explained) error {
+	q := e.question
 	t := &teller{to: w}
 	t.write("%s %s -> %s%s\n\n", q.Protocol, q.Client, q.Virtual, flagsText(q.Protocol, q.Flags))
-	tellExplanation(t, e, 0)
+	tellExplanation(t, e.Explanation, 0)
 	t.write("\nThis is what would happen now; nothing was sent or changed.\n")
 	return t.err
 }
@@ -288,13 +286,11 @@ type connectionJSON struct {
 	Bytes          uint64 `json:"bytes"`
 }
 
-func printExplanationJSON(w io.Writer, q lvs.Question, e lvs.Explanation) error {
-	report := newExplanationJSON(e)
+func printExplanationJSON(w io.Writer, e explained) error {
+	q, report := e.question, newExplanationJSON(e.Explanation)
 	report.Protocol, report.Client, report.Virtual = q.Protocol.String(), q.Client.String(), q.Virtual.String()
 	report.Flags = q.Flags.String()
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }
 
 // newExplanationJSON leaves the packet's addresses to its caller.

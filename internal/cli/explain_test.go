@@ -69,7 +69,7 @@ This is what would happen now; nothing was sent or changed.
 `
 	q, e := exampleExplanation()
 	var got bytes.Buffer
-	if err := printExplanation(&got, q, e); err != nil {
+	if err := printExplanation(&got, explained{q, e}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got.String()); diff != "" {
@@ -102,7 +102,7 @@ This is what would happen now; nothing was sent or changed.
 		},
 	}
 	var got bytes.Buffer
-	if err := printExplanation(&got, q, e); err != nil {
+	if err := printExplanation(&got, explained{q, e}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got.String()); diff != "" {
@@ -113,7 +113,7 @@ This is what would happen now; nothing was sent or changed.
 func TestPrintExplanationJSON(t *testing.T) {
 	var raw bytes.Buffer
 	q, e := exampleExplanation()
-	if err := printExplanationJSON(&raw, q, e); err != nil {
+	if err := printExplanationJSON(&raw, explained{q, e}); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]any

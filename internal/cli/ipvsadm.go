@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 )
 
@@ -113,14 +114,11 @@ func withoutComments(text []byte) []byte {
 // runIpvsadm carries out one command line of ipvsadm.
 func runIpvsadm(ctx context.Context, env Env, args []string, stdin io.Reader) error {
 	director := environmentDirector(env)
-	client, err := director.client() // connects when a command needs it
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	connect := func(context.Context) (ipvsadm.Director, error) { return client, nil }
-	if status := ipvsadm.Run(ctx, connect, args, stdin, env.Stdout, env.Stderr); status != 0 {
-		return exitError(status)
-	}
-	return nil
+	return director.speak(func(client *api.Client) error { // it connects when a command needs it
+		connect := func(context.Context) (ipvsadm.Director, error) { return client, nil }
+		if status := ipvsadm.Run(ctx, connect, args, stdin, env.Stdout, env.Stderr); status != 0 {
+			return exitError(status)
+		}
+		return nil
+	})
 }

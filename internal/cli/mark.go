@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -103,12 +102,9 @@ func newMarkAddCommand(env Env) *cobra.Command {
 			if cmd.Flags().Changed("at") && position < 1 {
 				return fmt.Errorf("--at %d: want 1, before all other rules, or a later position; without --at it is the last", position)
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return client.AddMarkRule(cmd.Context(), rule, position)
+			return director.speak(func(client *api.Client) error {
+				return client.AddMarkRule(cmd.Context(), rule, position)
+			})
 		},
 	}
 	director.add(cmd, env)
@@ -198,19 +194,16 @@ func newMarkRemoveCommand(env Env) *cobra.Command {
 			case !byRule && packets.given(cmd):
 				return fmt.Errorf("remove %s: the options of a rule go with --mark MARK, not with a position", args[0])
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			if byRule {
+			return director.speak(func(client *api.Client) error {
+				if !byRule {
+					return removeMarkRuleAt(cmd.Context(), client, args[0])
+				}
 				rule, err := packets.rule(mark)
 				if err != nil {
 					return err
 				}
 				return client.DeleteMarkRule(cmd.Context(), rule)
-			}
-			return removeMarkRuleAt(cmd.Context(), client, args[0])
+			})
 		},
 	}
 	director.add(cmd, env)
@@ -236,33 +229,19 @@ func removeMarkRuleAt(ctx context.Context, client *api.Client, given string) err
 
 func newMarkListCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the rules in the order in which they are looked at",
 		Example: "  fairlead mark list\n  fairlead mark list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print, ok := map[string]func(io.Writer, []lvs.MarkRule) error{
-				"text": printMarkRules, "json": printMarkRulesJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			rules, err := client.MarkRules(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, rules)
+			rules := func(ctx context.Context, client *api.Client) ([]lvs.MarkRule, error) { return client.MarkRules(ctx) }
+			return show(cmd.Context(), env, &director, output, rules, printMarkRules, printMarkRulesJSON)
 		},
 	}
 	director.add(cmd, env)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -302,7 +281,5 @@ func printMarkRulesJSON(w io.Writer, rules []lvs.MarkRule) error {
 			VIP: markPrefix(r.Destination), Port: r.DestinationPorts.String(),
 		})
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/fairlead-lb/fairlead/internal/api"
 )
 
 func newMetricsCommand(env Env) *cobra.Command {
@@ -22,12 +24,7 @@ node_ipvs_, and the same labels; there are more of them.`,
 	var director directorFlags
 	director.add(cmd, env)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := director.client()
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		return client.Metrics(cmd.Context(), env.Stdout)
+		return director.speak(func(client *api.Client) error { return client.Metrics(cmd.Context(), env.Stdout) })
 	}
 	return cmd
 }

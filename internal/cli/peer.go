@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -51,12 +50,7 @@ func newPeerChangeCommand(env Env, verb, short string, change func(*api.Client, 
 			if err != nil {
 				return fmt.Errorf("ADDRESS %q: want the other director's own address, like 192.0.2.10", args[0])
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return change(client, cmd.Context(), addr)
+			return director.speak(func(client *api.Client) error { return change(client, cmd.Context(), addr) })
 		},
 	}
 	director.add(cmd, env)
@@ -65,7 +59,7 @@ func newPeerChangeCommand(env Env, verb, short string, change func(*api.Client, 
 
 func newPeerListCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the peers, and what their frames are known by",
@@ -73,26 +67,12 @@ func newPeerListCommand(env Env) *cobra.Command {
   fairlead peer list -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print, ok := map[string]func(io.Writer, []lvs.Peer) error{
-				"text": printPeers, "json": printPeersJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			peers, err := client.Peers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, peers)
+			peers := func(ctx context.Context, client *api.Client) ([]lvs.Peer, error) { return client.Peers(ctx) }
+			return show(cmd.Context(), env, &director, output, peers, printPeers, printPeersJSON)
 		},
 	}
 	director.add(cmd, env)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -148,7 +128,5 @@ func printPeersJSON(w io.Writer, peers []lvs.Peer) error {
 			Address: p.Address.String(), Origin: peerOrigin(p), MAC: peerMAC(p), Interface: p.Interface, Problem: p.Problem,
 		})
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }

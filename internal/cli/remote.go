@@ -53,6 +53,16 @@ func (f *directorFlags) add(cmd *cobra.Command, env Env) {
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "address")
 }
 
+// speak has do speak to the director.
+func (f *directorFlags) speak(do func(*api.Client) error) error {
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return do(client)
+}
+
 // client returns a client of the director; the caller closes it.
 func (f *directorFlags) client() (*api.Client, error) {
 	if f.remote.Address == "" || f.local() {

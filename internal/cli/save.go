@@ -1,20 +1,21 @@
 package cli
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/savefile"
 )
 
 func newSaveCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "save",
 		Short: "Print all that the director was told, for restore",
@@ -44,32 +45,18 @@ line. Empty lines, and lines that begin with #, have no meaning.`,
   fairlead save -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write, ok := map[string]func(io.Writer, lvs.State) error{
-				"text": savefile.Write, "json": savefile.WriteJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			state, err := client.State(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return write(env.Stdout, state)
+			state := func(ctx context.Context, client *api.Client) (lvs.State, error) { return client.State(ctx) }
+			return show(cmd.Context(), env, &director, output, state, savefile.Write, savefile.WriteJSON)
 		},
 	}
 	director.add(cmd, env)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
 func newRestoreCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
@@ -89,11 +76,8 @@ fails nevertheless is undone, with those before it.`,
   fairlead save | ssh other-director fairlead restore`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			print, ok := map[string]func(io.Writer, restoreReport) error{
-				"text": printRestore, "json": printRestoreJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
+			if err := output.check(); err != nil {
+				return err
 			}
 			name := "standard input"
 			if len(args) == 1 && args[0] != "-" {
@@ -103,24 +87,19 @@ fails nevertheless is undone, with those before it.`,
 			if err != nil {
 				return err
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
+			restore := func(ctx context.Context, client *api.Client) (restoreReport, error) {
+				changes, err := client.Restore(ctx, file.State, dryRun)
+				if where := file.Where(err); where != "" {
+					err = fmt.Errorf("%s: %s: %w", name, where, err)
+				}
+				return restoreReport{dryRun, changes}, err
 			}
-			defer client.Close()
-			changes, err := client.Restore(cmd.Context(), file.State, dryRun)
-			if where := file.Where(err); where != "" {
-				return fmt.Errorf("%s: %s: %w", name, where, err)
-			}
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, restoreReport{dryRun, changes})
+			return show(cmd.Context(), env, &director, output, restore, printRestore, printRestoreJSON)
 		},
 	}
 	director.add(cmd, env)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check FILE and print what it would change, and change nothing")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -165,7 +144,5 @@ func printRestoreJSON(w io.Writer, r restoreReport) error {
 	if r.Changes == nil {
 		r.Changes = []string{}
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(r)
+	return encodeJSON(w, r)
 }

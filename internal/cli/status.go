@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -18,7 +17,7 @@ import (
 
 func newStatusCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell how the director is: services, servers, health, rates, drift, verdicts",
@@ -35,27 +34,11 @@ or, with --address, to one that serves the network (fairlead director --listen).
   fairlead status --address https://192.0.2.10:8443 --cert me.pem --key me.key --ca director.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print, ok := map[string]func(io.Writer, statusReport) error{
-				"text": printStatus, "json": printStatusJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			report, err := readStatus(cmd.Context(), client)
-			if err != nil {
-				return err
-			}
-			return print(env.Stdout, report)
+			return show(cmd.Context(), env, &director, output, readStatus, printStatus, printStatusJSON)
 		},
 	}
 	director.add(cmd, env)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
-	completeFlag(cmd, "output", "text", "json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -278,9 +261,7 @@ func printStatusJSON(w io.Writer, r statusReport) error {
 			report.Verdicts = append(report.Verdicts, verdictJSON(v))
 		}
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }
 
 func newServiceJSON(s lvs.ServiceStatus) serviceJSON {

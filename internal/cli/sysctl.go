@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -18,7 +19,8 @@ const sysctlPrefix = "net.ipv4.vs."
 
 func newSysctlCommand(env Env) *cobra.Command {
 	var director directorFlags
-	var output, service string
+	var service string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "sysctl [NAME... | NAME=VALUE...]",
 		Short: "Read and set how connections are treated: net.ipv4.vs, and every timeout",
@@ -36,12 +38,6 @@ director again.`,
   fairlead sysctl --service 'udp:[2001:db8::100]:53' timeout_udp=default
   fairlead sysctl -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			print, ok := map[string]func(io.Writer, sysctlReport) error{
-				"text": printSysctls, "json": printSysctlsJSON,
-			}[output]
-			if !ok {
-				return fmt.Errorf("--output %s: want text or json", output)
-			}
 			report := sysctlReport{all: len(args) == 0}
 			var err error
 			if service != "" {
@@ -53,29 +49,25 @@ director again.`,
 			if err != nil {
 				return err
 			}
-			client, err := director.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			if len(changes) > 0 {
-				if err := client.SetSysctls(cmd.Context(), report.service, changes); err != nil {
-					return err
+			setAndGet := func(ctx context.Context, client *api.Client) (sysctlReport, error) {
+				if len(changes) > 0 {
+					if err := client.SetSysctls(ctx, report.service, changes); err != nil {
+						return report, err
+					}
 				}
+				values, err := client.Sysctls(ctx, report.service)
+				if err != nil {
+					return report, err
+				}
+				report.values, err = pickSysctls(values, names)
+				return report, err
 			}
-			values, err := client.Sysctls(cmd.Context(), report.service)
-			if err != nil {
-				return err
-			}
-			if report.values, err = pickSysctls(values, names); err != nil {
-				return err
-			}
-			return print(env.Stdout, report)
+			return show(cmd.Context(), env, &director, output, setAndGet, printSysctls, printSysctlsJSON)
 		},
 	}
 	director.add(cmd, env)
 	cmd.Flags().StringVar(&service, "service", "", "the `service` whose values they are, like tcp:192.0.2.100:80 (default: the director's)")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	return cmd
 }
 
@@ -208,7 +200,5 @@ func printSysctlsJSON(w io.Writer, r sysctlReport) error {
 			report.Absent = append(report.Absent, absentSysctlJSON(s))
 		}
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(report)
+	return encodeJSON(w, report)
 }

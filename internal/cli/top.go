@@ -56,22 +56,19 @@ interval apart.`,
 		case interval < 100*time.Millisecond:
 			return fmt.Errorf("--interval %s: want 100ms or more", interval)
 		}
-		client, err := director.client()
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		board := newTopBoard(column)
-		if err := board.look(cmd.Context(), client, time.Now()); err != nil {
-			return err
-		}
-		if once {
-			return topOnce(cmd.Context(), env, board, client, interval)
-		}
-		if !isTerminal(env.Stdin) || !isTerminal(env.Stdout) {
-			return fmt.Errorf("top needs a terminal; fairlead top --once prints one table")
-		}
-		return runTop(cmd.Context(), env, board, client, interval)
+		return director.speak(func(client *api.Client) error {
+			board := newTopBoard(column)
+			if err := board.look(cmd.Context(), client, time.Now()); err != nil {
+				return err
+			}
+			if once {
+				return topOnce(cmd.Context(), env, board, client, interval)
+			}
+			if !isTerminal(env.Stdin) || !isTerminal(env.Stdout) {
+				return fmt.Errorf("top needs a terminal; fairlead top --once prints one table")
+			}
+			return runTop(cmd.Context(), env, board, client, interval)
+		})
 	}
 	return cmd
 }

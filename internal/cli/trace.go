@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/journey"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -21,7 +22,7 @@ import (
 type traceCommand struct {
 	env                       Env
 	director                  directorFlags
-	output                    string
+	output                    outputFormat
 	protocol, client, service string
 	count                     uint64
 	length                    time.Duration
@@ -62,7 +63,7 @@ more were lost, and one with "event":"end".`,
 	flags.Uint64Var(&c.count, "count", 0, "end after so many packets")
 	flags.DurationVar(&c.length, "for", 0, "end after so `long`, like 30s")
 	flags.StringVar(&c.pcap, "pcap", "", "write the frames to this `file` (pcapng, with comments)")
-	flags.StringVarP(&c.output, "output", "o", "text", "`format`: text or json")
+	c.output.add(cmd)
 	return cmd
 }
 
@@ -97,25 +98,23 @@ func (c *traceCommand) filter() (f lvs.TraceFilter, err error) {
 	return f, nil
 }
 
-func (c *traceCommand) run(cmd *cobra.Command) (err error) {
+func (c *traceCommand) run(cmd *cobra.Command) error {
 	filter, err := c.filter()
 	if err != nil {
 		return err
 	}
-	var printer tracePrinter
-	switch c.output {
-	case "text":
-		printer = &traceText{c.env}
-	case "json":
-		printer = &traceJSON{json.NewEncoder(c.env.Stdout)}
-	default:
-		return fmt.Errorf("--output %s: want text or json", c.output)
-	}
-	client, err := c.director.client()
-	if err != nil {
+	if err := c.output.check(); err != nil {
 		return err
 	}
-	defer client.Close()
+	var printer tracePrinter = &traceText{c.env}
+	if c.output == jsonOutput {
+		printer = &traceJSON{json.NewEncoder(c.env.Stdout)}
+	}
+	return c.director.speak(func(client *api.Client) error { return c.follow(cmd, client, filter, printer) })
+}
+
+// follow tells of packets until the trace ends.
+func (c *traceCommand) follow(cmd *cobra.Command, client *api.Client, filter lvs.TraceFilter, printer tracePrinter) (err error) {
 	tally := &traceTally{printer: printer}
 	if c.pcap != "" {
 		status, err := client.Status(cmd.Context())
