@@ -137,16 +137,14 @@ static __always_inline bool claim(struct connection *conn, __u32 control)
 	return false;
 }
 
-/* Moves a slot that we claimed on to a status, as a new generation. Others
- * may change the passed count meanwhile: one addition leaves it alone. */
+/* Moves a slot that we claimed on to a status, as a new generation. Others may
+ * change the passed count meanwhile, which is the other half of the word. */
 static __always_inline void settle(struct connection *conn, __u32 status)
 {
-	__u32 control = read_control(conn);
-	__u32 change = status - CONTROL_CLAIMED + CONTROL_GENERATION_ONE;
+	__u32 generation = (read_control(conn) + CONTROL_GENERATION_ONE) & CONTROL_GENERATION;
 
-	if ((control & CONTROL_GENERATION) == CONTROL_GENERATION)
-		change -= CONTROL_GENERATION + CONTROL_GENERATION_ONE;
-	__sync_fetch_and_add(&conn->control, change);
+	barrier();
+	*(volatile __u16 *)&conn->control = generation | status;
 }
 
 /* Counts an entry that lies `distance` along its way at each place before. */
@@ -171,6 +169,8 @@ static __always_inline void update_overload(struct real_server *server)
 	__u64 total = (__u64)server->active + server->inactive;
 	__u64 upper = server->upper;
 
+	if (likely(!upper && !server->overloaded))
+		return;
 	if (upper && total >= upper)
 		server->overloaded = 1;
 	else if (!upper)
@@ -396,6 +396,21 @@ struct birth {
 	int template;		/* the slot of the one that is held; or NO_PLACE */
 };
 
+/* Fills a claimed slot with a connection, counted at its server. */
+static __always_inline void fill_slot(struct connection *conn, const struct flow *flow,
+				      const struct birth *birth, struct real_server *server,
+				      __u32 distance, __u32 now)
+{
+	name_entry(conn, flow, birth->state, birth->flags, distance);
+	conn->server = birth->server;
+	conn->packets = birth->bytes ? 1 : 0;
+	conn->bytes = birth->bytes;
+	conn->expires = now + birth->timeout;
+	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &server->inactive :
+			     &server->active, 1);
+	update_overload(server);
+}
+
 /* Enters a flow, counted at its server. Returns the distance of its entry, which
  * is published already; or NO_PLACE. Not static: see answer_icmp. */
 __noinline int create_connection(const struct way *way, const struct flow *flow,
@@ -417,15 +432,9 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 	conn = place(way, distance, set);
 	if (!conn)
 		return NO_PLACE;
-	name_entry(conn, flow, birth->state, birth->flags, distance);
-	conn->server = birth->server;
-	conn->packets = birth->bytes ? 1 : 0;
-	conn->bytes = birth->bytes;
-	conn->expires = now + birth->timeout;
+	fill_slot(conn, flow, birth, rs, distance, now);
 	if (birth->flags & CONNECTION_CONTROLLED)
 		bind_connection(slot_at(way, distance, set), birth->template, birth->state);
-	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &rs->inactive : &rs->active, 1);
-	update_overload(rs);
 	settle(conn, CONTROL_LIVE);
 	return distance;
 }

@@ -3,8 +3,7 @@
  * first.h: the short way of most first packets.
  *
  * A plain first packet is whole, with hops left, without VLAN tags, IP options or extension headers,
- * TCP with SYN alone or UDP; its home in the connection table is free, and no entry
- * lies further along its way; its service is found by its address and port, and asks
+ * TCP with SYN alone or UDP; the connection table has no entry of its flow; its service is found by its address and port, and asks
  * for no more than a scheduler. The short way does for it just what the stages in
  * director.bpf.c do. If the packet then can't go to its next hop as it is, its
  * connection has begun without a packet, and the stages take it.
@@ -96,26 +95,45 @@ static __always_inline bool is_simple(const struct settings *set)
 		 set->policy.drop_rate | set->peer_filter);
 }
 
-/* Whether no entry of a way is in the table, and its home is free. */
-static __always_inline bool is_untouched(const struct way *way, const struct settings *set)
+/* Whether a flow has no entry; and the control of its home. */
+static __always_inline bool is_unknown(const struct connection *home, const struct way *way,
+				       const struct flow *flow, const struct settings *set,
+				       __u32 now, __u32 *control)
 {
-	const struct connection *conn = place(way, 0, set);
-	__u32 control = conn ? read_control(conn) : CONTROL_LIVE;
+	*control = read_control(home);
+	if (control_status(*control) == CONTROL_LIVE && same_flow(home, flow))
+		return false;
+	return likely(!passed(*control)) || find_displaced(way, flow, set, now) == NO_PLACE;
+}
 
-	return control_status(control) == CONTROL_FREE && !passed(control);
+/* Enters the connection, at home if that is free. */
+static __always_inline bool enter(struct connection *home, __u32 control, const struct way *way,
+				  const struct first *pkt, struct real_server *server, __u32 now)
+{
+	__u32 claimed = control + CONTROL_CLAIMED - CONTROL_FREE;
+
+	if (control_status(control) != CONTROL_FREE ||
+	    !__sync_bool_compare_and_swap(&home->control, control, claimed))
+		return create_connection(way, &pkt->flow, &pkt->birth, now) != NO_PLACE;
+	fill_slot(home, &pkt->flow, &pkt->birth, server, 0, now);
+	settle(home, CONTROL_LIVE);
+	return true;
 }
 
 /* The edition of a first packet's service, if that asks for no more than a scheduler. */
-static __always_inline struct edition *find_edition(const struct first *pkt)
+static __always_inline struct edition *find_edition(const struct first *pkt,
+						    const struct settings *set)
 {
 	struct service_key key = {
 		.vaddr = pkt->flow.vaddr,
 		.vport = flow_vport(&pkt->flow),
 		.protocol = flow_protocol(&pkt->flow),
 	};
-	const struct service *svc = lookup_service(&key);
+	const struct service *svc = lookup_at_home(&key, set);
 	struct edition *edition;
 
+	if (unlikely(!svc))
+		svc = lookup_service(&key);
 	if (!svc || svc->policy)
 		return NULL;
 	edition = current_edition(svc);
@@ -163,13 +181,14 @@ __noinline int take_first(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
-	const struct real_server *chosen;
+	struct real_server *chosen;
 	const struct next_hop *hop;
 	struct ethernet *eth = data;
 	struct edition *edition;
+	struct connection *home;
+	__u32 now, control;
 	struct first pkt;
 	struct way way;
-	__u32 now;
 	int server;
 
 	if (!in || !set || !set->services || !is_simple(set) || has_metadata(ctx) ||
@@ -184,22 +203,27 @@ __noinline int take_first(struct xdp_md *ctx)
 	}
 	if (flow_cport(&pkt.flow) == bpf_htons(FTP_DATA_PORT))
 		return NOT_TAKEN;
+	now = now_tick(set);
 	way = find_way(hash_flow(&pkt.flow, set), set);
-	if (!is_untouched(&way, set))
+	home = place(&way, 0, set);
+	if (!home || !is_unknown(home, &way, &pkt.flow, set, now, &control))
 		return NOT_TAKEN;
-	edition = find_edition(&pkt);
+	edition = find_edition(&pkt, set);
 	if (!edition)
 		return NOT_TAKEN;
-	now = now_tick(set);
-	server = schedule(edition, &pkt.flow, now);
+	server = choose(edition, &pkt.flow, now, NO_SERVER);
 	chosen = get_server(server);
+	if (chosen && unlikely(chosen->slow_start_ticks)) {
+		server = reconsider(edition, &pkt.flow, now, server, chosen);
+		chosen = get_server(server);
+	}
 	/* Masquerading while its edition does not say so: it is being edited. */
 	if (!chosen || chosen->method == METHOD_MASQUERADING)
 		return NOT_TAKEN;
 	hop = plain_hop(chosen, pkt.length);
 	pkt.birth.server = server;
 	pkt.birth.bytes = hop ? pkt.length : 0;
-	if (create_connection(&way, &pkt.flow, &pkt.birth, now) == NO_PLACE)
+	if (!enter(home, control, &way, &pkt, chosen, now))
 		return NOT_TAKEN;
 	count_first(server, pkt.birth.bytes);
 	return hop ? send_first(ctx, in, hop) : NOT_TAKEN;

@@ -73,18 +73,27 @@ static __always_inline bool is_starting(const struct real_server *server, __u32 
 	return since < window && (__s32)((__u64)random * window >> 32) >= since;
 }
 
-/* The index of a real server, or NO_SERVER. */
-static __always_inline int schedule(struct edition *edition, const struct flow *flow, __u32 now)
+/* The choice, of which a slow start may make another one. */
+static __always_inline int reconsider(struct edition *edition, const struct flow *flow, __u32 now,
+				      int choice, const struct real_server *server)
 {
-	int choice = choose(edition, flow, now, NO_SERVER), other;
-	const struct real_server *server = get_server(choice);
+	int other;
 
-	if (!server || likely(!server->slow_start_ticks))
-		return choice;
 	if (!is_starting(server, now, bpf_get_prandom_u32()))
 		return choice;
 	other = choose(edition, flow, now, choice);
 	return other == NO_SERVER ? choice : other;
+}
+
+/* The index of a real server, or NO_SERVER. */
+static __always_inline int schedule(struct edition *edition, const struct flow *flow, __u32 now)
+{
+	int choice = choose(edition, flow, now, NO_SERVER);
+	const struct real_server *server = get_server(choice);
+
+	if (!server || likely(!server->slow_start_ticks))
+		return choice;
+	return reconsider(edition, flow, now, choice, server);
 }
 
 #endif

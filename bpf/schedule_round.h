@@ -17,14 +17,15 @@ enum {
 /* From the last choice on, once round. */
 __noinline int choose_rr(struct edition *edition, int excluded)
 {
-	if (!edition)
+	if (!edition || !edition->servers)
 		return NO_SERVER;
 	unrolled_for (int i = 0; i < CURSOR_TRIES; i++) {
 		__u64 cursor = *(volatile __u64 *)&edition->cursor;
 		struct walk walk = new_walk(edition, excluded);
 
 		walk.first = (__u32)cursor < edition->servers ? (__u32)cursor : 0;
-		walk_servers(&walk, edition->servers, visit_usable);
+		if (!visit_usable(0, &walk))	/* nearly always the next one will do */
+			walk_servers(&walk, edition->servers, visit_usable);
 		if (walk.server == NO_SERVER)
 			return NO_SERVER;
 		if (i == CURSOR_TRIES - 1 ||
@@ -89,7 +90,7 @@ static __always_inline int step_wrr(const struct edition *edition, int excluded,
 
 	walk.first = position;
 	walk.least_weight = weight;
-	if (position < edition->servers)
+	if (position < edition->servers && !visit_weight(0, &walk))
 		walk_servers(&walk, edition->servers - position, visit_weight);
 	if (walk.server != NO_SERVER) {
 		*cursor = wrr_cursor(walk.found + 1, weight);

@@ -61,6 +61,22 @@ __noinline int lookup_index(const struct service_key *key)
 	return NO_SERVICE;
 }
 
+/* A key's service, if it is at the place where the search begins, as nearly all are. */
+static __always_inline struct service *lookup_at_home(const struct service_key *key,
+						      const struct settings *set)
+{
+	__u32 at = home_of(key, set);
+	const struct service_place *place = bpf_map_lookup_elem(&services, &at);
+	struct service *svc;
+	__u32 index;
+
+	if (!place)
+		return NULL;
+	index = *(const volatile __u32 *)&place->service - 1;
+	svc = bpf_map_lookup_elem(&service_table, &index);
+	return svc && is_of_key(svc, key) ? svc : NULL;
+}
+
 static __always_inline struct service *lookup_service(const struct service_key *key)
 {
 	int index = lookup_index(key);
