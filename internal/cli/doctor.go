@@ -19,7 +19,8 @@ import (
 const statusNoDiagnosis = 3
 
 func newDoctorCommand(env Env) *cobra.Command {
-	var dir, output string
+	var dir string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what is wrong on the path, name the host, print the command that mends it",
@@ -48,11 +49,8 @@ is an error, and 3 if that cannot be told.`,
   fairlead doctor announce 192.0.2.100`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write, ok := map[string]func(io.Writer, []doctor.Finding) error{
-				"text": writeFindings, "json": writeFindingsJSON,
-			}[output]
-			if !ok {
-				return noDiagnosis(env, fmt.Errorf("output format %q: text or json", output))
+			if err := output.check(); err != nil {
+				return noDiagnosis(env, err)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -61,6 +59,10 @@ is an error, and 3 if that cannot be told.`,
 			findings, err := doctor.Examine(ctx, client)
 			if err != nil {
 				return noDiagnosis(env, err)
+			}
+			write := writeFindings
+			if output == jsonOutput {
+				write = writeFindingsJSON
 			}
 			if err := write(env.Stdout, findings); err != nil {
 				return noDiagnosis(env, err)
@@ -72,7 +74,7 @@ is an error, and 3 if that cannot be told.`,
 		},
 	}
 	runDirFlag(cmd, env, &dir)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json")
+	output.add(cmd)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return noDiagnosis(env, fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})

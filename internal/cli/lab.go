@@ -25,7 +25,7 @@ const labDirectoryVariable = "FAIRLEAD_LAB_DIR"
 type labCommand struct {
 	env    Env
 	config lab.Config
-	output string
+	output outputFormat
 }
 
 func newLabCommand(env Env) *cobra.Command {
@@ -79,13 +79,9 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
 	c.addNetworkFlags(cmd)
 	flags.StringVar(&run.pcap, "pcap", "", "write the frames of all hosts to this file (pcapng, one interface a host)")
 	flags.StringVar(&run.fault, "break", "", "show this `fault`, the doctor's finding and the mended network: "+faultNames())
-	c.addOutputFlag(cmd)
+	c.output.add(cmd)
 	cmd.AddCommand(c.upCommand(), c.execCommand(), c.statusCommand(), c.downCommand(), c.killCommand(), c.startCommand(), c.serveCommand())
 	return cmd
-}
-
-func (c *labCommand) addOutputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&c.output, "output", "o", "text", "text or json")
 }
 
 func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
@@ -94,13 +90,6 @@ func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
 		"flat: the client is on the segment of the real servers; routed: it is behind a router")
 	cmd.Flags().StringVar((*string)(&c.config.Method), "method", string(lab.DirectRouting),
 		"how packets reach the real servers: dr, nat, tun-ipip, tun-gue or tun-gre")
-}
-
-func (c *labCommand) checkOutput() error {
-	if c.output != "text" && c.output != "json" {
-		return fmt.Errorf("output format %q: text or json", c.output)
-	}
-	return nil
 }
 
 func (c *labCommand) printJSON(value any) error {
@@ -193,7 +182,7 @@ func (c *labCommand) statusCommand() *cobra.Command {
   fairlead lab status -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if err := c.checkOutput(); err != nil {
+			if err := c.output.check(); err != nil {
 				return err
 			}
 			l, err := lab.Open(c.config)
@@ -204,13 +193,13 @@ func (c *labCommand) statusCommand() *cobra.Command {
 			if err := errors.Join(err, l.Close()); err != nil {
 				return err
 			}
-			if c.output == "json" {
+			if c.output == jsonOutput {
 				return c.printJSON(hosts)
 			}
 			return writeHosts(c.env.Stdout, hosts)
 		},
 	}
-	c.addOutputFlag(cmd)
+	c.output.add(cmd)
 	return cmd
 }
 
@@ -307,7 +296,7 @@ type labRun struct {
 
 // complete checks the options and fills in what was not given.
 func (r *labRun) complete(serversGiven bool) error {
-	if err := r.checkOutput(); err != nil {
+	if err := r.output.check(); err != nil {
 		return err
 	}
 	o := &r.options
@@ -370,7 +359,7 @@ func (r *labRun) demonstrate(ctx context.Context) (err error) {
 }
 
 func (r *labRun) print(d lab.Demonstration) error {
-	if r.output == "json" {
+	if r.output == jsonOutput {
 		return r.printJSON(d.Report)
 	}
 	return d.WriteText(r.env.Stdout)

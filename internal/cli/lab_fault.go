@@ -53,7 +53,7 @@ func (r *labRun) breakNetwork(ctx context.Context, l *lab.Lab) error {
 }
 
 func (r *labRun) printFault(w io.Writer, report lab.FaultReport) error {
-	if r.output == "json" {
+	if r.output == jsonOutput {
 		return r.printJSON(struct {
 			Fault lab.FaultReport `json:"fault"`
 			OK    bool            `json:"ok"`

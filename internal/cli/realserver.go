@@ -215,7 +215,7 @@ const (
 )
 
 func (c *realserverCommand) checkCommand() *cobra.Command {
-	var output string
+	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check all that a real server needs, and say what mends it",
@@ -230,15 +230,15 @@ cannot be told.`,
   fairlead realserver check -o json | jq '.points[] | select(.ok | not) | .mend'`,
 		Args: func(cmd *cobra.Command, args []string) error { return c.cannotTell(cobra.NoArgs(cmd, args)) },
 		RunE: func(*cobra.Command, []string) error {
-			if output != "text" && output != "json" {
-				return c.cannotTell(fmt.Errorf("output format %q: text or json", output))
+			if err := output.check(); err != nil {
+				return c.cannotTell(err)
 			}
 			points, err := c.check()
 			if err != nil {
 				return c.cannotTell(err)
 			}
 			write := writePoints
-			if output == "json" {
+			if output == jsonOutput {
 				write = writePointsJSON
 			}
 			if err := write(c.env.Stdout, points); err != nil {
@@ -254,7 +254,7 @@ cannot be told.`,
 		return c.cannotTell(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
 	c.requestFlags(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	output.add(cmd)
 	return cmd
 }
 
