@@ -98,7 +98,9 @@ struct real_server {
 	__u16 identity_padding[3];
 	__u32 idle_since;	/* of a removed one, tick; 0: not idle yet */
 	__u32 persistent;	/* templates; plane */
-	__u64 reserved;
+	/* What speaks against it, modulo 2^32; plane: see is_unanswered, is_refusal */
+	__u32 retries;
+	__u32 resets;
 };
 _Static_assert(sizeof(struct real_server) == 192, "three cache lines");
 

@@ -200,6 +200,8 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	if (server->state != SERVER_LISTED)
 		return DROP_SERVER_REMOVED;
 	masqueraded = goes_masqueraded(route, server);
+	if (route->conn && unlikely(is_unanswered(pkt, route->conn->state)))
+		__sync_fetch_and_add(&server->retries, 1);
 	if (route->conn)
 		update_connection(route->conn, masqueraded ? FROM_CLIENT : CLIENT_ONLY, pkt,
 				  get_policy(server->policy, set), now);

@@ -229,10 +229,12 @@ static __always_inline bool read_owner(struct connection *reply, struct connecti
 static __always_inline void note_reply(struct connection *conn, const struct packet *pkt,
 				       __u32 index, struct settings *set, __u32 now)
 {
-	const struct real_server *server = get_server(index);
+	struct real_server *server = get_server(index);
 
 	if (!server)
 		return;
+	if (unlikely(is_refusal(pkt, conn->state)))
+		__sync_fetch_and_add(&server->resets, 1);
 	update_state(conn, FROM_SERVER, pkt, get_policy(server->policy, set), now);
 	if (server->state == SERVER_LISTED)
 		count_reply(index, pkt->length);

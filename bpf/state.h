@@ -118,6 +118,25 @@ static __always_inline bool is_abort(const struct packet *pkt)
 	return pkt->event == EVENT_RST || pkt->event == EVENT_SCTP_ABORT;
 }
 
+/* Whether nobody has answered the first packet of a connection yet, as far as the
+ * director sees. */
+static __always_inline bool is_begun(__u8 state)
+{
+	return state == STATE_SYN_RECV || state == STATE_SCTP_INIT1 || state == STATE_SCTP_INIT;
+}
+
+/* Whether a client's first packet comes again, before anybody has answered it. */
+static __always_inline bool is_unanswered(const struct packet *pkt, __u8 state)
+{
+	return pkt->syn && is_begun(state);
+}
+
+/* Whether a real server ends a connection at once that was not at its end. */
+static __always_inline bool is_refusal(const struct packet *pkt, __u8 state)
+{
+	return is_abort(pkt) && (is_active(state) || is_begun(state));
+}
+
 /* Whether a packet without a connection may begin one, whatever else there is to
  * say against it. */
 static __always_inline bool may_begin(const struct packet *pkt, const struct policy *policy)

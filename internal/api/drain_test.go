@@ -66,6 +66,7 @@ func TestHealthOnTheWire(t *testing.T) {
 		{},
 		{State: lvs.HealthUnknown},
 		{State: lvs.HealthDown, Since: time.Unix(1_700_000_000, 5), Cause: "vip-path-broken", Detail: "tcp: no answer", Latency: time.Millisecond},
+		{State: lvs.HealthUp, Suspicion: "9 first packets came again", Suspected: time.Unix(1_700_000_000, 6)},
 	} {
 		if diff := cmp.Diff(want, healthFromWire(healthToWire(want))); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)

@@ -15,6 +15,7 @@ func healthToWire(h lvs.HealthStatus) *fairleadv1.Health {
 	return &fairleadv1.Health{
 		State: string(h.State), SinceUnixNanoseconds: timeToWire(h.Since), Cause: h.Cause, Detail: h.Detail,
 		LatencyMicroseconds: uint64(max(h.Latency, 0) / time.Microsecond),
+		Suspicion:           h.Suspicion, SuspectedUnixNanoseconds: timeToWire(h.Suspected),
 	}
 }
 
@@ -22,7 +23,8 @@ func healthFromWire(h *fairleadv1.Health) lvs.HealthStatus {
 	return lvs.HealthStatus{
 		State: lvs.HealthState(h.GetState()), Since: timeFromWire(h.GetSinceUnixNanoseconds()),
 		Cause: h.GetCause(), Detail: h.GetDetail(),
-		Latency: time.Duration(h.GetLatencyMicroseconds()) * time.Microsecond,
+		Latency:   time.Duration(h.GetLatencyMicroseconds()) * time.Microsecond,
+		Suspicion: h.GetSuspicion(), Suspected: timeFromWire(h.GetSuspectedUnixNanoseconds()),
 	}
 }
 

@@ -203,6 +203,10 @@ type serverJSON struct {
 	Counters countersJSON `json:"counters"`
 	Rates    countersJSON `json:"rates"`
 	NextHop  nextHopJSON  `json:"next_hop"`
+	// Retries are clients' first packets that came again before the real server had
+	// answered; Resets connections that it refused or broke off (masquerading alone).
+	Retries uint32 `json:"retries"`
+	Resets  uint32 `json:"resets"`
 	// ConfiguredWeight is what was asked for, Weight what is in force.
 	ConfiguredWeight uint32      `json:"configured_weight"`
 	Health           *healthJSON `json:"health,omitempty"`
@@ -291,7 +295,8 @@ func newServerJSON(r lvs.RealServerStatus) serverJSON {
 		Address: r.RealServerKey.String(), Method: r.Method.String(), Weight: r.Weight,
 		Active: r.Active, Inactive: r.Inactive,
 		Counters: countersJSON(r.Counters), Rates: countersJSON(r.Rates),
-		NextHop:          newNextHopJSON(r.NextHop),
+		NextHop: newNextHopJSON(r.NextHop),
+		Retries: r.Retries, Resets: r.Resets,
 		ConfiguredWeight: r.ConfiguredWeight, Health: newHealthJSON(r.Health), Draining: r.Draining,
 	}
 }

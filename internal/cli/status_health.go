@@ -8,6 +8,9 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
+// suspicionShown is for how long a suspicion is news.
+const suspicionShown = 5 * time.Minute
+
 // describeHealth returns the health of a real server in a word or two.
 func describeHealth(r lvs.RealServerStatus) string {
 	state := string(r.Health.State)
@@ -66,6 +69,12 @@ func printTroubles(w io.Writer, services []lvs.ServiceStatus, now time.Time) err
 			}
 		}
 		for _, r := range s.All() {
+			if now.Sub(r.Health.Suspected) < suspicionShown {
+				if err := tell("%s of %s: checked early %s ago: %s", r.RealServerKey, s.ServiceKey,
+					age(r.Health.Suspected, now), r.Health.Suspicion); err != nil {
+					return err
+				}
+			}
 			if r.Health.Cause == "" {
 				continue
 			}
@@ -86,6 +95,9 @@ type healthJSON struct {
 	Cause   string    `json:"cause,omitempty"`
 	Detail  string    `json:"detail,omitempty"`
 	Latency float64   `json:"latency_seconds"`
+	// What clients' packets said against it when that last brought its checks forward.
+	Suspicion string     `json:"suspicion,omitempty"`
+	Suspected *time.Time `json:"suspected,omitempty"`
 }
 
 // newHealthJSON returns nil for a server without checks.
@@ -93,7 +105,15 @@ func newHealthJSON(h lvs.HealthStatus) *healthJSON {
 	if h.State == lvs.HealthUnchecked {
 		return nil
 	}
-	return &healthJSON{State: string(h.State), Since: h.Since.UTC(), Cause: h.Cause, Detail: h.Detail, Latency: h.Latency.Seconds()}
+	j := &healthJSON{
+		State: string(h.State), Since: h.Since.UTC(), Cause: h.Cause, Detail: h.Detail, Latency: h.Latency.Seconds(),
+		Suspicion: h.Suspicion,
+	}
+	if !h.Suspected.IsZero() {
+		suspected := h.Suspected.UTC()
+		j.Suspected = &suspected
+	}
+	return j
 }
 
 type quorumJSON struct {

@@ -16,7 +16,7 @@ func TestPrintHealth(t *testing.T) {
 	report := exampleStatus()
 	s := &report.services[0]
 	since := time.Now().Add(-30 * time.Second)
-	s.Servers[1].Health = lvs.HealthStatus{State: lvs.HealthUp, Since: since}
+	s.Servers[1].Health = lvs.HealthStatus{State: lvs.HealthUp, Since: since, Suspicion: "9 first packets came again", Suspected: since}
 	s.Servers[1].Weight, s.Servers[1].Draining = 0, true
 	s.Withheld, s.Servers = s.Servers[:1], s.Servers[1:]
 	s.Withheld[0].NextHop = s.Servers[0].NextHop
@@ -31,6 +31,7 @@ TCP 192.0.2.100:80  wlc                                            12      70   
   192.0.2.12:80     Route  out (2)  down         0       0         0       0      0       02:00:00:00:00:0b on eth0
 
 TCP 192.0.2.100:80: quorum lost 30s ago: weight 1 is live, 3 is needed; no sorry server
+192.0.2.11:80 of TCP 192.0.2.100:80: checked early 30s ago: 9 first packets came again
 192.0.2.12:80 of TCP 192.0.2.100:80: down for 30s: vip-path-broken: tcp: answers at 192.0.2.12, but not for 192.0.2.100
 `
 	var got bytes.Buffer
@@ -47,6 +48,7 @@ TCP 192.0.2.100:80: quorum lost 30s ago: weight 1 is live, 3 is needed; no sorry
 	}
 	for _, want := range []string{
 		`"withheld": [`, `"cause": "vip-path-broken"`, `"state": "down"`, `"configured_weight": 4`, `"draining": true`, `"needed": 3`, `"lost": true`,
+		`"suspicion": "9 first packets came again"`, `"suspected": "`,
 	} {
 		if !strings.Contains(got.String(), want) {
 			t.Errorf("no %s in %s", want, got.String())

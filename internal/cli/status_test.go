@@ -41,7 +41,7 @@ func exampleStatus() statusReport {
 			Servers: []lvs.RealServerStatus{
 				{RealServer: server("192.0.2.12", 2), ConfiguredWeight: 2, NextHop: lvs.NextHop{Problem: "192.0.2.12 does not answer ARP on eth0"}},
 				{
-					RealServer: server("192.0.2.11", 4), ConfiguredWeight: 4, Active: 7, Inactive: 5,
+					RealServer: server("192.0.2.11", 4), ConfiguredWeight: 4, Active: 7, Inactive: 5, Retries: 3, Resets: 4,
 					Rates: lvs.Rates{Connections: 12, InPackets: 70, InBytes: 9000},
 					NextHop: lvs.NextHop{InterfaceIndex: 2, InterfaceName: "eth0",
 						Source: lvs.MAC{2, 0, 0, 0, 0, 10}, Destination: lvs.MAC{2, 0, 0, 0, 0, 11}, MTU: 1500},
@@ -114,12 +114,12 @@ func TestPrintStatusJSON(t *testing.T) {
 			"servers": []any{
 				map[string]any{
 					"address": "192.0.2.12:80", "method": "Route", "weight": 2.0, "configured_weight": 2.0,
-					"active_connections": 0.0, "inactive_connections": 0.0, "counters": zero, "rates": zero,
+					"active_connections": 0.0, "inactive_connections": 0.0, "retries": 0.0, "resets": 0.0, "counters": zero, "rates": zero,
 					"next_hop": map[string]any{"usable": false, "problem": "192.0.2.12 does not answer ARP on eth0"},
 				},
 				map[string]any{
 					"address": "192.0.2.11:80", "method": "Route", "weight": 4.0, "configured_weight": 4.0,
-					"active_connections": 7.0, "inactive_connections": 5.0, "counters": zero, "rates": rates,
+					"active_connections": 7.0, "inactive_connections": 5.0, "retries": 3.0, "resets": 4.0, "counters": zero, "rates": rates,
 					"next_hop": map[string]any{"usable": true, "interface": "eth0", "mtu": 1500.0,
 						"source_mac": "02:00:00:00:00:0a", "destination_mac": "02:00:00:00:00:0b"},
 				},

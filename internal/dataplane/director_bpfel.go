@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 4
+	directorAbiABI_VERSION directorAbi = 5
 )
 
 type directorAddress struct {
@@ -270,7 +270,8 @@ type directorRealServer struct {
 	IdentityPadding   [3]uint16
 	IdleSince         uint32
 	Persistent        uint32
-	Reserved          uint64
+	Retries           uint32
+	Resets            uint32
 }
 
 type directorScheduler uint32

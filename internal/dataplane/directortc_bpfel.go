@@ -186,7 +186,8 @@ type directorTCRealServer struct {
 	IdentityPadding [3]uint16
 	IdleSince       uint32
 	Persistent      uint32
-	Reserved        uint64
+	Retries         uint32
+	Resets          uint32
 }
 
 type directorTCService struct {

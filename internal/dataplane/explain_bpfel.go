@@ -198,7 +198,8 @@ type explainRealServer struct {
 	IdentityPadding [3]uint16
 	IdleSince       uint32
 	Persistent      uint32
-	Reserved        uint64
+	Retries         uint32
+	Resets          uint32
 }
 
 type explainService struct {

@@ -203,7 +203,8 @@ type probeRealServer struct {
 	IdentityPadding [3]uint16
 	IdleSince       uint32
 	Persistent      uint32
-	Reserved        uint64
+	Retries         uint32
+	Resets          uint32
 }
 
 type probeService struct {

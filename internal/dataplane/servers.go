@@ -234,6 +234,8 @@ func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerS
 		Active:     atomic.LoadUint32(&rs.Active),
 		Inactive:   atomic.LoadUint32(&rs.Inactive),
 		Persistent: atomic.LoadUint32(&rs.Persistent),
+		Retries:    atomic.LoadUint32(&rs.Retries),
+		Resets:     atomic.LoadUint32(&rs.Resets),
 		Counters:   counters,
 		NextHop:    server.Judge(hop),
 	}

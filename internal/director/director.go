@@ -59,6 +59,7 @@ type Director struct {
 	plane      plane
 	hops       *hopTable
 	rates      *estimator
+	signs      suspicions // of the goroutine that calls estimate
 	log        *slog.Logger
 	version    string
 	interfaces attachments
@@ -444,12 +445,32 @@ func (d *Director) setSysctls(service lvs.ServiceKey, changes []lvs.SysctlChange
 	return nil
 }
 
-// estimate ends one interval of the rates.
+// estimate ends one interval of the rates, and of what clients' packets say against real
+// servers. Only one goroutine calls it.
 func (d *Director) estimate() error {
 	services, err := d.plane.Services()
 	if err != nil {
 		return err
 	}
 	d.rates.interval(services)
+	d.suspect(services)
 	return nil
+}
+
+// suspect brings the checks of those forward whose clients get no answers.
+func (d *Director) suspect(services []lvs.ServiceStatus) {
+	var suspects []suspect
+	d.signs, suspects = d.signs.interval(services)
+	if len(suspects) == 0 {
+		return
+	}
+	d.mu.Lock()
+	checks := d.checks
+	d.mu.Unlock()
+	if checks == nil {
+		return
+	}
+	for _, s := range suspects {
+		checks.Suspect(s.service, s.server, s.reason)
+	}
 }

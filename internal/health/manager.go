@@ -190,8 +190,13 @@ func (m *Manager) add(want Service, drafts []draft, old map[string]*question, be
 	for _, s := range servers {
 		s.state, _ = s.judge()
 		s.weight, s.since = s.lightest(), now
-		if before != nil && before.servers[s.RealServerKey] != nil && before.servers[s.RealServerKey].state == s.state {
-			s.since = before.servers[s.RealServerKey].since
+		if before == nil || before.servers[s.RealServerKey] == nil {
+			continue
+		}
+		was := before.servers[s.RealServerKey]
+		s.suspicion, s.suspected = was.suspicion, was.suspected
+		if was.state == s.state {
+			s.since = was.since
 		}
 	}
 	m.services[want.ServiceKey] = svc
@@ -353,20 +358,27 @@ func (m *Manager) Quorum(key lvs.ServiceKey) lvs.QuorumStatus {
 }
 
 // Suspect brings the next checks of a real server forward: its clients seem to get no
-// answers. It does so once an interval at most.
-func (m *Manager) Suspect(key lvs.ServiceKey, server lvs.RealServerKey) {
+// answers, for the reason that is told. It does so once an interval at most.
+func (m *Manager) Suspect(key lvs.ServiceKey, server lvs.RealServerKey, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.services[key]
 	if s == nil || s.servers[server] == nil {
 		return
 	}
-	now := time.Now()
-	for _, q := range s.servers[server].questions {
+	now, suspect := time.Now(), s.servers[server]
+	forward := false
+	for _, q := range suspect.questions {
 		if q.asking || q.state == lvs.HealthDown || now.Sub(q.suspected) < q.check.Interval || q.due.Sub(now) < soon {
 			continue
 		}
 		q.suspected = now
 		m.schedule(q, time.Duration(rand.Int64N(int64(soon))))
+		forward = true
 	}
+	if !forward {
+		return
+	}
+	suspect.suspicion, suspect.suspected = reason, now
+	m.log.Warn("suspected", "service", key, "realserver", server, "cause", reason)
 }

@@ -375,17 +375,38 @@ func TestSuspect(t *testing.T) {
 	b.must(t, b.Set([]Service{serviceOf(web, check, server)}))
 	b.becomes(t, web, server, lvs.HealthUp, "")
 	until(t, "the next is an hour away", func() bool {
-		b.Suspect(web, server.RealServerKey)
+		b.Suspect(web, server.RealServerKey, "no answers")
 		return b.network.dialed("rip 192.0.2.11:80") == 2
 	})
 	for range 10 {
-		b.Suspect(web, server.RealServerKey)
+		b.Suspect(web, server.RealServerKey, "no answers")
 	}
 	time.Sleep(2 * soon)
 	if n := b.network.dialed("rip 192.0.2.11:80"); n != 2 {
 		t.Errorf("asked %d times", n)
 	}
-	b.Suspect(web6, server.RealServerKey) // nobody knows it
+	b.Suspect(web6, server.RealServerKey, "no answers") // nobody knows it
+}
+
+// What the check confirms that clients have seen does not wait for the next interval.
+func TestSuspicionIsConfirmedSoon(t *testing.T) {
+	b, server := newBench(t), member("192.0.2.11:80", 1)
+	check := tcpCheck(lvs.PathRIP)
+	check.Interval, check.Timeout, check.Fall = time.Hour, time.Second, 2
+	b.network.set("rip 192.0.2.11:80", nil)
+	b.must(t, b.Set([]Service{serviceOf(web, check, server)}))
+	b.becomes(t, web, server, lvs.HealthUp, "")
+	b.network.set("rip 192.0.2.11:80", unix.ECONNREFUSED)
+	until(t, "it is suspected", func() bool {
+		b.Suspect(web, server.RealServerKey, "no answers")
+		return b.Server(web, server.RealServerKey).Suspicion == "no answers"
+	})
+	b.becomes(t, web, server, lvs.HealthDown, ProcessDown)
+	// Another configuration changes nothing of what was seen.
+	b.must(t, b.Set([]Service{serviceOf(web, check, server)}))
+	if status := b.Server(web, server.RealServerKey); status.Suspicion != "no answers" || status.Suspected.IsZero() {
+		t.Errorf("forgotten: %+v", status)
+	}
 }
 
 // Those who are told get each transition once, in order, and hold nobody up.

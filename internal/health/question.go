@@ -18,6 +18,9 @@ const (
 	// when there are no more than fewChanges.
 	manyChanges = 5
 	fewChanges  = 1
+	// confirmed is how long after a failure a question is put again that was put
+	// because its server was suspected.
+	confirmed = time.Second
 )
 
 // A question is one check of one target, with what has become of it. It serves every
@@ -190,11 +193,15 @@ func (q *question) changes() int {
 }
 
 // pause returns how long after its beginning a question is put again. One that has
-// failed is put sooner until there is a verdict.
+// failed is put sooner until there is a verdict, and very soon if clients had seen that
+// before.
 func (q *question) pause() time.Duration {
 	pause := q.check.Interval
 	if q.state != lvs.HealthDown && q.answers > 0 && !q.last.OK() {
 		pause /= 2
+		if time.Since(q.suspected) < q.check.Interval {
+			pause = min(pause, confirmed)
+		}
 	}
 	if q.check.Jitter > 0 {
 		pause += time.Duration(rand.Int64N(int64(2*q.check.Jitter)+1)) - q.check.Jitter

@@ -19,6 +19,9 @@ type server struct {
 	state  lvs.HealthState
 	since  time.Time
 	weight *uint32 // what its checks say; nil: nothing
+
+	suspicion string // what brought its checks forward last
+	suspected time.Time
 }
 
 // A service has its servers' health, and its quorum.
@@ -64,7 +67,7 @@ func (s *server) lightest() *uint32 {
 
 // status returns what is told of the server.
 func (s *server) status() lvs.HealthStatus {
-	status := lvs.HealthStatus{State: s.state, Since: s.since}
+	status := lvs.HealthStatus{State: s.state, Since: s.since, Suspicion: s.suspicion, Suspected: s.suspected}
 	_, because := s.judge()
 	if because != nil {
 		status.Cause, status.Detail = string(because.last.Cause), because.last.Detail

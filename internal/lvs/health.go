@@ -32,6 +32,10 @@ type HealthStatus struct {
 	Detail string
 	// Latency is how long its slowest check took last.
 	Latency time.Duration
+	// Suspicion is what clients' packets said against it when that last brought its
+	// checks forward, and Suspected when that was; the zero values: never.
+	Suspicion string
+	Suspected time.Time
 }
 
 // A QuorumStatus is whether a service has the live servers that it needs. It is the

@@ -37,8 +37,14 @@ type RealServerStatus struct {
 	Active     uint32
 	Inactive   uint32
 	Persistent uint32
-	Counters   Counters
-	Rates      Rates
+	// Retries counts clients' first packets (SYN, INIT) that came again before the real
+	// server had answered, as far as the director sees; Resets connections that it
+	// refused or broke off (RST, ABORT), which are seen with masquerading alone. Both
+	// count modulo 2^32, since the server was added.
+	Retries  uint32
+	Resets   uint32
+	Counters Counters
+	Rates    Rates
 	// NextHop is where its packets go now; NextHop.Problem says why they can't.
 	NextHop NextHop
 	// Health is what checks say; they change Weight, which is the one in force.

@@ -109,6 +109,8 @@ var (
 	active     = desc("backend_connections_active", "Active connections.", serverLabels...)
 	inactive   = desc("backend_connections_inactive", "Inactive connections.", serverLabels...)
 	persistent = desc("backend_connections_persistent", "Templates of persistence.", serverLabels...)
+	retries    = desc("backend_retries_total", "First packets of clients that came again before the real server had answered.", serverLabels...)
+	resets     = desc("backend_resets_total", "Connections that the real server refused or broke off; seen with masquerading alone.", serverLabels...)
 	reachable  = desc("backend_next_hop_up", "Whether there is a way for packets to the real server: 1, or 0.", serverLabels...)
 )
 
@@ -118,7 +120,8 @@ var (
 	latency = desc("backend_health_check_seconds", "How long its slowest check took last.", serverLabels...)
 	cause   = desc("backend_health_cause", "Why the real server is down, or its last check failed; 1 while it is so.",
 		append(slices.Clone(serverLabels), "cause")...)
-	quorum = desc("quorum_lost", "Whether the virtual service has fewer live real servers than it needs: 1, or 0.", serviceLabels...)
+	suspected = desc("backend_suspected_seconds", "When clients' packets last brought its checks forward, in seconds since 1970.", serverLabels...)
+	quorum    = desc("quorum_lost", "Whether the virtual service has fewer live real servers than it needs: 1, or 0.", serviceLabels...)
 )
 
 // A collector asks its source each time it is asked.
@@ -172,6 +175,8 @@ func collectService(to chan<- prometheus.Metric, s *lvs.ServiceStatus) {
 	for _, server := range s.All() {
 		labels := []string{address, port, mark, server.Address.String(), strconv.Itoa(int(server.Port)), proto}
 		ofServer.collect(to, server.Counters, labels)
+		to <- prometheus.MustNewConstMetric(retries, prometheus.CounterValue, float64(server.Retries), labels...)
+		to <- prometheus.MustNewConstMetric(resets, prometheus.CounterValue, float64(server.Resets), labels...)
 		hop := 0.0
 		if server.NextHop.Usable() {
 			hop = 1
@@ -201,6 +206,9 @@ func collectService(to chan<- prometheus.Metric, s *lvs.ServiceStatus) {
 
 // collectHealth tells nothing of a real server without checks, or without a verdict.
 func collectHealth(to chan<- prometheus.Metric, h *lvs.HealthStatus, labels []string) {
+	if !h.Suspected.IsZero() {
+		to <- prometheus.MustNewConstMetric(suspected, prometheus.GaugeValue, float64(h.Suspected.UnixMilli())/1000, labels...)
+	}
 	up := 0.0
 	switch h.State {
 	case lvs.HealthUp:

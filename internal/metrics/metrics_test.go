@@ -44,14 +44,14 @@ func example() still {
 				Service:  lvs.Service{ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80}},
 				Counters: lvs.Counters{Connections: 10, InPackets: 100, OutPackets: 90, InBytes: 10000, OutBytes: 9000},
 				Servers: []lvs.RealServerStatus{{
-					RealServer: server("192.0.2.11", 80), Active: 3, Inactive: 2, Persistent: 1,
+					RealServer: server("192.0.2.11", 80), Active: 3, Inactive: 2, Persistent: 1, Retries: 5, Resets: 6,
 					Counters: lvs.Counters{Connections: 10, InPackets: 100, OutPackets: 90, InBytes: 10000, OutBytes: 9000},
 					NextHop:  lvs.NextHop{Local: true},
 					Health:   lvs.HealthStatus{State: lvs.HealthUp, Since: time.UnixMilli(1500), Latency: 20 * time.Millisecond},
 				}},
 				Withheld: []lvs.RealServerStatus{{
 					RealServer: server("192.0.2.12", 80),
-					Health:     lvs.HealthStatus{State: lvs.HealthDown, Since: time.Unix(7, 0), Cause: "process-down"},
+					Health:     lvs.HealthStatus{State: lvs.HealthDown, Since: time.Unix(7, 0), Cause: "process-down", Suspected: time.UnixMilli(6500)},
 				}},
 				Quorum: lvs.QuorumStatus{Needed: 2, Have: 1, Lost: true},
 			},

@@ -940,7 +940,11 @@ type RealServerStatus struct {
 	// What was asked for; the weight of server is the one in force.
 	ConfiguredWeight uint32 `protobuf:"varint,9,opt,name=configured_weight,json=configuredWeight,proto3" json:"configured_weight,omitempty"`
 	// It gets no new connections until Undrain.
-	Draining      bool `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Modulo 2^32: clients' first packets that came again before the real server had
+	// answered; and connections that it refused or broke off (masquerading alone).
+	Retries       uint32 `protobuf:"varint,11,opt,name=retries,proto3" json:"retries,omitempty"`
+	Resets        uint32 `protobuf:"varint,12,opt,name=resets,proto3" json:"resets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1049,20 @@ func (x *RealServerStatus) GetDraining() bool {
 	return false
 }
 
+func (x *RealServerStatus) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *RealServerStatus) GetResets() uint32 {
+	if x != nil {
+		return x.Resets
+	}
+	return 0
+}
+
 type Health struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "unknown" until a check has come to a verdict, "up" or "down".
@@ -1062,8 +1080,12 @@ type Health struct {
 	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	// How long its slowest check took last.
 	LatencyMicroseconds uint64 `protobuf:"varint,5,opt,name=latency_microseconds,json=latencyMicroseconds,proto3" json:"latency_microseconds,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What clients' packets said against it when that last brought its checks forward, for
+	// a person to read, and when that was: nanoseconds since 1970; 0: never.
+	Suspicion                string `protobuf:"bytes,6,opt,name=suspicion,proto3" json:"suspicion,omitempty"`
+	SuspectedUnixNanoseconds int64  `protobuf:"varint,7,opt,name=suspected_unix_nanoseconds,json=suspectedUnixNanoseconds,proto3" json:"suspected_unix_nanoseconds,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *Health) Reset() {
@@ -1127,6 +1149,20 @@ func (x *Health) GetDetail() string {
 func (x *Health) GetLatencyMicroseconds() uint64 {
 	if x != nil {
 		return x.LatencyMicroseconds
+	}
+	return 0
+}
+
+func (x *Health) GetSuspicion() string {
+	if x != nil {
+		return x.Suspicion
+	}
+	return ""
+}
+
+func (x *Health) GetSuspectedUnixNanoseconds() int64 {
+	if x != nil {
+		return x.SuspectedUnixNanoseconds
 	}
 	return 0
 }
@@ -6593,7 +6629,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\aproblem\x18\x06 \x01(\tR\aproblem\x12'\n" +
 	"\x0finterface_index\x18\a \x01(\rR\x0einterfaceIndex\x12\x18\n" +
 	"\agateway\x18\b \x01(\tR\agateway\x12\x14\n" +
-	"\x05local\x18\t \x01(\bR\x05local\"\xe3\x03\n" +
+	"\x05local\x18\t \x01(\bR\x05local\"\x95\x04\n" +
 	"\x10RealServerStatus\x12/\n" +
 	"\x06server\x18\x01 \x01(\v2\x17.fairlead.v1.RealServerR\x06server\x12-\n" +
 	"\x12active_connections\x18\x02 \x01(\rR\x11activeConnections\x121\n" +
@@ -6605,13 +6641,17 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06health\x18\b \x01(\v2\x13.fairlead.v1.HealthR\x06health\x12+\n" +
 	"\x11configured_weight\x18\t \x01(\rR\x10configuredWeight\x12\x1a\n" +
 	"\bdraining\x18\n" +
-	" \x01(\bR\bdraining\"\xb5\x01\n" +
+	" \x01(\bR\bdraining\x12\x18\n" +
+	"\aretries\x18\v \x01(\rR\aretries\x12\x16\n" +
+	"\x06resets\x18\f \x01(\rR\x06resets\"\x91\x02\n" +
 	"\x06Health\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x124\n" +
 	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x121\n" +
-	"\x14latency_microseconds\x18\x05 \x01(\x04R\x13latencyMicroseconds\"\x94\x01\n" +
+	"\x14latency_microseconds\x18\x05 \x01(\x04R\x13latencyMicroseconds\x12\x1c\n" +
+	"\tsuspicion\x18\x06 \x01(\tR\tsuspicion\x12<\n" +
+	"\x1asuspected_unix_nanoseconds\x18\a \x01(\x03R\x18suspectedUnixNanoseconds\"\x94\x01\n" +
 	"\x06Quorum\x12\x16\n" +
 	"\x06needed\x18\x01 \x01(\rR\x06needed\x12\x12\n" +
 	"\x04have\x18\x02 \x01(\rR\x04have\x12\x12\n" +
