@@ -230,6 +230,8 @@ services:
 		}},
 	}}
 	want[0].Sorry.Weight = 1
+	want[0].Usual = want[0].Servers[0]
+	want[0].Usual.RealServerKey = lvs.RealServerKey{}
 	if diff := cmp.Diff(want, f.Health, compareAddresses); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -240,6 +242,7 @@ func TestMistakes(t *testing.T) {
 	service := "services:\n  - address: tcp:192.0.2.100:80\n    "
 	for _, test := range []struct{ name, text, want string }{
 		{"an unknown key", "servces: []", `web.yaml:1:1: unknown key "servces": did you mean services?`},
+		{"a persistence engine", "services:\n  - {address: udp:192.0.2.1:5060, persistence: {timeout: 1m, engine: sip}}", `web.yaml:2:70: "sip": persistence engines are not supported`},
 		{"a key like no other", "xyzzy: 1", `web.yaml:1:1: unknown key "xyzzy": want one of: version, groups`},
 		{"a key twice", "peers: []\npeers: []", `web.yaml:2:1: key "peers" is given twice: first in line 1`},
 		{"a key twice in braces", "{peers: [], peers: []}", `web.yaml:1:13: key "peers" is given twice`},
@@ -450,6 +453,13 @@ services:
     notify: [{script: {command: /bin/true}}]
     checks: [tcp]
     servers: [192.0.2.11, {address: 192.0.2.12, checks: []}]
+  - address: tcp:192.0.2.102:80
+    checks: [tcp]
+    inhibit: true
+    alpha: true
+    servers: [192.0.2.11, {address: 192.0.2.12, inhibit: false}, {address: 192.0.2.13, alpha: false, checks: [{type: icmp}]}]
+  - address: tcp:192.0.2.103:80
+    checks: [tcp]
   - address: fwmark6:7
     servers: [2001:db8::11, "[2001:db8::12]:80"]
 `} {

@@ -260,7 +260,7 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 	stands(p.offset, "services[%d]", i)
 	state := lvs.ServiceState{Service: lvs.Service{
 		ServiceKey: p.key, Scheduler: s.scheduler, PersistenceTimeout: s.persistence.timeout,
-		PersistenceMask: lvs.FullPersistenceMask(p.key.Address), PersistenceEngine: s.persistence.engine, OnePacket: s.onePacket,
+		PersistenceMask: lvs.FullPersistenceMask(p.key.Address), OnePacket: s.onePacket,
 	}}
 	switch is6 := p.key.Address.Is6(); {
 	case is6 && s.persistence.mask6 != 0:
@@ -298,18 +298,24 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 		stands(declared.offset, "services[%d].servers[%d]", i, len(state.Servers))
 		state.Servers = append(state.Servers, server)
 		if len(declared.checks) == 0 {
+			if len(s.server.checks) > 0 {
+				health.Unchecked = append(health.Unchecked, server.RealServerKey)
+			}
 			continue
 		}
-		h := lvs.ServerHealth{RealServerKey: server.RealServerKey, Inhibit: declared.inhibit, Alpha: declared.alpha, Notify: declared.notify}
+		h := declared.health()
+		h.RealServerKey = server.RealServerKey
 		for c, check := range declared.checks {
 			stands(check.offset, "health[%d].servers[%d].checks[%d]", len(file.Health), len(health.Servers), c)
-			h.Checks = append(h.Checks, check.Check)
 		}
 		stands(declared.offset, "health[%d].servers[%d]", len(file.Health), len(health.Servers))
 		health.Servers = append(health.Servers, h)
 	}
 	file.Services = append(file.Services, state)
-	if len(health.Servers) > 0 || s.quorate {
+	if len(s.server.checks) > 0 {
+		health.Usual = s.server.health()
+	}
+	if len(health.Servers) > 0 || len(health.Usual.Checks) > 0 || s.quorate {
 		stands(p.offset, "health[%d]", len(file.Health))
 		file.Health = append(file.Health, health)
 	}
@@ -324,6 +330,15 @@ func (r *reader) schedulerFlags(s *serviceDeclaration, state *lvs.ServiceState) 
 		}
 		state.SchedulerFlags |= flag
 	}
+}
+
+// health returns how the health of a real server is found out that is declared so.
+func (s *serverDeclaration) health() lvs.ServerHealth {
+	h := lvs.ServerHealth{Inhibit: s.inhibit, Alpha: s.alpha, Notify: s.notify}
+	for _, check := range s.checks {
+		h.Checks = append(h.Checks, check.Check)
+	}
+	return h
 }
 
 // resolve returns a real server of a service.

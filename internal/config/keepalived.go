@@ -371,6 +371,7 @@ func (im *keepalivedImport) service(vs *virtualServer, m member, key lvs.Service
 		health.Sorry = im.sorryServer(vs, key)
 	}
 	im.config.Services = append(im.config.Services, state)
+	health.Usual = usualHealth(state, health)
 	if len(health.Servers) > 0 || health.Sorry.Address.IsValid() || len(health.Notify) > 0 {
 		im.config.Health = append(im.config.Health, health)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -178,11 +179,7 @@ func (im *keepalivedImport) virtualServerKeyword(vs *virtualServer, s *statement
 	case "persistence_granularity":
 		vs.mask = s
 	case "persistence_engine":
-		if s.arg(0) != "sip" {
-			err = fmt.Errorf("want sip")
-			break
-		}
-		vs.service.PersistenceEngine = "sip"
+		err = errors.New(noEngine)
 	case "protocol":
 		protocol, ok := protocolWords[strings.ToLower(s.arg(0))]
 		if !ok {

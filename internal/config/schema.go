@@ -211,7 +211,9 @@ func (r *reader) unknown(n *node, what string, known []string) {
 func (o *object[T]) definition() map[string]any {
 	properties := map[string]any{}
 	for _, f := range o.fields {
-		properties[f.name] = described(f.schema, f.about)
+		if f.schema != nil {
+			properties[f.name] = described(f.schema, f.about)
+		}
 	}
 	schema := map[string]any{
 		"type": "object", "description": o.about, "properties": properties, "additionalProperties": false,

@@ -167,9 +167,9 @@ func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
 	if h.Hysteresis != 0 {
 		w.line(4, "hysteresis: %d", h.Hysteresis)
 	}
-	common, shared := commonHealth(s, h)
-	if shared {
-		w.serverHealth(4, common)
+	usually := usualHealth(s, h)
+	if len(usually.Checks) > 0 {
+		w.serverHealth(4, usually, lvs.ServerHealth{})
 	}
 	w.notify(4, h.Notify)
 	if h.Sorry.Address.IsValid() {
@@ -184,14 +184,12 @@ func serviceBody(s lvs.ServiceState, h lvs.ServiceHealth) string {
 		return w.text.String()
 	}
 	w.line(4, "servers:")
+	health := map[lvs.RealServerKey]lvs.ServerHealth{}
+	for _, one := range h.Among(s.Servers) {
+		health[one.RealServerKey] = one
+	}
 	for _, server := range s.Servers {
-		var own lvs.ServerHealth
-		for _, one := range h.Servers {
-			if one.RealServerKey == server.RealServerKey && !shared {
-				own = one
-			}
-		}
-		w.server(s.ServiceKey, server, own, h.Notify, usual)
+		w.server(s.ServiceKey, server, usual, health[server.RealServerKey], usually, h.Notify)
 	}
 	return w.text.String()
 }
@@ -202,38 +200,38 @@ func (w *writer) persistence(s lvs.Service) {
 	}
 	timeout := shortDuration(s.PersistenceTimeout)
 	full := s.PersistenceMask == lvs.FullPersistenceMask(s.Address)
-	if full && s.PersistenceEngine == "" {
+	if full {
 		w.line(4, "persistence: %s", timeout)
 		return
 	}
 	w.line(4, "persistence:")
 	w.line(6, "timeout: %s", timeout)
-	switch m := s.PersistenceMask; {
-	case full:
-	case s.Address.Is6():
+	m := s.PersistenceMask
+	if s.Address.Is6() {
 		w.line(6, "mask6: %d", m)
-	default:
-		w.line(6, "mask: %s", netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}))
+		return
 	}
-	if s.PersistenceEngine != "" {
-		w.line(6, "engine: %s", s.PersistenceEngine)
-	}
+	w.line(6, "mask: %s", netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}))
 }
 
-// commonHealth returns what all servers of a service declare of their health, and
-// whether they declare the same.
-func commonHealth(s lvs.ServiceState, h lvs.ServiceHealth) (lvs.ServerHealth, bool) {
+// usualHealth returns what a service declares of the health of its servers: what it is
+// said to, or what all of them have.
+func usualHealth(s lvs.ServiceState, h lvs.ServiceHealth) lvs.ServerHealth {
+	if len(h.Usual.Checks) > 0 {
+		return h.Usual
+	}
 	if len(h.Servers) == 0 || len(h.Servers) != len(s.Servers) {
-		return lvs.ServerHealth{}, false
+		return lvs.ServerHealth{}
 	}
 	first := h.Servers[0]
+	first.RealServerKey = lvs.RealServerKey{}
 	for _, one := range h.Servers {
 		one.RealServerKey = first.RealServerKey
 		if !reflect.DeepEqual(one, first) || !reflect.DeepEqual(one.Notify, h.Notify) {
-			return lvs.ServerHealth{}, false
+			return lvs.ServerHealth{}
 		}
 	}
-	return first, true
+	return first
 }
 
 // serverPlaceText returns a server's address, with its port where that is not the
@@ -276,7 +274,8 @@ func (w *writer) method(indent int, s, usual lvs.RealServer) {
 	}
 }
 
-func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.ServerHealth, inherited []lvs.Notification, usual lvs.RealServer) {
+// server writes a real server: what of it is not as usual.
+func (w *writer) server(service lvs.ServiceKey, s, usual lvs.RealServer, own, usually lvs.ServerHealth, inherited []lvs.Notification) {
 	place := quote(serverPlaceText(service, s.RealServerKey))
 	rest := &writer{}
 	if s.Weight != 1 {
@@ -289,8 +288,13 @@ func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.Server
 	if s.LowerThreshold != 0 {
 		rest.line(8, "lower: %d", s.LowerThreshold)
 	}
-	if len(own.Checks) > 0 {
-		rest.serverHealth(8, own)
+	own.RealServerKey = usually.RealServerKey
+	switch {
+	case reflect.DeepEqual(own, usually):
+	case len(own.Checks) == 0:
+		rest.line(8, "checks: []")
+	default:
+		rest.serverHealth(8, own, usually)
 		if !reflect.DeepEqual(own.Notify, inherited) {
 			if len(own.Notify) == 0 {
 				rest.line(8, "notify: []")
@@ -306,12 +310,13 @@ func (w *writer) server(service lvs.ServiceKey, s lvs.RealServer, own lvs.Server
 	w.text.WriteString(rest.text.String())
 }
 
-func (w *writer) serverHealth(indent int, h lvs.ServerHealth) {
-	if h.Inhibit {
-		w.line(indent, "inhibit: true")
+// serverHealth writes what differs from what is usual.
+func (w *writer) serverHealth(indent int, h, usually lvs.ServerHealth) {
+	if h.Inhibit != usually.Inhibit {
+		w.line(indent, "inhibit: %t", h.Inhibit)
 	}
-	if h.Alpha {
-		w.line(indent, "alpha: true")
+	if h.Alpha != usually.Alpha {
+		w.line(indent, "alpha: %t", h.Alpha)
 	}
 	w.line(indent, "checks:")
 	for _, c := range h.Checks {

@@ -21,6 +21,15 @@ import (
 func (d *Director) SetHealth(want []lvs.ServiceHealth) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for _, w := range want {
+		r, ok := d.rosters[w.ServiceKey]
+		if !ok {
+			return fmt.Errorf("look after service %s: %w", w.ServiceKey, lvs.ErrNoService)
+		}
+		if err := checkServiceHealth(w, r.told); err != nil {
+			return fmt.Errorf("look after service %s: %w", w.ServiceKey, err)
+		}
+	}
 	return d.setHealth(want)
 }
 
@@ -44,34 +53,41 @@ func checkHealth(state lvs.State, want []lvs.ServiceHealth) error {
 	return nil
 }
 
-func checkServiceHealth(want lvs.ServiceHealth, told []lvs.RealServer) error {
+// checkSorry returns why the sorry server of a service is refused.
+func checkSorry(want lvs.ServiceHealth, told []lvs.RealServer) error {
 	sorry := want.Sorry.RealServerKey
-	if sorry.Address.IsValid() {
-		if err := checkServer(want.ServiceKey, want.Sorry); err != nil {
-			return fmt.Errorf("sorry server %s: %w", sorry, err)
-		}
-		if findServer(told, sorry) >= 0 {
-			return fmt.Errorf("sorry server %s: %w: it is one of its real servers", sorry, lvs.ErrInvalid)
-		}
+	if !sorry.Address.IsValid() {
+		return nil
+	}
+	if err := checkServer(want.ServiceKey, want.Sorry); err != nil {
+		return fmt.Errorf("sorry server %s: %w", sorry, err)
+	}
+	if findServer(told, sorry) >= 0 {
+		return fmt.Errorf("sorry server %s: %w: it is one of its real servers", sorry, lvs.ErrInvalid)
+	}
+	return nil
+}
+
+func checkServiceHealth(want lvs.ServiceHealth, told []lvs.RealServer) error {
+	if err := checkSorry(want, told); err != nil {
+		return err
 	}
 	return health.Check(health.Service{ServiceHealth: want, Members: told})
 }
 
-// healthWithin returns what is wanted of the services and real servers that a state
-// has.
-func healthWithin(state lvs.State, want []lvs.ServiceHealth) []lvs.ServiceHealth {
-	var within []lvs.ServiceHealth
+// healthNow returns what is wanted of the services and real servers that there are, also
+// of those that were added by hand.
+func (d *Director) healthNow(want []lvs.ServiceHealth) []lvs.ServiceHealth {
+	var now []lvs.ServiceHealth
 	for _, w := range want {
-		at := slices.IndexFunc(state.Services, func(s lvs.ServiceState) bool { return s.ServiceKey == w.ServiceKey })
-		if at < 0 {
+		r, ok := d.rosters[w.ServiceKey]
+		if !ok {
 			continue
 		}
-		w.Servers = slices.DeleteFunc(slices.Clone(w.Servers), func(s lvs.ServerHealth) bool {
-			return findServer(state.Services[at].Servers, s.RealServerKey) < 0
-		})
-		within = append(within, w)
+		w.Servers = w.Among(r.told)
+		now = append(now, w)
 	}
-	return within
+	return now
 }
 
 // expectHealth is for before a state is changed, after which want is set: real servers
@@ -87,18 +103,17 @@ func (d *Director) expectHealth(want []lvs.ServiceHealth) {
 	}
 }
 
-func (d *Director) setHealth(want []lvs.ServiceHealth) error {
+// setHealth looks after what there is of what is wanted.
+func (d *Director) setHealth(wanted []lvs.ServiceHealth) error {
 	d.expected = nil
+	want := d.healthNow(wanted)
 	services := make([]health.Service, 0, len(want))
 	for _, w := range want {
-		r, ok := d.rosters[w.ServiceKey]
-		if !ok {
-			return fmt.Errorf("look after service %s: %w", w.ServiceKey, lvs.ErrNoService)
-		}
-		if err := checkServiceHealth(w, r.told); err != nil {
+		told := d.rosters[w.ServiceKey].told
+		if err := checkSorry(w, told); err != nil {
 			return fmt.Errorf("look after service %s: %w", w.ServiceKey, err)
 		}
-		services = append(services, health.Service{ServiceHealth: w, Members: r.told, Down: d.inherited[w.ServiceKey]})
+		services = append(services, health.Service{ServiceHealth: w, Members: told, Down: d.inherited[w.ServiceKey]})
 	}
 	if d.checks == nil {
 		if len(want) == 0 {
@@ -111,6 +126,7 @@ func (d *Director) setHealth(want []lvs.ServiceHealth) error {
 	}
 	affected := d.forgetInherited()
 	before := d.health
+	d.wanted = wanted
 	d.health = map[lvs.ServiceKey]lvs.ServiceHealth{}
 	for _, w := range want {
 		d.health[w.ServiceKey] = w
@@ -139,25 +155,24 @@ func (d *Director) forgetInherited() []lvs.ServiceKey {
 	return keys
 }
 
-// adjustHealth looks after what is left of a service that was changed: real servers
-// that went have no checks any more, and the way to one may be another.
+// adjustHealth looks after a service as it is after a change: real servers that came or
+// went, or the way to one.
 func (d *Director) adjustHealth(key lvs.ServiceKey) {
 	// Within a change of many, what comes after it looks at all of them once.
-	if _, ok := d.health[key]; !ok || d.expected != nil {
+	if d.expected != nil || d.wantedOf(key) == nil {
 		return
 	}
-	var want []lvs.ServiceHealth
-	for _, w := range d.health {
-		r, ok := d.rosters[w.ServiceKey]
-		if !ok {
-			continue
-		}
-		w.Servers = slices.DeleteFunc(slices.Clone(w.Servers), func(s lvs.ServerHealth) bool { return findServer(r.told, s.RealServerKey) < 0 })
-		want = append(want, w)
-	}
-	if err := d.setHealth(want); err != nil {
+	if err := d.setHealth(d.wanted); err != nil {
 		d.log.Error("checks not adjusted", "service", key, "cause", err)
 	}
+}
+
+// wantedOf returns what is wanted of the health of a service, or nil.
+func (d *Director) wantedOf(key lvs.ServiceKey) *lvs.ServiceHealth {
+	if at := slices.IndexFunc(d.wanted, func(w lvs.ServiceHealth) bool { return w.ServiceKey == key }); at >= 0 {
+		return &d.wanted[at]
+	}
+	return nil
 }
 
 // news are services for which something may have changed. It is safe for concurrent

@@ -88,7 +88,7 @@ func (d *Director) apply(request api.ApplyRequest, revision api.Revision) (api.A
 		return applied, nil
 	}
 	if d.config.inForce.Number != 0 && d.config.inForce.Text == revision.Text && revision.Of == 0 && len(steps) == 0 {
-		return applied, d.setHealth(healthWithin(goal, file.Health))
+		return applied, d.setHealth(file.Health)
 	}
 	pending, err := d.config.revision.prepare(revision)
 	if err != nil {
@@ -114,12 +114,12 @@ func (d *Director) configure(have, goal lvs.State, steps []reconcile.Step, want 
 	d.expectHealth(want)
 	err := d.reach(have, goal, steps)
 	if err == nil {
-		if err = d.setHealth(healthWithin(goal, want)); err == nil {
+		if err = d.setHealth(want); err == nil {
 			return nil
 		}
 		err = d.undo(have, err)
 	}
-	return errors.Join(err, d.setHealth(healthWithin(have, d.config.asked.Health)))
+	return errors.Join(err, d.setHealth(d.config.asked.Health))
 }
 
 // resumeHealth has what there is looked after as the configuration in force says: at
@@ -128,11 +128,7 @@ func (d *Director) configure(have, goal lvs.State, steps []reconcile.Step, want 
 func (d *Director) resumeHealth() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	state, err := d.state()
-	if err != nil {
-		return err
-	}
-	return d.setHealth(healthWithin(state, d.config.asked.Health))
+	return d.setHealth(d.config.asked.Health)
 }
 
 // withoutItem returns the refusal of an item of another state than the one that the

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
@@ -81,12 +82,14 @@ type Director struct {
 	rosters  map[lvs.ServiceKey]*roster
 	drains   map[drainKey]*drain
 	health   map[lvs.ServiceKey]lvs.ServiceHealth // what is looked after
+	wanted   []lvs.ServiceHealth                  // of services and servers that there may be
 	// inherited are the real servers that were down when a former director ended, of
 	// the services of which it withheld something; inheritedDrains those that it
 	// drained because it was about to stop. Both are nil once that is dealt with.
 	inherited       map[lvs.ServiceKey]map[lvs.RealServerKey]bool
 	inheritedDrains []drainKey
-	recordPath      string // "": nothing is recorded
+	hostDrained     atomic.Bool // until the daemon ends
+	recordPath      string      // "": nothing is recorded
 	// expected are the real servers that checks are about to be set for, and that are
 	// down until their first success.
 	expected map[drainKey]bool
@@ -283,11 +286,20 @@ func (d *Director) addServer(key lvs.ServiceKey, server lvs.RealServer) error {
 	}
 	d.hops.hold(server.Address)
 	d.hops.wait(server.Address)
-	if err := d.tell(key, slices.Insert(slices.Clone(d.rosters[key].told), 0, server)); err != nil {
+	alone := d.expected == nil
+	if wanted := d.wantedOf(key); alone && wanted != nil {
+		d.expectHealth([]lvs.ServiceHealth{{ServiceKey: key, Servers: wanted.Among([]lvs.RealServer{server})}})
+	}
+	err := d.tell(key, slices.Insert(slices.Clone(d.rosters[key].told), 0, server))
+	if alone {
+		d.expected = nil
+	}
+	if err != nil {
 		d.hops.release(server.Address)
 		return err
 	}
 	d.services[key][server.RealServerKey] = struct{}{}
+	d.adjustHealth(key)
 	d.log.Info("real server added", "service", key, "realserver", server.RealServerKey, "weight", server.Weight)
 	return nil
 }

@@ -347,6 +347,7 @@ func (d *Director) drainHost(ctx context.Context, deadline time.Duration, then l
 			}
 		}
 	}
+	d.hostDrained.Store(true)
 	_, err := d.drain(keys, deadline, then, true)
 	d.mu.Unlock()
 	if err != nil {

@@ -141,10 +141,11 @@ func TestAwaitedServers(t *testing.T) {
 	state := lvs.State{Services: []lvs.ServiceState{{Service: wlc(vip), Servers: []lvs.RealServer{second, first}}}}
 	b.must(t, checkHealth(state, want))
 	expect(t, checkHealth(lvs.State{}, want), lvs.ErrNoService, vip.String())
-	if within := healthWithin(lvs.State{}, want); len(within) != 0 {
-		t.Errorf("within nothing: %v", within)
-	}
+	expect(t, b.SetHealth(want), lvs.ErrNoService, vip.String())
 	b.mu.Lock()
+	if now := b.healthNow(want); len(now) != 0 {
+		t.Errorf("without the service: %v", now)
+	}
 	b.expectHealth(want)
 	b.mu.Unlock()
 	b.must(t, b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first), b.AddServer(ctx, vip, second))
@@ -299,6 +300,43 @@ func TestWithheldOutlivesTheDirector(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the record is there although there is nothing to record")
 	}
+}
+
+// A server that is added by hand to a service of a configuration has what its servers
+// usually have, from the first moment; and its own checks again if the file knows it.
+func TestServersAddedByHandAreChecked(t *testing.T) {
+	b, ctx := newBench(t, newMemoryPlane()).followed(t), t.Context()
+	first, second, third := routed("192.0.2.11", 80), routed("192.0.2.12", 80), routed("192.0.2.13", 80)
+	light, own := newLamp(t, "0"), newLamp(t, "1")
+	usual := light.of(lvs.RealServer{})
+	usual.Alpha = true
+	want := lvs.ServiceHealth{
+		ServiceKey: vip, Servers: []lvs.ServerHealth{own.of(first)}, Usual: usual, Unchecked: []lvs.RealServerKey{second.RealServerKey},
+	}
+	b.must(t, b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first), b.AddServer(ctx, vip, second))
+	b.must(t, b.SetHealth([]lvs.ServiceHealth{want}))
+	b.eventually(t, second, first)
+
+	b.must(t, b.AddServer(ctx, vip, third))
+	if got := b.inPlane(t); !slices.Equal(got, []lvs.RealServer{second, first}) {
+		t.Errorf("before its first success: %v", got)
+	}
+	light.set(t, "1")
+	b.eventually(t, third, second, first)
+	service, err := b.Service(ctx, vip)
+	if err != nil || service.Servers[0].Health.State != lvs.HealthUp || service.Servers[1].Health.State != lvs.HealthUnchecked {
+		t.Errorf("%v, %+v", err, service.Servers)
+	}
+
+	b.must(t, b.DeleteServer(ctx, vip, first.RealServerKey), b.DeleteServer(ctx, vip, second.RealServerKey))
+	own.set(t, "0")
+	b.must(t, b.AddServer(ctx, vip, second), b.AddServer(ctx, vip, first))
+	b.eventually(t, second, third)
+	own.set(t, "1")
+	b.eventually(t, first, second, third)
+	b.must(t, b.DeleteService(ctx, vip), b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first))
+	own.set(t, "0")
+	b.eventually(t)
 }
 
 func TestHostDrainEndsWithTheNextDirector(t *testing.T) {

@@ -49,6 +49,9 @@ func (d *Director) ready(now time.Time) error {
 		return errors.New("the director stops")
 	default:
 	}
+	if d.hostDrained.Load() {
+		return errors.New("the host is drained: it takes no new connections, and stops when nothing is left or at the deadline")
+	}
 	if problem := d.interfaces.problem(); problem != "" {
 		return errors.New(problem)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 func TestPathsBesideTheAPI(t *testing.T) {
@@ -35,6 +36,10 @@ func TestPathsBesideTheAPI(t *testing.T) {
 	get("/healthz", http.StatusOK, "ok")
 	get("/readyz", http.StatusOK, "ok")
 	get("/nosuch", http.StatusNotFound, "")
+
+	b.must(t, b.AddServer(t.Context(), vip, routed("192.0.2.11", 80)), b.drainHost(t.Context(), time.Minute, lvs.DrainKeep))
+	get("/healthz", http.StatusOK, "ok")
+	get("/readyz", http.StatusServiceUnavailable, "the host is drained")
 
 	stopping := make(chan struct{})
 	b.stopping = stopping

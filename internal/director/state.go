@@ -94,7 +94,7 @@ func (d *Director) Restore(_ context.Context, want lvs.State, dryRun bool) ([]st
 	if dryRun {
 		return changes, nil
 	}
-	if err := d.configure(have, want, steps, healthWithin(want, d.config.asked.Health)); err != nil {
+	if err := d.configure(have, want, steps, d.config.asked.Health); err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 	d.log.Info("state restored", "services", len(want.Services), "changes", len(steps))

@@ -33,6 +33,36 @@ type ServiceHealth struct {
 	Notify []Notification
 	// Servers are those that have checks, in the order of the service's.
 	Servers []ServerHealth
+	// Usual is what a server has that nothing is said of, here or in Unchecked: one that
+	// is added later. Its key is the zero one; it has no checks if the service has none.
+	Usual ServerHealth
+	// Unchecked are the servers that have no checks although Usual has some.
+	Unchecked []RealServerKey
+}
+
+// Among returns those of some real servers that have checks, in their order.
+func (h *ServiceHealth) Among(servers []RealServer) []ServerHealth {
+	declared := make(map[RealServerKey]*ServerHealth, len(h.Servers)+len(h.Unchecked))
+	for i := range h.Servers {
+		declared[h.Servers[i].RealServerKey] = &h.Servers[i]
+	}
+	for _, key := range h.Unchecked {
+		declared[key] = &ServerHealth{}
+	}
+	var checked []ServerHealth
+	for _, server := range servers {
+		health, ok := declared[server.RealServerKey]
+		if !ok {
+			health = &h.Usual
+		}
+		if len(health.Checks) == 0 {
+			continue
+		}
+		one := *health
+		one.RealServerKey = server.RealServerKey
+		checked = append(checked, one)
+	}
+	return checked
 }
 
 // A ServerHealth says how the health of one real server is found out: it is up while
