@@ -84,6 +84,27 @@ enum limit {
 	TEMPLATE_RETRY_SECONDS = 60,
 	/* Clients whose next hops are kept. */
 	MAX_CLIENT_HOPS = 4096,
+	/* Datagrams in fragments that are known at the same time: sets, each of
+	 * the sources of one network, by hash; and slots of a set. */
+	DATAGRAM_SETS_SHIFT = 12,
+	DATAGRAM_SETS = 1 << DATAGRAM_SETS_SHIFT,
+	DATAGRAM_SLOTS = 15,
+	/* Of these, what one source network gets before it takes from itself. */
+	DATAGRAM_SHARE = 8,
+	/* How long the fragments of a datagram follow its first one, from when
+	 * that came; and how long those that came before it are kept. */
+	DATAGRAM_SECONDS = 5,
+	HELD_SECONDS = 1,
+	/* The largest frame that is kept: what BPF_PROG_RUN takes in one page. */
+	MAX_HELD_FRAME = 3456,
+	/* Of one datagram, what is kept: pieces of 64 bytes, and one more a frame.
+	 * 64 KiB in fragments of 128 bytes or more fit. */
+	HELD_PIECE_SHIFT = 6,
+	MAX_HELD_PIECES = 2080,
+	/* On their way to the director, bytes. */
+	HELD_RING = 1 << 22,
+	/* Addresses whose fragments may be a service's. */
+	MAX_PARTIES = MAX_SERVICES + MAX_SERVERS,
 	/* One tick of a connection's clock is four jiffies: a 32-bit count of
 	 * them reaches over the longest timeout, 31 days, on both sides of now
 	 * with any HZ. */
@@ -101,7 +122,7 @@ enum verdict {
 	PASS_NOT_IP,
 	PASS_PROTOCOL,		/* neither TCP, UDP, SCTP nor ICMP */
 	PASS_ICMP,		/* about no connection */
-	PASS_FRAGMENT,
+	PASS_FRAGMENT,		/* not of a service's datagram, nor of its address */
 	PASS_MALFORMED,
 	PASS_NO_SERVICE,
 	PASS_NO_CONNECTION,	/* TCP without SYN, SCTP without INIT, nothing known of it */
@@ -116,6 +137,9 @@ enum verdict {
 
 	/* from a real server to its client */
 	FORWARD_REPLY,		/* masquerading: with the virtual address again */
+
+	/* kept by the director */
+	HOLD_FRAGMENT,		/* until its datagram's first fragment comes */
 
 	/* answered with ICMP */
 	ANSWER_NO_SERVER,	/* port unreachable */
@@ -132,6 +156,12 @@ enum verdict {
 	DROP_ICMP_ERROR,	/* nobody is told what is wrong with an error */
 	DROP_NO_ROOM,		/* masquerading needs an entry for the way back */
 	DROP_NO_WAY_BACK,	/* of a reply: no route to the client */
+	DROP_FRAGMENT,		/* its datagram's first one was dropped or answered */
+	DROP_FRAGMENT_TINY,	/* a first one without its whole header (RFC 1858, 7112) */
+	DROP_FRAGMENT_OVERLAP,	/* what its datagram is taken for could change (RFC 5722) */
+	DROP_FRAGMENT_LOST,	/* came before the first one, with no room to keep it */
+	DROP_FRAGMENT_ALONE,	/* was kept, and the first one did not come */
+	DROP_FRAGMENT_PORTS,	/* of SCTP, with ports to translate: its checksum is of the whole */
 
 	BUG_MAP,		/* a look-up that cannot miss missed */
 	BUG_ADJUST,		/* the kernel refused to move the frame's ends */
@@ -149,5 +179,7 @@ struct address {
 #include "abi_service.h"
 #include "abi_server.h"
 #include "abi_settings.h"
+
+#include "abi_fragment.h"
 
 #endif

@@ -25,6 +25,7 @@
 #include "steady.h"
 #include "first.h"
 #include "sweep.h"
+#include "fragment.h"
 
 /* Where a packet goes. */
 struct route {
@@ -69,6 +70,8 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 
 	if (!pkt || !way || !chosen || !set)
 		return BUG_MAP;
+	if (unlikely(pkt->fragment & FRAGMENT_LATER))
+		return follow_datagram(pkt, chosen);
 	svc = find_service(pkt, set);
 	if (!svc)
 		return PASS_NO_SERVICE;
@@ -237,6 +240,8 @@ __noinline int take(struct xdp_md *ctx)
 	}
 	now = now_tick(set);
 	v = parse_packet(ctx, &pkt, in);
+	if (unlikely(v == PASS_FRAGMENT))
+		v = resolve_fragment(ctx, &pkt);
 	if (v == CONTINUE && is_from_peer(ctx, set))
 		v = leave_to_host(&pkt, set);
 	if (v == CONTINUE)
@@ -247,6 +252,8 @@ __noinline int take(struct xdp_md *ctx)
 		v = send_back(ctx, &pkt, route.conn, &route.to, now);
 	else if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v);
+	if (unlikely(pkt.fragment))
+		v = conclude_fragment(&pkt, route.conn, &route.to, v);
 	return finish(ctx, &pkt, set, in, v, route.to.out);
 }
 
@@ -380,6 +387,27 @@ int director(struct xdp_md *ctx)
 	return leave_program(ctx, action);
 }
 
+/* Whether a fragment that the director keeps may go its way, through the program
+ * above; not run on any interface. Returns what enum resumption says. */
+DIRECTOR_SECTION
+int resume_fragment(struct xdp_md *ctx)
+{
+	return find_way_out(ctx);
+}
+
+/* Counts frames that left by a way that only the director knows. */
+SEC("syscall")
+int count_frames(struct verdict_count *count)
+{
+	__u32 index = count->verdict;
+	__u64 *counter = bpf_map_lookup_elem(&verdicts, &index);
+
+	/* Packets may come in between. */
+	if (counter)
+		__sync_fetch_and_add(counter, count->frames);
+	return 0;
+}
+
 /* Ends the connections or templates of SWEEP_GROUPS groups whose time is over, and
  * those that end early. It runs to its end even if the director is killed, so that no slot and no count is lost.
  * Returns entries expired in the upper half and in use in the lower. */
@@ -411,5 +439,9 @@ int read_clock(struct clock_reading *reading)
 	reading->ns = bpf_ktime_get_ns();
 	return set ? now_tick(set) : 0;
 }
+
+/* Puts the enums, which no map has, into the BTF that Go's are made from. */
+const enum resumption *resumptions __attribute__((unused));
+const enum party *roles_of_parties __attribute__((unused));
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -128,7 +128,8 @@ static __always_inline __u32 l3_behind(__u16 vlan)
 	return sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
 }
 
-/* Changes the checksum of TCP or UDP by what addresses and ports changed by. */
+/* Changes the checksum of TCP or UDP by what addresses and ports changed by. UDP may
+ * have none. */
 static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u64 addresses,
 					     __u64 ports, bool udp)
 {
@@ -136,6 +137,8 @@ static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, _
 
 	if ((void *)(check + 1) > (void *)(long)ctx->data_end)
 		return false;
+	if (udp && !*check)
+		return true;
 	*check = change_sum(*check, addresses + ports);
 	if (udp && !*check)
 		*check = 0xffff;

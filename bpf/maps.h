@@ -196,6 +196,29 @@ struct {
 	__type(value, __u64);
 } peers SEC(".maps");
 
+/* Datagrams that come in fragments. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DATAGRAM_SETS);
+	__type(key, __u32);
+	__type(value, struct datagram_set);
+} datagrams SEC(".maps");
+
+/* Addresses whose fragments may be a service's: bits of enum party. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PARTIES);
+	__type(key, struct address);
+	__type(value, __u32);
+} parties SEC(".maps");
+
+/* Fragments on their way to the director, which keeps them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, HELD_RING);
+} held_fragments SEC(".maps");
+
 static __always_inline struct settings *get_settings(void)
 {
 	__u32 zero = 0;

@@ -85,8 +85,23 @@ static __always_inline bool translate_upper(struct xdp_md *ctx, const struct pac
 	return true;
 }
 
-/* Translates a packet whose IP header lies at l3 now, and which has a checksum. False:
- * the frame is not what it was. Not static: see answer_icmp. */
+/* Whether a packet can be translated. The checksum of an SCTP packet in fragments would
+ * change by how long the whole is, which nobody knows yet. */
+static __always_inline bool is_translatable(const struct packet *pkt, const struct translation *to)
+{
+	return likely(!pkt->fragment) || flow_protocol(&pkt->flow) != IPPROTO_SCTP ||
+	       to->ports == (__u32)pkt->flow.word;
+}
+
+/* Whether a packet's checksum is of itself alone, and can be made. */
+static __always_inline bool is_whole_datagram(const struct packet *pkt)
+{
+	return flow_protocol(&pkt->flow) == IPPROTO_UDP && !pkt->fragment;
+}
+
+/* Translates a packet whose IP header lies at l3 now, and which has a checksum if it can
+ * have one. Of fragments, the first alone has ports. False: the frame is not what it was.
+ * Not static: see answer_icmp. */
 __noinline int translate(struct xdp_md *ctx, const struct packet *pkt,
 			 const struct translation *to, __u32 l3)
 {
@@ -117,7 +132,7 @@ __noinline int translate(struct xdp_md *ctx, const struct packet *pkt,
 		__builtin_memcpy(&ip->saddr, &to->saddr, sizeof(ip->saddr));
 		__builtin_memcpy(&ip->daddr, &to->daddr, sizeof(ip->daddr));
 	}
-	return translate_upper(ctx, pkt, to, l4, change);
+	return pkt->fragment & FRAGMENT_LATER || translate_upper(ctx, pkt, to, l4, change);
 }
 
 /* What a client's packet becomes, by the flags of its connection. */
@@ -199,11 +214,13 @@ __noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
 	if (!target->out)
 		return DROP_NO_NEXT_HOP;
 	to = to_server(pkt, server, by);
+	if (!is_translatable(pkt, &to))
+		return DROP_FRAGMENT_PORTS;
 	v = forward(ctx, pkt, hop);
 	if (v != FORWARD)
 		return v;
 	l3 = l3_behind(hop->vlan);
-	if (flow_protocol(&pkt->flow) == IPPROTO_UDP)
+	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
 	return translate(ctx, pkt, &to, l3) ? FORWARD : BUG_ADJUST;
 }
@@ -260,6 +277,8 @@ __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connecti
 	if (!read_owner(reply, conn, now, &to, &target->server))
 		return PASS_NO_CONNECTION;
 	pkt->reply = true;
+	if (!is_translatable(pkt, &to))
+		return DROP_FRAGMENT_PORTS;
 	v = find_client_hop(ctx, reply, &to.saddr, &to.daddr, now, &hop);
 	if (v != FORWARD_REPLY)
 		return v;
@@ -269,7 +288,7 @@ __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connecti
 		return v;
 	note_reply(conn, pkt, target->server, set, now);
 	l3 = l3_behind(hop.vlan);
-	if (flow_protocol(&pkt->flow) == IPPROTO_UDP)
+	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
 	return translate(ctx, pkt, &to, l3) ? FORWARD_REPLY : BUG_ADJUST;
 }

@@ -64,6 +64,7 @@ enum event {
 	EVENT_SCTP_ERROR,
 	EVENT_SCTP_ABORT,
 	EVENT_QUOTED,		/* of ICMP: there was a packet */
+	EVENT_FRAGMENT,		/* not the first of a datagram: tells nothing of its own */
 	EVENTS = 32,		/* room to index by five bits */
 };
 
@@ -176,7 +177,17 @@ struct packet {
 	__u8 event;		/* enum event */
 	bool syn;		/* TCP with SYN, whatever else is set; SCTP with INIT */
 	bool reply;		/* it comes from a real server */
-	__u8 padding[3];
+	__u8 fragment;		/* enum fragment, and the slot of its datagram; 0: whole */
+	__u16 uncounted;	/* of a fragment: bytes that go when it is put together
+				 * with the first one. While it is parsed: where the
+				 * header with its offset lies */
+};
+
+/* What part of a datagram a packet is. */
+enum fragment {
+	FRAGMENT_SLOT = 15,
+	FRAGMENT_FIRST = 16,
+	FRAGMENT_LATER = 32,
 };
 
 /*
@@ -298,6 +309,14 @@ static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, vo
 	return CONTINUE;
 }
 
+/* A fragment is for fragment.h to read on, from where its offset lies. */
+static __always_inline enum verdict leave_fragment(struct packet *pkt, __u32 offset, __u8 protocol)
+{
+	pkt->uncounted = offset;
+	pkt->flow.word = (__u64)protocol << 32;
+	return PASS_FRAGMENT;
+}
+
 /* Whether a frame holds a packet of that length, in all its buffers. */
 static __always_inline bool holds_packet(struct xdp_md *ctx, __u32 l3, __u32 length)
 {
@@ -321,7 +340,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *pkt, struct xdp_md
 	pkt->flow.caddr = map_ipv4(ip->saddr);
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
 	if (unlikely(ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
-		return PASS_FRAGMENT;
+		return leave_fragment(pkt, 0, ip->protocol);
 	/* Without options the ports lie at a fixed place, which is known sooner. */
 	if (likely(header == sizeof(*ip)))
 		return parse_upper(pkt, ip + 1, end, pkt->length - sizeof(*ip), ip->protocol);
@@ -390,7 +409,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *pkt, struct xdp_md
 		if ((void *)(ext + 1) > end)
 			return PASS_MALFORMED;
 		if (next == IPPROTO_FRAGMENT && is_fragment(ext))
-			return PASS_FRAGMENT;
+			return leave_fragment(pkt, offset, ext->next);
 		offset += extension_length(ext, next);
 		next = ext->next;
 	}

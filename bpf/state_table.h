@@ -33,6 +33,16 @@ enum direction {
 	[STATE_SCTP_SHUTDOWN_ACK_SENT] = sa, [STATE_SCTP_REJECTED] = rj,			\
 	[STATE_SCTP_CLOSED] = cl
 
+/* All has been told by the first fragment. */
+#define AS_BEFORE										\
+	FROM_TCP(NO, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA), [STATE_UDP] = STATE_UDP,		\
+	[STATE_SCTP_INIT1] = sI1, [STATE_SCTP_INIT] = sIN, [STATE_SCTP_COOKIE_SENT] = sCS,	\
+	[STATE_SCTP_COOKIE_REPLIED] = sCR, [STATE_SCTP_COOKIE_WAIT] = sCW,			\
+	[STATE_SCTP_COOKIE] = sCO, [STATE_SCTP_COOKIE_ECHOED] = sCE,				\
+	[STATE_SCTP_ESTABLISHED] = sES, [STATE_SCTP_SHUTDOWN_SENT] = sSS,			\
+	[STATE_SCTP_SHUTDOWN_RECEIVED] = sSR, [STATE_SCTP_SHUTDOWN_ACK_SENT] = sSA,		\
+	[STATE_SCTP_REJECTED] = sRJ, [STATE_SCTP_CLOSED] = sCL
+
 /* The states after, as the tables write them. */
 enum {
 	NO = STATE_NONE, ES = STATE_ESTABLISHED, SS = STATE_SYN_SENT, SR = STATE_SYN_RECV,
@@ -61,6 +71,7 @@ static const __u8 state_table[DIRECTIONS][EVENTS][STATES] = {
 	/* A segment with none of the four flags ends the connection soon. */
 	[EVENT_NONE] = { [0 ... STATES - 1] = CL },
 	[EVENT_UDP] = { [0 ... STATES - 1] = STATE_UDP },
+	[EVENT_FRAGMENT] = { AS_BEFORE },
 
 	/*                NO   I1   IN   CS   CR   CW   CO   CE   ES   SS   SR   SA   RJ   CL */
 	[EVENT_SCTP_DATA] = {
@@ -96,6 +107,7 @@ static const __u8 state_table[DIRECTIONS][EVENTS][STATES] = {
 	[EVENT_RST_SECURE] = { FROM_TCP(CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL) },
 	[EVENT_NONE] = { [0 ... STATES - 1] = CL },
 	[EVENT_UDP] = { [0 ... STATES - 1] = STATE_UDP },
+	[EVENT_FRAGMENT] = { AS_BEFORE },
 
 	/*                NO   I1   IN   CS   CR   CW   CO   CE   ES   SS   SR   SA   RJ   CL */
 	[EVENT_SCTP_DATA] = {
@@ -131,6 +143,7 @@ static const __u8 state_table[DIRECTIONS][EVENTS][STATES] = {
 	[EVENT_RST_SECURE] = { FROM_TCP(CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL) },
 	[EVENT_NONE] = { [0 ... STATES - 1] = CL },
 	[EVENT_UDP] = { [0 ... STATES - 1] = STATE_UDP },
+	[EVENT_FRAGMENT] = { AS_BEFORE },
 
 	/*                NO   I1   IN   CS   CR   CW   CO   CE   ES   SS   SR   SA   RJ   CL */
 	[EVENT_SCTP_DATA] = {

@@ -65,12 +65,15 @@ static int pick_one(__u32 i, void *ctx)
 	return 0;
 }
 
-/* The traces that pick a packet and may tell of it, a bit each. */
-static __always_inline __u32 pick(const struct packet *pkt)
+/* The traces that pick a packet and may tell of it, a bit each. Not static: see
+ * answer_icmp. */
+__noinline int pick(const struct packet *pkt)
 {
 	struct picking picking = { .pkt = pkt, .jiffies = bpf_jiffies64() };
 	__u32 zero = 0;
 
+	if (!pkt)
+		return 0;
 	picking.all = bpf_map_lookup_elem(&trace_filters, &zero);
 	if (!picking.all)
 		return 0;

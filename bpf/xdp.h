@@ -100,6 +100,12 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case DROP_ICMP_ERROR:
 	case DROP_NO_ROOM:
 	case DROP_NO_WAY_BACK:
+	case HOLD_FRAGMENT:
+	case DROP_FRAGMENT:
+	case DROP_FRAGMENT_TINY:
+	case DROP_FRAGMENT_OVERLAP:
+	case DROP_FRAGMENT_LOST:
+	case DROP_FRAGMENT_PORTS:
 	case BUG_ADJUST:
 		count_verdict(v);
 		return XDP_DROP;

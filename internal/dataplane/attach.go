@@ -218,7 +218,7 @@ func (p *Plane) loadTC() (*ebpf.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	shared := p.pinnedMaps()
+	shared := p.sharedMaps()
 	for _, name := range []string{directorMapBonds, directorMapConnections} {
 		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
 	}

@@ -103,6 +103,43 @@ type benchCounters struct {
 	OutBytes    uint64
 }
 
+type benchDatagramSet struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Search struct {
+		_           structs.HostLayout
+		Found       uint32
+		Free        uint32
+		OldestOwn   uint32
+		OldestOther uint32
+		Own         uint32
+		Waiting     uint32
+	}
+	Padding [9]uint32
+	Slots   [15]struct {
+		_        structs.HostLayout
+		Caddr    benchAddress
+		Vaddr    benchAddress
+		Cport    uint16
+		Vport    uint16
+		Id       uint32
+		Expires  uint32
+		Out      uint32
+		Server   uint16
+		FirstEnd uint16
+		Lowest   uint16
+		Total    uint16
+		Seen     uint16
+		Held     uint16
+		Protocol uint8
+		State    uint8
+		Padding  uint16
+	}
+}
+
 type benchEdition struct {
 	_           structs.HostLayout
 	List        uint32
@@ -301,12 +338,15 @@ const (
 	benchMapCaches               = "caches"
 	benchMapClientHops           = "client_hops"
 	benchMapConnections          = "connections"
+	benchMapDatagrams            = "datagrams"
 	benchMapEditionCarry         = "edition_carry"
 	benchMapEditions             = "editions"
 	benchMapHashConnections      = "hash_connections"
+	benchMapHeldFragments        = "held_fragments"
 	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
 	benchMapMarkRules            = "mark_rules"
+	benchMapParties              = "parties"
 	benchMapPeerMacs             = "peer_macs"
 	benchMapPeers                = "peers"
 	benchMapPolicies             = "policies"
@@ -381,12 +421,15 @@ type benchMapSpecs struct {
 	Caches          *ebpf.MapSpec `ebpf:"caches"`
 	ClientHops      *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections     *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams       *ebpf.MapSpec `ebpf:"datagrams"`
 	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions        *ebpf.MapSpec `ebpf:"editions"`
 	HashConnections *ebpf.MapSpec `ebpf:"hash_connections"`
+	HeldFragments   *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists           *ebpf.MapSpec `ebpf:"lists"`
 	MarkRules       *ebpf.MapSpec `ebpf:"mark_rules"`
+	Parties         *ebpf.MapSpec `ebpf:"parties"`
 	PeerMacs        *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
 	Policies        *ebpf.MapSpec `ebpf:"policies"`
@@ -433,12 +476,15 @@ type benchMaps struct {
 	Caches          *ebpf.Map `ebpf:"caches"`
 	ClientHops      *ebpf.Map `ebpf:"client_hops"`
 	Connections     *ebpf.Map `ebpf:"connections"`
+	Datagrams       *ebpf.Map `ebpf:"datagrams"`
 	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
 	Editions        *ebpf.Map `ebpf:"editions"`
 	HashConnections *ebpf.Map `ebpf:"hash_connections"`
+	HeldFragments   *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces      *ebpf.Map `ebpf:"interfaces"`
 	Lists           *ebpf.Map `ebpf:"lists"`
 	MarkRules       *ebpf.Map `ebpf:"mark_rules"`
+	Parties         *ebpf.Map `ebpf:"parties"`
 	PeerMacs        *ebpf.Map `ebpf:"peer_macs"`
 	Peers           *ebpf.Map `ebpf:"peers"`
 	Policies        *ebpf.Map `ebpf:"policies"`
@@ -461,12 +507,15 @@ func (m *benchMaps) Close() error {
 		m.Caches,
 		m.ClientHops,
 		m.Connections,
+		m.Datagrams,
 		m.EditionCarry,
 		m.Editions,
 		m.HashConnections,
+		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.Parties,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

@@ -37,6 +37,17 @@ func toPort(port uint16) uint16 {
 
 func fromPort(port uint16) uint16 { return toPort(port) }
 
+// fromIdentification is the number by which a sender names a datagram: sixteen
+// bits of IPv4, 32 of IPv6.
+func fromIdentification(id uint32, ipv4 bool) uint32 {
+	if ipv4 {
+		return uint32(fromPort(uint16(id)))
+	}
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], id)
+	return binary.BigEndian.Uint32(b[:])
+}
+
 func toServiceKey(key lvs.ServiceKey) directorServiceKey {
 	if key.Mark != 0 {
 		return directorServiceKey{Vaddr: toMark(key.Mark, key.Address.Is6())}

@@ -136,6 +136,45 @@ type directorCounters struct {
 	OutBytes    uint64
 }
 
+type directorDatagram struct {
+	_        structs.HostLayout
+	Caddr    directorAddress
+	Vaddr    directorAddress
+	Cport    uint16
+	Vport    uint16
+	Id       uint32
+	Expires  uint32
+	Out      uint32
+	Server   uint16
+	FirstEnd uint16
+	Lowest   uint16
+	Total    uint16
+	Seen     uint16
+	Held     uint16
+	Protocol uint8
+	State    uint8
+	Padding  uint16
+}
+
+type directorDatagramSet struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Search struct {
+		_           structs.HostLayout
+		Found       uint32
+		Free        uint32
+		OldestOwn   uint32
+		OldestOther uint32
+		Own         uint32
+		Waiting     uint32
+	}
+	Padding [9]uint32
+	Slots   [15]directorDatagram
+}
+
 type directorEdition struct {
 	_           structs.HostLayout
 	List        uint32
@@ -150,6 +189,23 @@ type directorEdition struct {
 	Cache       uint32
 	Persistence uint32
 	ClientMask  directorAddress
+}
+
+type directorHandover struct {
+	_     structs.HostLayout
+	Head  directorHeldFragment
+	Frame [3456]uint8
+}
+
+type directorHeldFragment struct {
+	_        structs.HostLayout
+	Caddr    directorAddress
+	Vaddr    directorAddress
+	Id       uint32
+	Ifindex  uint32
+	Length   uint32
+	Protocol uint8
+	Padding  [3]uint8
 }
 
 type directorInterface struct {
@@ -199,6 +255,17 @@ const (
 	directorLimitTEMPLATE_PROTOCOL      directorLimit = 128
 	directorLimitTEMPLATE_RETRY_SECONDS directorLimit = 60
 	directorLimitMAX_CLIENT_HOPS        directorLimit = 4096
+	directorLimitDATAGRAM_SETS_SHIFT    directorLimit = 12
+	directorLimitDATAGRAM_SETS          directorLimit = 4096
+	directorLimitDATAGRAM_SLOTS         directorLimit = 15
+	directorLimitDATAGRAM_SHARE         directorLimit = 8
+	directorLimitDATAGRAM_SECONDS       directorLimit = 5
+	directorLimitHELD_SECONDS           directorLimit = 1
+	directorLimitMAX_HELD_FRAME         directorLimit = 3456
+	directorLimitHELD_PIECE_SHIFT       directorLimit = 6
+	directorLimitMAX_HELD_PIECES        directorLimit = 2080
+	directorLimitHELD_RING              directorLimit = 4194304
+	directorLimitMAX_PARTIES            directorLimit = 20480
 	directorLimitTICK_JIFFIES_SHIFT     directorLimit = 2
 )
 
@@ -231,6 +298,13 @@ type directorNextHop struct {
 	DestinationSource [3]uint32
 	Local             uint32
 }
+
+type directorParty uint32
+
+const (
+	directorPartyPARTY_VIRTUAL directorParty = 1
+	directorPartyPARTY_SERVER  directorParty = 2
+)
 
 type directorPolicy struct {
 	_           structs.HostLayout
@@ -273,6 +347,12 @@ type directorRealServer struct {
 	Retries           uint32
 	Resets            uint32
 }
+
+type directorResumption int32
+
+const (
+	directorResumptionRESUME_LATER directorResumption = -1
+)
 
 type directorScheduler uint32
 
@@ -425,39 +505,52 @@ const (
 type directorVerdict uint32
 
 const (
-	directorVerdictCONTINUE            directorVerdict = 0
-	directorVerdictPASS_NO_SERVICES    directorVerdict = 1
-	directorVerdictPASS_OTHER_HOST     directorVerdict = 2
-	directorVerdictPASS_NOT_IP         directorVerdict = 3
-	directorVerdictPASS_PROTOCOL       directorVerdict = 4
-	directorVerdictPASS_ICMP           directorVerdict = 5
-	directorVerdictPASS_FRAGMENT       directorVerdict = 6
-	directorVerdictPASS_MALFORMED      directorVerdict = 7
-	directorVerdictPASS_NO_SERVICE     directorVerdict = 8
-	directorVerdictPASS_NO_CONNECTION  directorVerdict = 9
-	directorVerdictPASS_FTP            directorVerdict = 10
-	directorVerdictPASS_PEER           directorVerdict = 11
-	directorVerdictPASS_LOCAL          directorVerdict = 12
-	directorVerdictFORWARD             directorVerdict = 13
-	directorVerdictFORWARD_NO_ENTRY    directorVerdict = 14
-	directorVerdictFORWARD_ICMP        directorVerdict = 15
-	directorVerdictFORWARD_REPLY       directorVerdict = 16
-	directorVerdictANSWER_NO_SERVER    directorVerdict = 17
-	directorVerdictANSWER_TTL          directorVerdict = 18
-	directorVerdictANSWER_TOO_BIG      directorVerdict = 19
-	directorVerdictDROP_RATE_LIMIT     directorVerdict = 20
-	directorVerdictDROP_TOO_BIG        directorVerdict = 21
-	directorVerdictDROP_SERVER_REMOVED directorVerdict = 22
-	directorVerdictDROP_NO_NEXT_HOP    directorVerdict = 23
-	directorVerdictDROP_DEFENCE        directorVerdict = 24
-	directorVerdictDROP_ICMP_CHECKSUM  directorVerdict = 25
-	directorVerdictDROP_ICMP_ERROR     directorVerdict = 26
-	directorVerdictDROP_NO_ROOM        directorVerdict = 27
-	directorVerdictDROP_NO_WAY_BACK    directorVerdict = 28
-	directorVerdictBUG_MAP             directorVerdict = 29
-	directorVerdictBUG_ADJUST          directorVerdict = 30
-	directorVerdictVERDICTS            directorVerdict = 31
+	directorVerdictCONTINUE              directorVerdict = 0
+	directorVerdictPASS_NO_SERVICES      directorVerdict = 1
+	directorVerdictPASS_OTHER_HOST       directorVerdict = 2
+	directorVerdictPASS_NOT_IP           directorVerdict = 3
+	directorVerdictPASS_PROTOCOL         directorVerdict = 4
+	directorVerdictPASS_ICMP             directorVerdict = 5
+	directorVerdictPASS_FRAGMENT         directorVerdict = 6
+	directorVerdictPASS_MALFORMED        directorVerdict = 7
+	directorVerdictPASS_NO_SERVICE       directorVerdict = 8
+	directorVerdictPASS_NO_CONNECTION    directorVerdict = 9
+	directorVerdictPASS_FTP              directorVerdict = 10
+	directorVerdictPASS_PEER             directorVerdict = 11
+	directorVerdictPASS_LOCAL            directorVerdict = 12
+	directorVerdictFORWARD               directorVerdict = 13
+	directorVerdictFORWARD_NO_ENTRY      directorVerdict = 14
+	directorVerdictFORWARD_ICMP          directorVerdict = 15
+	directorVerdictFORWARD_REPLY         directorVerdict = 16
+	directorVerdictHOLD_FRAGMENT         directorVerdict = 17
+	directorVerdictANSWER_NO_SERVER      directorVerdict = 18
+	directorVerdictANSWER_TTL            directorVerdict = 19
+	directorVerdictANSWER_TOO_BIG        directorVerdict = 20
+	directorVerdictDROP_RATE_LIMIT       directorVerdict = 21
+	directorVerdictDROP_TOO_BIG          directorVerdict = 22
+	directorVerdictDROP_SERVER_REMOVED   directorVerdict = 23
+	directorVerdictDROP_NO_NEXT_HOP      directorVerdict = 24
+	directorVerdictDROP_DEFENCE          directorVerdict = 25
+	directorVerdictDROP_ICMP_CHECKSUM    directorVerdict = 26
+	directorVerdictDROP_ICMP_ERROR       directorVerdict = 27
+	directorVerdictDROP_NO_ROOM          directorVerdict = 28
+	directorVerdictDROP_NO_WAY_BACK      directorVerdict = 29
+	directorVerdictDROP_FRAGMENT         directorVerdict = 30
+	directorVerdictDROP_FRAGMENT_TINY    directorVerdict = 31
+	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 32
+	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 33
+	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 34
+	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 35
+	directorVerdictBUG_MAP               directorVerdict = 36
+	directorVerdictBUG_ADJUST            directorVerdict = 37
+	directorVerdictVERDICTS              directorVerdict = 38
 )
+
+type directorVerdictCount struct {
+	_       structs.HostLayout
+	Verdict directorVerdict
+	Frames  uint32
+}
 
 type directorXdpMode uint32
 
@@ -471,30 +564,38 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directorMapBonds          = "bonds"
-	directorMapCaches         = "caches"
-	directorMapClientHops     = "client_hops"
-	directorMapConnections    = "connections"
-	directorMapEditionCarry   = "edition_carry"
-	directorMapEditions       = "editions"
-	directorMapInterfaces     = "interfaces"
-	directorMapLists          = "lists"
-	directorMapMarkRules      = "mark_rules"
-	directorMapPeerMacs       = "peer_macs"
-	directorMapPeers          = "peers"
-	directorMapPolicies       = "policies"
-	directorMapRealServers    = "real_servers"
-	directorMapServerCarry    = "server_carry"
-	directorMapServerCounters = "server_counters"
-	directorMapServiceTable   = "service_table"
-	directorMapServices       = "services"
-	directorMapSettings       = "settings"
-	directorMapTables         = "tables"
-	directorMapTunnels        = "tunnels"
-	directorMapVerdicts       = "verdicts"
-	directorProgDirector      = "director"
-	directorProgReadClock     = "read_clock"
-	directorProgSweep         = "sweep"
+	directorMapBonds           = "bonds"
+	directorMapCaches          = "caches"
+	directorMapClientHops      = "client_hops"
+	directorMapConnections     = "connections"
+	directorMapDatagrams       = "datagrams"
+	directorMapEditionCarry    = "edition_carry"
+	directorMapEditions        = "editions"
+	directorMapHandovers       = "handovers"
+	directorMapHeldFragments   = "held_fragments"
+	directorMapInterfaces      = "interfaces"
+	directorMapLists           = "lists"
+	directorMapMarkRules       = "mark_rules"
+	directorMapParties         = "parties"
+	directorMapPeerMacs        = "peer_macs"
+	directorMapPeers           = "peers"
+	directorMapPolicies        = "policies"
+	directorMapRealServers     = "real_servers"
+	directorMapServerCarry     = "server_carry"
+	directorMapServerCounters  = "server_counters"
+	directorMapServiceTable    = "service_table"
+	directorMapServices        = "services"
+	directorMapSettings        = "settings"
+	directorMapTables          = "tables"
+	directorMapTunnels         = "tunnels"
+	directorMapVerdicts        = "verdicts"
+	directorProgCountFrames    = "count_frames"
+	directorProgDirector       = "director"
+	directorProgReadClock      = "read_clock"
+	directorProgResumeFragment = "resume_fragment"
+	directorProgSweep          = "sweep"
+	directorVarResumptions     = "resumptions"
+	directorVarRolesOfParties  = "roles_of_parties"
 )
 
 // loadDirector returns the embedded CollectionSpec for director.
@@ -539,9 +640,11 @@ type directorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorProgramSpecs struct {
-	Director  *ebpf.ProgramSpec `ebpf:"director"`
-	ReadClock *ebpf.ProgramSpec `ebpf:"read_clock"`
-	Sweep     *ebpf.ProgramSpec `ebpf:"sweep"`
+	CountFrames    *ebpf.ProgramSpec `ebpf:"count_frames"`
+	Director       *ebpf.ProgramSpec `ebpf:"director"`
+	ReadClock      *ebpf.ProgramSpec `ebpf:"read_clock"`
+	ResumeFragment *ebpf.ProgramSpec `ebpf:"resume_fragment"`
+	Sweep          *ebpf.ProgramSpec `ebpf:"sweep"`
 }
 
 // directorMapSpecs contains maps before they are loaded into the kernel.
@@ -552,11 +655,15 @@ type directorMapSpecs struct {
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
+	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
+	Parties        *ebpf.MapSpec `ebpf:"parties"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -575,6 +682,8 @@ type directorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorVariableSpecs struct {
+	Resumptions    *ebpf.VariableSpec `ebpf:"resumptions"`
+	RolesOfParties *ebpf.VariableSpec `ebpf:"roles_of_parties"`
 }
 
 // directorObjects contains all objects after they have been loaded into the kernel.
@@ -601,11 +710,15 @@ type directorMaps struct {
 	Caches         *ebpf.Map `ebpf:"caches"`
 	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
+	Datagrams      *ebpf.Map `ebpf:"datagrams"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
+	Handovers      *ebpf.Map `ebpf:"handovers"`
+	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
 	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
+	Parties        *ebpf.Map `ebpf:"parties"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -626,11 +739,15 @@ func (m *directorMaps) Close() error {
 		m.Caches,
 		m.ClientHops,
 		m.Connections,
+		m.Datagrams,
 		m.EditionCarry,
 		m.Editions,
+		m.Handovers,
+		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.Parties,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,
@@ -650,21 +767,27 @@ func (m *directorMaps) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorVariables struct {
+	Resumptions    *ebpf.Variable `ebpf:"resumptions"`
+	RolesOfParties *ebpf.Variable `ebpf:"roles_of_parties"`
 }
 
 // directorPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorPrograms struct {
-	Director  *ebpf.Program `ebpf:"director"`
-	ReadClock *ebpf.Program `ebpf:"read_clock"`
-	Sweep     *ebpf.Program `ebpf:"sweep"`
+	CountFrames    *ebpf.Program `ebpf:"count_frames"`
+	Director       *ebpf.Program `ebpf:"director"`
+	ReadClock      *ebpf.Program `ebpf:"read_clock"`
+	ResumeFragment *ebpf.Program `ebpf:"resume_fragment"`
+	Sweep          *ebpf.Program `ebpf:"sweep"`
 }
 
 func (p *directorPrograms) Close() error {
 	return _DirectorClose(
+		p.CountFrames,
 		p.Director,
 		p.ReadClock,
+		p.ResumeFragment,
 		p.Sweep,
 	)
 }

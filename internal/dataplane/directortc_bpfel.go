@@ -85,6 +85,43 @@ type directorTCCounters struct {
 	OutBytes    uint64
 }
 
+type directorTCDatagramSet struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Search struct {
+		_           structs.HostLayout
+		Found       uint32
+		Free        uint32
+		OldestOwn   uint32
+		OldestOther uint32
+		Own         uint32
+		Waiting     uint32
+	}
+	Padding [9]uint32
+	Slots   [15]struct {
+		_        structs.HostLayout
+		Caddr    directorTCAddress
+		Vaddr    directorTCAddress
+		Cport    uint16
+		Vport    uint16
+		Id       uint32
+		Expires  uint32
+		Out      uint32
+		Server   uint16
+		FirstEnd uint16
+		Lowest   uint16
+		Total    uint16
+		Seen     uint16
+		Held     uint16
+		Protocol uint8
+		State    uint8
+		Padding  uint16
+	}
+}
+
 type directorTCEdition struct {
 	_           structs.HostLayout
 	List        uint32
@@ -99,6 +136,21 @@ type directorTCEdition struct {
 	Cache       uint32
 	Persistence uint32
 	ClientMask  directorTCAddress
+}
+
+type directorTCHandover struct {
+	_    structs.HostLayout
+	Head struct {
+		_        structs.HostLayout
+		Caddr    directorTCAddress
+		Vaddr    directorTCAddress
+		Id       uint32
+		Ifindex  uint32
+		Length   uint32
+		Protocol uint8
+		Padding  [3]uint8
+	}
+	Frame [3456]uint8
 }
 
 type directorTCInterface struct {
@@ -260,30 +312,38 @@ type directorTCTunnelPair struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directorTCMapBonds          = "bonds"
-	directorTCMapCaches         = "caches"
-	directorTCMapClientHops     = "client_hops"
-	directorTCMapConnections    = "connections"
-	directorTCMapEditionCarry   = "edition_carry"
-	directorTCMapEditions       = "editions"
-	directorTCMapInterfaces     = "interfaces"
-	directorTCMapLists          = "lists"
-	directorTCMapMarkRules      = "mark_rules"
-	directorTCMapPeerMacs       = "peer_macs"
-	directorTCMapPeers          = "peers"
-	directorTCMapPolicies       = "policies"
-	directorTCMapRealServers    = "real_servers"
-	directorTCMapServerCarry    = "server_carry"
-	directorTCMapServerCounters = "server_counters"
-	directorTCMapServiceTable   = "service_table"
-	directorTCMapServices       = "services"
-	directorTCMapSettings       = "settings"
-	directorTCMapTables         = "tables"
-	directorTCMapTunnels        = "tunnels"
-	directorTCMapVerdicts       = "verdicts"
-	directorTCProgDirector      = "director"
-	directorTCProgReadClock     = "read_clock"
-	directorTCProgSweep         = "sweep"
+	directorTCMapBonds           = "bonds"
+	directorTCMapCaches          = "caches"
+	directorTCMapClientHops      = "client_hops"
+	directorTCMapConnections     = "connections"
+	directorTCMapDatagrams       = "datagrams"
+	directorTCMapEditionCarry    = "edition_carry"
+	directorTCMapEditions        = "editions"
+	directorTCMapHandovers       = "handovers"
+	directorTCMapHeldFragments   = "held_fragments"
+	directorTCMapInterfaces      = "interfaces"
+	directorTCMapLists           = "lists"
+	directorTCMapMarkRules       = "mark_rules"
+	directorTCMapParties         = "parties"
+	directorTCMapPeerMacs        = "peer_macs"
+	directorTCMapPeers           = "peers"
+	directorTCMapPolicies        = "policies"
+	directorTCMapRealServers     = "real_servers"
+	directorTCMapServerCarry     = "server_carry"
+	directorTCMapServerCounters  = "server_counters"
+	directorTCMapServiceTable    = "service_table"
+	directorTCMapServices        = "services"
+	directorTCMapSettings        = "settings"
+	directorTCMapTables          = "tables"
+	directorTCMapTunnels         = "tunnels"
+	directorTCMapVerdicts        = "verdicts"
+	directorTCProgCountFrames    = "count_frames"
+	directorTCProgDirector       = "director"
+	directorTCProgReadClock      = "read_clock"
+	directorTCProgResumeFragment = "resume_fragment"
+	directorTCProgSweep          = "sweep"
+	directorTCVarResumptions     = "resumptions"
+	directorTCVarRolesOfParties  = "roles_of_parties"
 )
 
 // loadDirectorTC returns the embedded CollectionSpec for directorTC.
@@ -328,9 +388,11 @@ type directorTCSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorTCProgramSpecs struct {
-	Director  *ebpf.ProgramSpec `ebpf:"director"`
-	ReadClock *ebpf.ProgramSpec `ebpf:"read_clock"`
-	Sweep     *ebpf.ProgramSpec `ebpf:"sweep"`
+	CountFrames    *ebpf.ProgramSpec `ebpf:"count_frames"`
+	Director       *ebpf.ProgramSpec `ebpf:"director"`
+	ReadClock      *ebpf.ProgramSpec `ebpf:"read_clock"`
+	ResumeFragment *ebpf.ProgramSpec `ebpf:"resume_fragment"`
+	Sweep          *ebpf.ProgramSpec `ebpf:"sweep"`
 }
 
 // directorTCMapSpecs contains maps before they are loaded into the kernel.
@@ -341,11 +403,15 @@ type directorTCMapSpecs struct {
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
+	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
+	Parties        *ebpf.MapSpec `ebpf:"parties"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -364,6 +430,8 @@ type directorTCMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorTCVariableSpecs struct {
+	Resumptions    *ebpf.VariableSpec `ebpf:"resumptions"`
+	RolesOfParties *ebpf.VariableSpec `ebpf:"roles_of_parties"`
 }
 
 // directorTCObjects contains all objects after they have been loaded into the kernel.
@@ -390,11 +458,15 @@ type directorTCMaps struct {
 	Caches         *ebpf.Map `ebpf:"caches"`
 	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
+	Datagrams      *ebpf.Map `ebpf:"datagrams"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
+	Handovers      *ebpf.Map `ebpf:"handovers"`
+	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
 	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
+	Parties        *ebpf.Map `ebpf:"parties"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -415,11 +487,15 @@ func (m *directorTCMaps) Close() error {
 		m.Caches,
 		m.ClientHops,
 		m.Connections,
+		m.Datagrams,
 		m.EditionCarry,
 		m.Editions,
+		m.Handovers,
+		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.Parties,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,
@@ -439,21 +515,27 @@ func (m *directorTCMaps) Close() error {
 //
 // It can be passed to loadDirectorTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorTCVariables struct {
+	Resumptions    *ebpf.Variable `ebpf:"resumptions"`
+	RolesOfParties *ebpf.Variable `ebpf:"roles_of_parties"`
 }
 
 // directorTCPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadDirectorTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorTCPrograms struct {
-	Director  *ebpf.Program `ebpf:"director"`
-	ReadClock *ebpf.Program `ebpf:"read_clock"`
-	Sweep     *ebpf.Program `ebpf:"sweep"`
+	CountFrames    *ebpf.Program `ebpf:"count_frames"`
+	Director       *ebpf.Program `ebpf:"director"`
+	ReadClock      *ebpf.Program `ebpf:"read_clock"`
+	ResumeFragment *ebpf.Program `ebpf:"resume_fragment"`
+	Sweep          *ebpf.Program `ebpf:"sweep"`
 }
 
 func (p *directorTCPrograms) Close() error {
 	return _DirectorTCClose(
+		p.CountFrames,
 		p.Director,
 		p.ReadClock,
+		p.ResumeFragment,
 		p.Sweep,
 	)
 }

@@ -99,6 +99,12 @@ func fuzzOddTemplates() [][]byte {
 		next, payload := extend(chain[:n+1], protoTCP, segment6)
 		templates = append(templates, ethernet(etherIPv6, ipv6Packet(addr(client6), addr(vip6), next, payload)))
 	}
+	for _, path := range [][2]string{{"198.18.0.1:40000", "192.0.2.10:53"}, {"[2001:db8:3::1]:40000", "[2001:db8:2::10]:53"}} {
+		templates = append(templates, fragments(udpFrame(path[0], path[1], make([]byte, 100)...), 7, 40)...)
+		templates = append(templates, fragments(udpFrame(path[0], path[1], make([]byte, 100)...), 8, 40)[1:]...)
+	}
+	templates = append(templates, fragments(tcpFrame(client4, vip4, "S", make([]byte, 60)...), 9, 40)...)
+	templates = append(templates, fragments(tcpFrame(client6, vip6, "S", make([]byte, 60)...), 9, 40)...)
 	packet4, packet6 := ipv4Packet(addr(client4), addr(vip4), protoTCP, nil, segment4), ipv6Packet(addr(client6), addr(vip6), protoTCP, segment6)
 	for _, tags := range [][]vlanTag{{{etherVLAN, 7}}, {{etherVLAN, 0xe008}}, {{etherService, 7}}, {{etherService, 9}, {etherVLAN, 7}}} {
 		templates = append(templates, ethernet(etherIPv4, packet4, tags...), ethernet(etherIPv6, packet6, tags...))

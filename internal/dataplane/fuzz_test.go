@@ -164,8 +164,11 @@ func runFuzzBatch(t *testing.T, p *Plane, r *rand.Rand, templates [][]byte, batc
 	want := map[string]uint64{}
 	for verdict, n := range counted {
 		kind, _, _ := strings.Cut(verdict, "-")
-		if kind == "answer" {
+		switch kind {
+		case "answer":
 			kind = "forward"
+		case "hold":
+			kind = "drop"
 		}
 		want[kind] += n
 	}

@@ -161,6 +161,7 @@ func (p *Plane) load(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) err
 		return fmt.Errorf("load the data plane: %w", err)
 	}
 	p.maps, p.progs = objects.directorMaps, objects.directorPrograms
+	p.parties = newParties(p.maps.Parties)
 	var err error
 	if p.view, err = newViews(&p.maps); err != nil {
 		return errors.Join(err, p.progs.Close(), p.maps.Close())
@@ -232,11 +233,13 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapBonds:          p.maps.Bonds,
 		directorMapCaches:         p.maps.Caches,
 		directorMapConnections:    p.maps.Connections,
+		directorMapDatagrams:      p.maps.Datagrams,
 		directorMapEditionCarry:   p.maps.EditionCarry,
 		directorMapEditions:       p.maps.Editions,
 		directorMapInterfaces:     p.maps.Interfaces,
 		directorMapLists:          p.maps.Lists,
 		directorMapMarkRules:      p.maps.MarkRules,
+		directorMapParties:        p.maps.Parties,
 		directorMapPeerMacs:       p.maps.PeerMacs,
 		directorMapPeers:          p.maps.Peers,
 		directorMapPolicies:       p.maps.Policies,
@@ -250,6 +253,13 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapTunnels:        p.maps.Tunnels,
 		directorMapVerdicts:       p.maps.Verdicts,
 	}
+}
+
+// sharedMaps are the maps that other programs than the director's use, too.
+func (p *Plane) sharedMaps() map[string]*ebpf.Map {
+	shared := p.pinnedMaps()
+	shared[directorMapHeldFragments] = p.maps.HeldFragments
+	return shared
 }
 
 func (p *Plane) pin(temporary, state string) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -103,9 +104,11 @@ func TestParse(t *testing.T) {
 		{"ipv4 total length cuts tcp", changed(frame4, ip+2, 0, 39), "pass-malformed"},
 		{"ipv4 reserved flag", changed(frame4, ip+6, 0x80), "forward"},
 		{"ipv4 don't fragment", changed(frame4, ip+6, 0x40), "forward"},
-		{"ipv4 first fragment", changed(frame4, ip+6, 0x20), "pass-fragment"},
-		{"ipv4 last fragment", changed(frame4, ip+6, 0, 1), "pass-fragment"},
-		{"ipv4 largest offset", changed(frame4, ip+6, 0x1f, 0xff), "pass-fragment"},
+		{"ipv4 first fragment", fragments(tcpFrame(client4, vip4, "S", make([]byte, 20)...), 1, 24)[0], "forward"},
+		{"ipv4 last fragment, of nothing known", changed(frame4, ip+6, 0, 1), "hold-fragment"},
+		{"ipv4 fragment with more to come, no multiple of eight", changed(frame4, ip+6, 0x20), "pass-malformed"},
+		{"ipv4 fragment beyond the largest datagram", changed(frame4, ip+6, 0x1f, 0xff), "pass-malformed"},
+		{"ipv4 fragment of nothing", changed(frame4, ip+2, 0, 20, 0, 0, 0, 1), "pass-malformed"},
 		{"padding", append(bytes.Clone(frame4), 0, 0, 0, 0, 0, 0), "forward"},
 		{"padding that is not zero", append(bytes.Clone(whole6), 1, 2, 3), "forward"},
 
@@ -137,8 +140,12 @@ func TestParse(t *testing.T) {
 		{"header cut", frame6(protoTCP, nil, extension{protoDestination, 0, 3}), "pass-malformed"},
 		{"atomic fragment", frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), "forward"},
 		{"fragment header of length 255", frame6(protoTCP, syn6, extension{protoFragment, 255, 8}), "forward"},
-		{"ipv6 first fragment", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+3, 1), "pass-fragment"},
-		{"ipv6 last fragment", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+2, 0, 8), "pass-fragment"},
+		{"ipv6 first fragment", fragments(tcpFrame(client6, vip6, "S", make([]byte, 20)...), 1, 24)[0], "forward"},
+		{"ipv6 last fragment, of nothing known", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+2, 0, 8), "hold-fragment"},
+		{"ipv6 fragment with more to come, no multiple of eight", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+3, 1), "pass-malformed"},
+		{"ipv6 fragment beyond the largest datagram", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+2, 0xff, 0xf8), "pass-malformed"},
+		{"ipv6 first fragment with headers behind its own", changed(frame6(protoTCP, append(syn6, 0, 0, 0, 0), extension{protoFragment, 0, 8}, extension{protoDestination, 0, 8}), 14+40+3, 1, 0, 0, 0, 9), "forward"},
+		{"ipv6 first fragment without its headers' end", changed(frame6(protoTCP, make([]byte, 0), extension{protoFragment, 0, 8}, extension{protoDestination, 1, 8}), 14+40+3, 1, 0, 0, 0, 8), "drop-fragment-tiny"},
 		{"ipv6 fragment, reserved bits only", changed(frame6(protoTCP, syn6, extension{protoFragment, 0, 8}), 14+40+3, 6), "forward"},
 	}
 	for n := 4; n <= 40; n += 4 {
@@ -152,8 +159,11 @@ func TestParse(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			action := uint32(xdpPass)
-			if test.verdict == "forward" {
+			switch kind, _, _ := strings.Cut(test.verdict, "-"); kind {
+			case "forward":
 				action = xdpTX
+			case "hold", "drop":
+				action = xdpDrop
 			}
 			out := wantVerdict(t, p, test.frame, test.verdict, action)
 			if action == xdpPass && !bytes.Equal(out, test.frame) {

@@ -35,6 +35,7 @@ type Plane struct {
 	// removed are the slots of real servers that left their service, and whose
 	// connections wait for their return.
 	removed map[serverIdentity]uint32
+	parties *parties
 	// collectAt is the tick at which those are looked through next.
 	collectAt uint32
 	free      struct {

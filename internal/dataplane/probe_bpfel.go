@@ -85,6 +85,43 @@ type probeCounters struct {
 	OutBytes    uint64
 }
 
+type probeDatagramSet struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Search struct {
+		_           structs.HostLayout
+		Found       uint32
+		Free        uint32
+		OldestOwn   uint32
+		OldestOther uint32
+		Own         uint32
+		Waiting     uint32
+	}
+	Padding [9]uint32
+	Slots   [15]struct {
+		_        structs.HostLayout
+		Caddr    probeAddress
+		Vaddr    probeAddress
+		Cport    uint16
+		Vport    uint16
+		Id       uint32
+		Expires  uint32
+		Out      uint32
+		Server   uint16
+		FirstEnd uint16
+		Lowest   uint16
+		Total    uint16
+		Seen     uint16
+		Held     uint16
+		Protocol uint8
+		State    uint8
+		Padding  uint16
+	}
+}
+
 type probeEdition struct {
 	_           structs.HostLayout
 	List        uint32
@@ -281,11 +318,14 @@ const (
 	probeMapCaches         = "caches"
 	probeMapClientHops     = "client_hops"
 	probeMapConnections    = "connections"
+	probeMapDatagrams      = "datagrams"
 	probeMapEditionCarry   = "edition_carry"
 	probeMapEditions       = "editions"
+	probeMapHeldFragments  = "held_fragments"
 	probeMapInterfaces     = "interfaces"
 	probeMapLists          = "lists"
 	probeMapMarkRules      = "mark_rules"
+	probeMapParties        = "parties"
 	probeMapPeerMacs       = "peer_macs"
 	probeMapPeers          = "peers"
 	probeMapPolicies       = "policies"
@@ -359,11 +399,14 @@ type probeMapSpecs struct {
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
+	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
+	Parties        *ebpf.MapSpec `ebpf:"parties"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -411,11 +454,14 @@ type probeMaps struct {
 	Caches         *ebpf.Map `ebpf:"caches"`
 	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
+	Datagrams      *ebpf.Map `ebpf:"datagrams"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
+	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
 	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
+	Parties        *ebpf.Map `ebpf:"parties"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -437,11 +483,14 @@ func (m *probeMaps) Close() error {
 		m.Caches,
 		m.ClientHops,
 		m.Connections,
+		m.Datagrams,
 		m.EditionCarry,
 		m.Editions,
+		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.Parties,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,

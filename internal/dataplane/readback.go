@@ -27,6 +27,9 @@ func (p *Plane) readBack() error {
 		return err
 	}
 	p.countServices()
+	if err := p.readParties(); err != nil {
+		return err
+	}
 	if err := p.scheduleCollection(); err != nil {
 		return err
 	}

@@ -54,7 +54,9 @@ func (p *Plane) collectRemoved() error {
 		return err
 	}
 	for len(p.removed) > 0 && int32(now-p.collectAt) >= 0 {
-		p.collectAtTick(p.collectAt, remembered)
+		if err := p.collectAtTick(p.collectAt, remembered); err != nil {
+			return err
+		}
 		p.collectAt += p.toTicks(collectInterval)
 	}
 	return nil
@@ -62,7 +64,7 @@ func (p *Plane) collectRemoved() error {
 
 // collectAtTick looks through the removed servers as of a tick. Those that a cache
 // of lblc or lblcr remembers are referred to as well.
-func (p *Plane) collectAtTick(tick uint32, remembered map[uint32]bool) {
+func (p *Plane) collectAtTick(tick uint32, remembered map[uint32]bool) error {
 	for identity, slot := range p.removed {
 		rs := &p.view.servers.elements[slot]
 		switch {
@@ -70,27 +72,38 @@ func (p *Plane) collectAtTick(tick uint32, remembered map[uint32]bool) {
 		case rs.IdleSince == 0:
 			rs.IdleSince = max(1, tick)
 		case tick-rs.IdleSince >= p.toTicks(removedPeriod):
-			p.forget(identity, slot)
+			if err := p.forget(identity, slot); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // dropRemoved gives back the removed servers that nobody refers to, however long
 // they have waited.
-func (p *Plane) dropRemoved() {
+func (p *Plane) dropRemoved() error {
 	for identity, slot := range p.removed {
-		if !isBusy(&p.view.servers.elements[slot]) {
-			p.forget(identity, slot)
+		if isBusy(&p.view.servers.elements[slot]) {
+			continue
+		}
+		if err := p.forget(identity, slot); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // forget gives the slot of a removed server back.
-func (p *Plane) forget(identity serverIdentity, slot uint32) {
+func (p *Plane) forget(identity serverIdentity, slot uint32) error {
+	if err := p.parties.deleteServer(slot, identity.server.Address); err != nil {
+		return err
+	}
 	delete(p.removed, identity)
 	delete(p.problems, slot)
 	p.setServerState(slot, directorServerStateSERVER_FREE)
 	p.throwAway(func() { p.free.servers = append(p.free.servers, slot) })
+	return nil
 }
 
 // isBusy reports whether connections or templates refer to a server.

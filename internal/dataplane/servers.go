@@ -92,7 +92,9 @@ func (p *Plane) addServer(svc *service, want lvs.RealServer) error {
 // newServer takes a slot for a real server that is not known yet.
 func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 	if len(p.free.servers) == 0 {
-		p.dropRemoved()
+		if err := p.dropRemoved(); err != nil {
+			return 0, err
+		}
 	}
 	slot, err := p.take(&p.free.servers, "real server")
 	if err != nil {
@@ -119,6 +121,11 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 // writeServer stores what may change about a real server, field by field.
 func (p *Plane) writeServer(slot uint32, want lvs.RealServer) error {
 	rs := &p.view.servers.elements[slot]
+	if want.Method == lvs.Masquerading {
+		if err := p.parties.addServer(slot, want.Address); err != nil {
+			return err
+		}
+	}
 	atomic.StoreUint32(&rs.Method, uint32(want.Method))
 	atomic.StoreUint32(&rs.Weight, want.Weight)
 	if want.Weight != 0 {

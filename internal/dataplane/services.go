@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -76,7 +77,13 @@ func (p *Plane) addService(want lvs.Service) error {
 		Sequence: svc.sequence,
 		Key:      toServiceKey(want.ServiceKey),
 	}
-	if err := p.enterService(toServiceKey(want.ServiceKey), index); err != nil {
+	err = p.parties.addService(want.ServiceKey)
+	if err == nil {
+		if err = p.enterService(toServiceKey(want.ServiceKey), index); err != nil {
+			err = errors.Join(err, p.parties.deleteService(want.ServiceKey))
+		}
+	}
+	if err != nil {
 		p.view.services.elements[index].Used = 0
 		giveBack()
 		return err
@@ -125,6 +132,9 @@ func (p *Plane) DeleteService(key lvs.ServiceKey) error {
 	}
 	p.leaveService(toServiceKey(key), svc.index)
 	delete(p.services, key)
+	if err := p.parties.deleteService(key); err != nil {
+		return fmt.Errorf("delete service %s: %w", key, err)
+	}
 	p.cachesLeft = p.cachesLeft || svc.cache.number != 0
 	p.countServices()
 	for _, slot := range svc.servers {

@@ -85,6 +85,43 @@ type traceCounters struct {
 	OutBytes    uint64
 }
 
+type traceDatagramSet struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Search struct {
+		_           structs.HostLayout
+		Found       uint32
+		Free        uint32
+		OldestOwn   uint32
+		OldestOther uint32
+		Own         uint32
+		Waiting     uint32
+	}
+	Padding [9]uint32
+	Slots   [15]struct {
+		_        structs.HostLayout
+		Caddr    traceAddress
+		Vaddr    traceAddress
+		Cport    uint16
+		Vport    uint16
+		Id       uint32
+		Expires  uint32
+		Out      uint32
+		Server   uint16
+		FirstEnd uint16
+		Lowest   uint16
+		Total    uint16
+		Seen     uint16
+		Held     uint16
+		Protocol uint8
+		State    uint8
+		Padding  uint16
+	}
+}
+
 type traceEdition struct {
 	_           structs.HostLayout
 	List        uint32
@@ -99,6 +136,21 @@ type traceEdition struct {
 	Cache       uint32
 	Persistence uint32
 	ClientMask  traceAddress
+}
+
+type traceHandover struct {
+	_    structs.HostLayout
+	Head struct {
+		_        structs.HostLayout
+		Caddr    traceAddress
+		Vaddr    traceAddress
+		Id       uint32
+		Ifindex  uint32
+		Length   uint32
+		Protocol uint8
+		Padding  [3]uint8
+	}
+	Frame [3456]uint8
 }
 
 type traceInterface struct {
@@ -392,11 +444,15 @@ const (
 	traceMapCaches          = "caches"
 	traceMapClientHops      = "client_hops"
 	traceMapConnections     = "connections"
+	traceMapDatagrams       = "datagrams"
 	traceMapEditionCarry    = "edition_carry"
 	traceMapEditions        = "editions"
+	traceMapHandovers       = "handovers"
+	traceMapHeldFragments   = "held_fragments"
 	traceMapInterfaces      = "interfaces"
 	traceMapLists           = "lists"
 	traceMapMarkRules       = "mark_rules"
+	traceMapParties         = "parties"
 	traceMapPeerMacs        = "peer_macs"
 	traceMapPeers           = "peers"
 	traceMapPolicies        = "policies"
@@ -413,10 +469,14 @@ const (
 	traceMapTraces          = "traces"
 	traceMapTunnels         = "tunnels"
 	traceMapVerdicts        = "verdicts"
+	traceProgCountFrames    = "count_frames"
 	traceProgDirector       = "director"
 	traceProgReadClock      = "read_clock"
+	traceProgResumeFragment = "resume_fragment"
 	traceProgSweep          = "sweep"
 	traceProgTraceDirector  = "trace_director"
+	traceVarResumptions     = "resumptions"
+	traceVarRolesOfParties  = "roles_of_parties"
 	traceVarTraceCandidates = "trace_candidates"
 	traceVarTraceLimits     = "trace_limits"
 )
@@ -463,10 +523,12 @@ type traceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceProgramSpecs struct {
-	Director      *ebpf.ProgramSpec `ebpf:"director"`
-	ReadClock     *ebpf.ProgramSpec `ebpf:"read_clock"`
-	Sweep         *ebpf.ProgramSpec `ebpf:"sweep"`
-	TraceDirector *ebpf.ProgramSpec `ebpf:"trace_director"`
+	CountFrames    *ebpf.ProgramSpec `ebpf:"count_frames"`
+	Director       *ebpf.ProgramSpec `ebpf:"director"`
+	ReadClock      *ebpf.ProgramSpec `ebpf:"read_clock"`
+	ResumeFragment *ebpf.ProgramSpec `ebpf:"resume_fragment"`
+	Sweep          *ebpf.ProgramSpec `ebpf:"sweep"`
+	TraceDirector  *ebpf.ProgramSpec `ebpf:"trace_director"`
 }
 
 // traceMapSpecs contains maps before they are loaded into the kernel.
@@ -477,11 +539,15 @@ type traceMapSpecs struct {
 	Caches         *ebpf.MapSpec `ebpf:"caches"`
 	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections    *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
 	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions       *ebpf.MapSpec `ebpf:"editions"`
+	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists          *ebpf.MapSpec `ebpf:"lists"`
 	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
+	Parties        *ebpf.MapSpec `ebpf:"parties"`
 	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
@@ -504,6 +570,8 @@ type traceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceVariableSpecs struct {
+	Resumptions     *ebpf.VariableSpec `ebpf:"resumptions"`
+	RolesOfParties  *ebpf.VariableSpec `ebpf:"roles_of_parties"`
 	TraceCandidates *ebpf.VariableSpec `ebpf:"trace_candidates"`
 	TraceLimits     *ebpf.VariableSpec `ebpf:"trace_limits"`
 }
@@ -532,11 +600,15 @@ type traceMaps struct {
 	Caches         *ebpf.Map `ebpf:"caches"`
 	ClientHops     *ebpf.Map `ebpf:"client_hops"`
 	Connections    *ebpf.Map `ebpf:"connections"`
+	Datagrams      *ebpf.Map `ebpf:"datagrams"`
 	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
 	Editions       *ebpf.Map `ebpf:"editions"`
+	Handovers      *ebpf.Map `ebpf:"handovers"`
+	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Lists          *ebpf.Map `ebpf:"lists"`
 	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
+	Parties        *ebpf.Map `ebpf:"parties"`
 	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
 	Peers          *ebpf.Map `ebpf:"peers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
@@ -561,11 +633,15 @@ func (m *traceMaps) Close() error {
 		m.Caches,
 		m.ClientHops,
 		m.Connections,
+		m.Datagrams,
 		m.EditionCarry,
 		m.Editions,
+		m.Handovers,
+		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.Parties,
 		m.PeerMacs,
 		m.Peers,
 		m.Policies,
@@ -589,6 +665,8 @@ func (m *traceMaps) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceVariables struct {
+	Resumptions     *ebpf.Variable `ebpf:"resumptions"`
+	RolesOfParties  *ebpf.Variable `ebpf:"roles_of_parties"`
 	TraceCandidates *ebpf.Variable `ebpf:"trace_candidates"`
 	TraceLimits     *ebpf.Variable `ebpf:"trace_limits"`
 }
@@ -597,16 +675,20 @@ type traceVariables struct {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tracePrograms struct {
-	Director      *ebpf.Program `ebpf:"director"`
-	ReadClock     *ebpf.Program `ebpf:"read_clock"`
-	Sweep         *ebpf.Program `ebpf:"sweep"`
-	TraceDirector *ebpf.Program `ebpf:"trace_director"`
+	CountFrames    *ebpf.Program `ebpf:"count_frames"`
+	Director       *ebpf.Program `ebpf:"director"`
+	ReadClock      *ebpf.Program `ebpf:"read_clock"`
+	ResumeFragment *ebpf.Program `ebpf:"resume_fragment"`
+	Sweep          *ebpf.Program `ebpf:"sweep"`
+	TraceDirector  *ebpf.Program `ebpf:"trace_director"`
 }
 
 func (p *tracePrograms) Close() error {
 	return _TraceClose(
+		p.CountFrames,
 		p.Director,
 		p.ReadClock,
+		p.ResumeFragment,
 		p.Sweep,
 		p.TraceDirector,
 	)

@@ -211,8 +211,7 @@ func TestTraceTellsEveryWayOut(t *testing.T) {
 	other := tcpFrame(client, vip, "S")
 	other[5] = 9
 	arp := ethernet(etherARP, make([]byte, 28))
-	fragment := tcpFrame(client, vip, "A")
-	fragment[20] = 0x20 // more to come
+	fragment := fragments(udpFrame(client, vip, make([]byte, 100)...), 1, 64)[1]
 	tr := mustTrace(t, p, lvs.TraceFilter{})
 	for _, test := range []struct {
 		name, verdict string
@@ -246,7 +245,7 @@ func TestTraceTellsEveryWayOut(t *testing.T) {
 		{"no service", "pass-no-service", udpFrame(client, vip), lvs.ChosenByNobody, "", 0, 0, false, 0},
 		{"another host's", "pass-other-host", other, lvs.ChosenByNobody, "", 0, 0, false, 0},
 		{"ARP", "pass-not-ip", arp, lvs.ChosenByNobody, "", 0, 0, false, 0},
-		{"fragment", "pass-fragment", fragment, lvs.ChosenByNobody, "", 0, 0, false, 0},
+		{"fragment", "hold-fragment", fragment, lvs.ChosenByNobody, "", 0, 0, false, 0},
 	} {
 		_, out, told := tr.run(test.frame)
 		if told.Verdict != test.verdict || told.Flags != test.flags || (told.Service != nil) != test.service {

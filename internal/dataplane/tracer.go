@@ -67,7 +67,7 @@ func (t *tracer) load(p *Plane) error {
 	if err != nil {
 		return err
 	}
-	shared := p.pinnedMaps()
+	shared := p.sharedMaps()
 	for _, name := range []string{directorMapBonds, directorMapConnections} {
 		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
 	}

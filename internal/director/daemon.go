@@ -88,6 +88,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	sender, err := p.NewFragmentSender()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sender.Close()) }()
 	w, err := neighbor.New(cfg.Log)
 	if err != nil {
 		return err
@@ -103,6 +108,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	w.Prune() // what a director that was killed watched, and nobody needs now
 	d.version = cfg.Version
+	d.fragments = newFragmentKeeper(p, sender, cfg.Log)
 	if err := d.interfaces.attach(p, cfg.Interfaces, cfg.Log); err != nil {
 		w.Close()
 		return err
@@ -165,6 +171,8 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 		group.Go(func() error { return err })
 	}
 	group.Go(func() error { d.followFile(ctx, cfg.Reload); return nil })
+	group.Go(func() error { return d.fragments.run(ctx) })
+	group.Go(func() error { d.every(ctx, expiryInterval, d.fragments.expire); return nil })
 	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
 	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })
 	d.serve(ctx, group, l, network)

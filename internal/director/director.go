@@ -61,6 +61,7 @@ type Director struct {
 	hops       *hopTable
 	rates      *estimator
 	signs      suspicions // of the goroutine that calls estimate
+	fragments  *fragmentKeeper
 	log        *slog.Logger
 	version    string
 	interfaces attachments

@@ -113,6 +113,7 @@ func (d *director) compare(p *plan) error {
 	if err != nil {
 		return err
 	}
+	scenario.JoinFragments(p.played, got)
 	for i := range got.Steps {
 		difference := scenario.DifferAt(p.played, got, i, "recorded", "fairlead")
 		waits := p.frameWaits(&got.Steps[i]) != ""

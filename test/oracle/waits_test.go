@@ -28,7 +28,7 @@ type waitingFrame struct {
 }
 
 const (
-	whyFragments     = "fragments: passed to the host"
+	whyFragments     = "fragments: each travels in a tunnel's packet of its own, for good; IPVS puts them together, and fragments the tunnel's packet"
 	whyOptions       = "record route: the director's address is not written into the option"
 	whyFragmentation = "fragmentation: what is too big is dropped"
 	whyAnswersBack   = "an ICMP answer about a reply: it goes to the MAC address that the reply came from, and quotes it one hop older"
@@ -37,10 +37,6 @@ const (
 // waitingFrames are played all the same, and have to differ: one that does not is
 // to be struck off.
 var waitingFrames = []waitingFrame{
-	{"dr/ipv4", "udp, first fragment", whyFragments},
-	{"dr/ipv4", "udp, last fragment", whyFragments},
-	{"dr/ipv6", "udp, first fragment", whyFragments},
-	{"dr/ipv6", "udp, last fragment", whyFragments},
 	{"dr/ipv4", "tcp data, IP options", whyOptions},
 	{"dr/ipv4/mtu", "tcp, 1500 bytes, not DF", whyFragmentation},
 	{"nat/ipv4", "udp, first fragment", whyFragments},
@@ -207,7 +203,7 @@ func isTunnel(recording string) bool { return strings.HasPrefix(recording, "tun 
 // IPVS does, or "".
 func tunnelFrameWaits(recording, frame string) string {
 	switch {
-	case frame == "udp, first fragment", frame == "udp, last fragment":
+	case frame == "udp, last fragment":
 		return whyFragments
 	case frame == "tcp data, IP options":
 		return whyOptions

@@ -21,7 +21,7 @@ const kernelDirectory = "../../bin/oldest-kernel"
 const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestTakeOverKeepsEverything|TestFewCapabilitiesSuffice|" +
 	"TestForwardsTCP|TestForwardChangesNothingElse|TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestServicePolicy|TestDropEntry|TestStatesOfAService|TestAnswers|TestServiceLookup|" +
 	"TestConnectionReuse|TestUnusableServers|TestLocalServer|TestExplainSaysWhy|TestTraceReplacesTheProgram|" +
-	"TestTraceTellsEveryWayOut)$"
+	"TestTraceTellsEveryWayOut|TestEarlyFragmentsAreHandedOver)$"
 
 // The guest's processor is emulated, so that this runs anywhere.
 const bootAndTestTime = 15 * time.Minute

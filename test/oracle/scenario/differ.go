@@ -92,6 +92,32 @@ func (d *Difference) mergeLines() []string {
 	return lines
 }
 
+// JoinFragments moves what was sent for a fragment to the next one, where nothing
+// was recorded for the first: IPVS puts a datagram together before it sends it on,
+// in fragments again, and fairlead sends each fragment as it comes.
+func JoinFragments(want, got *Scenario) {
+	var sent []string
+	for i := range got.Steps {
+		step := &got.Steps[i]
+		if !isFragment(step) {
+			continue
+		}
+		step.Answer = append(sent, step.Answer...)
+		sent = nil
+		if len(want.Steps[i].Answer) == 0 && len(step.Answer) > 0 && step.Answer[0] != passedOn {
+			sent, step.Answer = step.Answer, nil
+		}
+	}
+}
+
+func isFragment(step *Step) bool {
+	if step.Verb != Frame {
+		return false
+	}
+	frame, err := hex.DecodeString(step.Input[0])
+	return err == nil && decode(frame).fragment
+}
+
 func sameAnswer(step *Step, want, got []string) bool {
 	if step.Verb == Frame && len(got) == 1 && got[0] == passedOn {
 		return hostWouldAnswer(step, want)
