@@ -406,6 +406,22 @@ func TestFragmentsOfMarkedServices(t *testing.T) {
 	wantVerdict(t, p, all[2], "forward", xdpTX)
 }
 
+// storedParties are the addresses whose fragments may be a service's.
+func storedParties(t testing.TB, p *Plane) map[netip.Addr]directorParty {
+	t.Helper()
+	all := map[netip.Addr]directorParty{}
+	var raw directorAddress
+	var roles directorParty
+	entries := p.maps.Parties.Iterate()
+	for entries.Next(&raw, &roles) {
+		all[fromAddress(raw)] = roles
+	}
+	if err := entries.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // The addresses whose fragments may be a service's are those of the services.
 func TestParties(t *testing.T) {
 	dir := mountBPF(t)
@@ -413,11 +429,8 @@ func TestParties(t *testing.T) {
 	want := func(addrs ...string) {
 		t.Helper()
 		var got []string
-		var raw directorAddress
-		var used uint32
-		entries := p.maps.Parties.Iterate()
-		for entries.Next(&raw, &used) {
-			got = append(got, fromAddress(raw).String())
+		for addr := range storedParties(t, p) {
+			got = append(got, addr.String())
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, addrs) {

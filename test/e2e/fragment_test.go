@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	bigendian "encoding/binary"
 	"flag"
 	"math/rand/v2"
@@ -19,7 +20,7 @@ import (
 
 // fragmented is how many datagrams TestFragments sends of each family, of as many
 // sizes from 1 to largestFragmented bytes.
-var fragmented = flag.Int("fragmented", 60, "datagrams that are sent in shuffled fragments")
+var fragmented = flag.Int("fragmented", 24, "datagrams that are sent in shuffled fragments")
 
 const largestFragmented = 60_000
 
@@ -155,9 +156,24 @@ func clientSocket(t *testing.T, l *lab.Lab, family lab.Family) (net.PacketConn, 
 }
 
 // Datagrams of all sizes, in fragments that come in any order, reach one real
-// server each, whole: it sends them back.
+// server each, whole, by every method: it sends them back.
 func TestFragments(t *testing.T) {
-	l := mustUp(t, labDirectory(t), "fragments")
+	for _, method := range lab.Methods() {
+		t.Run(string(method), func(t *testing.T) { testFragments(t, method) })
+	}
+}
+
+func testFragments(t *testing.T, method lab.Method) {
+	config := lab.Config{Name: "fragments", Directory: labDirectory(t), Binary: binary, Servers: 2, Method: method}
+	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
 		address := service(family, lab.EchoPort)
 		mustAddService(t, l, "-u", address, lvs.RoundRobin)
@@ -183,8 +199,8 @@ func TestFragments(t *testing.T) {
 				return
 			}
 		}
-		t.Logf("IPv%d: %d datagrams of 1 to %d bytes, %d bytes in %d fragments, in %v",
-			family, *fragmented, largestFragmented, bytesSent, frames, time.Since(began).Round(time.Millisecond))
+		t.Logf("%s, IPv%d: %d datagrams of 1 to %d bytes, %d bytes in %d fragments, in %v",
+			method, family, *fragmented, largestFragmented, bytesSent, frames, time.Since(began).Round(time.Millisecond))
 	}
 }
 
