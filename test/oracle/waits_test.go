@@ -18,10 +18,6 @@ var partly = []string{
 	"dr/ipv4", "dr/ipv6", "dr/ipv4/mtu", "dr/ipv6/mtu", "nat/ipv4", "nat/ipv6", "nat/ipv4/mtu", "nat/ipv6/mtu", "no service",
 }
 
-// withoutConnections are those of them whose connection tables are not compared: one
-// entry was made by fragments.
-var withoutConnections = []string{"nat/ipv4", "nat/ipv6"}
-
 // A waitingFrame is one that the data plane does not treat as IPVS does.
 type waitingFrame struct {
 	recording, what, why string
@@ -39,14 +35,6 @@ const (
 var waitingFrames = []waitingFrame{
 	{"dr/ipv4", "tcp data, IP options", whyOptions},
 	{"dr/ipv4/mtu", "tcp, 1500 bytes, not DF", whyFragmentation},
-	{"nat/ipv4", "udp, first fragment", whyFragments},
-	{"nat/ipv4", "udp, last fragment", whyFragments},
-	{"nat/ipv4", "reply: udp, first fragment", whyFragments},
-	{"nat/ipv4", "reply: udp, last fragment", whyFragments},
-	{"nat/ipv6", "udp, first fragment", whyFragments},
-	{"nat/ipv6", "udp, last fragment", whyFragments},
-	{"nat/ipv6", "reply: udp, first fragment", whyFragments},
-	{"nat/ipv6", "reply: udp, last fragment", whyFragments},
 	{"nat/ipv4", "tcp data, IP options", whyOptions},
 	{"nat/ipv4", "reply: tcp data, ttl 1", whyAnswersBack},
 	{"nat/ipv6", "reply: tcp data, ttl 1", whyAnswersBack},
@@ -121,9 +109,6 @@ func newPlan(s *scenario.Scenario) plan {
 		if why != "" && !inPart {
 			p.waiting = []waitingPart{{"", why}}
 			return p
-		}
-		if step.Verb == scenario.Connections && slices.Contains(withoutConnections, s.Name) {
-			continue
 		}
 		if why != "" && step.Verb != scenario.Ipvsadm {
 			p.leaveOut(s.Steps[i:], why)
