@@ -22,7 +22,11 @@ import (
 // sizes from 1 to largestFragmented bytes.
 var fragmented = flag.Int("fragmented", 24, "datagrams that are sent in shuffled fragments")
 
-const largestFragmented = 60_000
+const (
+	largestFragmented = 60_000
+	// largestPiece fits every tunnel, with its IPv6 headers.
+	largestPiece = 1352
+)
 
 // A rawSender sends UDP datagrams from the lab's client in fragments of its own
 // making. Answers come to the client's kernel.
@@ -66,7 +70,7 @@ func (s *rawSender) fragments(payload []byte) [][]byte {
 	least := max(1, len(datagram)/8/200)
 	var packets [][]byte
 	for at := 0; at < len(datagram); {
-		size := 8 * (least + s.random.IntN(181-least))
+		size := 8 * (least + s.random.IntN(largestPiece/8+1-least))
 		if at == 0 {
 			size = min(size, (len(datagram)-1)/8*8)
 		}
