@@ -28,6 +28,7 @@ type director struct {
 	mtu        int            // of rs
 	started    time.Time
 	clock      time.Duration // what it shows
+	late       bool          // it was not kept; see onTime
 }
 
 func newDirector(t *testing.T) *director {
@@ -119,9 +120,6 @@ func (d *director) enter(t *testing.T) {
 	runtime.LockOSThread()
 	mustDo(t, "enter the network namespace", netns.Set(d.namespace))
 }
-
-// hold sets the clock to what it should show: real time passes as the test runs.
-func (d *director) hold() { d.SetClockOffset(d.clock - time.Since(d.started)) }
 
 // reset makes the director as good as new: no service, no connection, no server
 // that might come back.

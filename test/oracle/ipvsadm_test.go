@@ -3,6 +3,7 @@ package oracle
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
@@ -114,8 +115,14 @@ func (d *director) SetTimeouts(_ context.Context, t lvs.Timeouts) error {
 // TableSize returns the kernel's, which headings show: ours has another meaning.
 func (d *director) TableSize(context.Context) (int, error) { return 4096, nil }
 
+// connections returns the connection table as it is at one time.
+func (d *director) connections() (all []lvs.Connection) {
+	d.onTime(func() { all = slices.Collect(d.Plane.Connections()) })
+	return all
+}
+
 func (d *director) Connections(ctx context.Context, visit func(lvs.Connection) error) error {
-	for c := range d.Plane.Connections() {
+	for _, c := range d.connections() {
 		if err := visit(c); err != nil {
 			return err
 		}

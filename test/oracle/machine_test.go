@@ -77,8 +77,8 @@ func (m machine) SetMTU(on string, mtu int) error {
 // Sleep lets time pass, and the sweep that is due then.
 func (m machine) Sleep(t time.Duration) error {
 	m.clock += t
-	m.hold()
-	_, err := m.Sweep()
+	var err error
+	m.onTime(func() { _, err = m.Sweep() })
 	return err
 }
 
@@ -92,8 +92,10 @@ const (
 
 // Send runs the director's program on a frame.
 func (m machine) Send(frame []byte, on string) (scenario.Sent, error) {
-	m.hold()
-	action, out, err := m.Run(frame, m.interfaces[on])
+	var action uint32
+	var out []byte
+	var err error
+	m.onTime(func() { action, out, err = m.Run(frame, m.interfaces[on]) })
 	if err != nil {
 		return scenario.Sent{}, err
 	}
@@ -136,16 +138,10 @@ func (m machine) Services() ([]scenario.Service, error) {
 	return all, nil
 }
 
-// clockError is how far the clock may be off, to both sides: it counts ticks, and
-// goes on while a packet is on its way. Scenarios look at least twice as long after
-// a packet, and half a second at most.
-const clockError = 100 * time.Millisecond
-
 // Connections returns the connection table as a scenario reads it.
 func (m machine) Connections() ([]scenario.Connection, error) {
-	m.hold()
 	var all []scenario.Connection
-	for c := range m.Plane.Connections() {
+	for _, c := range m.connections() {
 		all = append(all, scenario.Connection{
 			Protocol: c.Protocol.String(),
 			Client:   c.Client, Virtual: c.Virtual, Server: c.Server,

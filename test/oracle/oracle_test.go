@@ -106,10 +106,7 @@ func (r *reach) add(p *plan) {
 // compare plays a plan and tells the first answer that is not the recorded one,
 // or a frame that waits and need not any more.
 func (d *director) compare(p *plan) error {
-	if err := d.reset(); err != nil {
-		return err
-	}
-	got, err := scenario.Play(machine{d}, p.played)
+	got, err := d.play(p.played)
 	if err != nil {
 		return err
 	}
