@@ -1,7 +1,7 @@
 # make build     bin/fairlead
 # make lab       a whole LVS-DR network on this machine: build it, watch it, take it down
 # make test      all tests, with what they need installed; as root, else some are skipped
-# make oracle    a real kernel's IPVS and fairlead, side by side: SEEDS=200 random scenarios and the recorded ones; SEED=n repeats one
+# make oracle    a real kernel's IPVS and fairlead, side by side: SEEDS=200 random scenarios, from seed FIRST=n on, and the recorded ones; SEED=n repeats one
 # make lint      gofmt, go vet, staticcheck
 # make generate  the Go code of the API and the BPF objects, again
 # make bench     the data plane's cost per packet
@@ -12,7 +12,7 @@ LDFLAGS := -X github.com/fairlead-lb/fairlead/internal/cli.version=$(VERSION)
 
 SEEDS ?= 200
 ORACLE := $(if $(SEED),-run '^TestRandom$$',-run '^TestRandom$$|^TestKernel')
-ORACLE_FLAGS := $(if $(SEED),-seed=$(SEED),-seeds=$(SEEDS) -any-seeds -recorded)
+ORACLE_FLAGS := $(if $(SEED),-seed=$(SEED),-seeds=$(SEEDS) $(if $(FIRST),-first=$(FIRST),-any-seeds) -recorded)
 
 .PHONY: build lab test test-deps oracle lint generate bench clean
 

@@ -23,20 +23,21 @@ func (p *Plane) table(svc *service, servers []uint32) []int {
 		return scheduler.SH(p.weights(servers))
 	case lvs.MaglevHashing:
 		if svc.SchedulerFlags&lvs.MHStable != 0 {
-			return scheduler.StableMH(p.maglevServers(servers))
+			return scheduler.StableMH(p.maglevServers(svc, servers))
 		}
-		return scheduler.MH(p.maglevServers(servers))
+		return scheduler.MH(p.maglevServers(svc, servers))
 	}
 	return nil
 }
 
-func (p *Plane) maglevServers(servers []uint32) []scheduler.MaglevServer {
+func (p *Plane) maglevServers(svc *service, servers []uint32) []scheduler.MaglevServer {
 	list := make([]scheduler.MaglevServer, len(servers))
 	for i, slot := range servers {
 		key := p.serverKey(slot)
 		list[i] = scheduler.MaglevServer{
 			Address:    key.Address,
 			Port:       key.Port,
+			FirstWord:  svc.Address.Is4() && key.Address.Is6(),
 			LastWeight: p.view.servers.elements[slot].LastWeight,
 		}
 	}

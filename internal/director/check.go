@@ -15,8 +15,9 @@ import (
 // What a director takes, and what it refuses in which order: what IPVS refuses
 // in IPVS's order, then what this version has not yet.
 
-// checkService returns why s is refused, nil if it is not.
-func checkService(s lvs.Service) error {
+// CheckService returns why a director refuses s, nil if it does not. The error is one of
+// package lvs.
+func CheckService(s lvs.Service) error {
 	if !s.Scheduler.Known() {
 		return fmt.Errorf("scheduler %q: %w", s.Scheduler, lvs.ErrSchedulerNotFound)
 	}
@@ -59,6 +60,22 @@ func checkThresholds(s lvs.RealServer) error {
 		return fmt.Errorf("lower threshold %d: %w: the upper threshold is %d", s.LowerThreshold, lvs.ErrRange, s.UpperThreshold)
 	}
 	return nil
+}
+
+// CheckServer returns why a director refuses to add s to the servers of a service, or to edit
+// it if there says that it should be one of them already; nil if it does not refuse. has says
+// whether it is one. The error is one of package lvs.
+func CheckServer(service lvs.ServiceKey, s lvs.RealServer, has, there bool) error {
+	if err := checkThresholds(s); err != nil {
+		return err
+	}
+	switch {
+	case has && !there:
+		return lvs.ErrServerExists
+	case there && !has:
+		return lvs.ErrNoServer
+	}
+	return checkServer(service, s)
 }
 
 // checkServer returns why s is refused as a server of the service, nil if it is

@@ -84,13 +84,13 @@ func TestCheckService(t *testing.T) {
 		{"one-packet tcp", service(func(s *lvs.Service) { s.OnePacket = true }), lvs.ErrInvalid, "UDP"},
 		{"flags", service(func(s *lvs.Service) { s.SchedulerFlags = lvs.Flag1 }), nil, ""},
 	} {
-		t.Run(test.name, func(t *testing.T) { expect(t, checkService(test.service), test.reason, test.says) })
+		t.Run(test.name, func(t *testing.T) { expect(t, CheckService(test.service), test.reason, test.says) })
 	}
 }
 
 func TestEveryKnownSchedulerIsTaken(t *testing.T) {
 	for _, s := range lvs.Schedulers() {
-		err := checkService(changed(wlc(vip), func(service *lvs.Service) { service.Scheduler = s }))
+		err := CheckService(changed(wlc(vip), func(service *lvs.Service) { service.Scheduler = s }))
 		if err != nil || !dataplane.HasScheduler(s) {
 			t.Errorf("scheduler %s: %v; the plane has it: %t", s, err, dataplane.HasScheduler(s))
 		}

@@ -59,7 +59,7 @@ var _ plane = (*dataplane.Plane)(nil)
 type Director struct {
 	plane      plane
 	hops       *hopTable
-	rates      *estimator
+	rates      *Estimator
 	signs      suspicions // of the goroutine that calls estimate
 	fragments  *fragmentKeeper
 	log        *slog.Logger
@@ -112,7 +112,7 @@ func newDirector(p plane, w watcher, log *slog.Logger, isLocal func(netip.Addr) 
 	d := &Director{
 		plane:    p,
 		hops:     newHopTable(w, p, log),
-		rates:    newEstimator(services),
+		rates:    NewEstimator(services),
 		log:      log,
 		isLocal:  isLocal,
 		started:  time.Now(),
@@ -162,7 +162,7 @@ func (d *Director) Services(context.Context) ([]lvs.ServiceStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.rates.fill(services)
+	d.rates.Fill(services)
 	d.hops.fill(services)
 	return services, nil
 }
@@ -188,7 +188,7 @@ func (d *Director) AddService(_ context.Context, service lvs.Service) error {
 }
 
 func (d *Director) addService(service lvs.Service) error {
-	err := checkService(service)
+	err := CheckService(service)
 	if _, ok := d.services[service.ServiceKey]; ok {
 		err = lvs.ErrServiceExists // IPVS says this before all else
 	}
@@ -212,7 +212,7 @@ func (d *Director) EditService(_ context.Context, service lvs.Service) error {
 }
 
 func (d *Director) editService(service lvs.Service) error {
-	err := checkService(service)
+	err := CheckService(service)
 	if _, ok := d.services[service.ServiceKey]; !ok {
 		err = lvs.ErrNoService
 	}
@@ -337,17 +337,8 @@ func (d *Director) checkServer(key lvs.ServiceKey, server lvs.RealServer, there 
 	if !ok {
 		return lvs.ErrNoService
 	}
-	if err := checkThresholds(server); err != nil {
-		return err
-	}
-	_, is := servers[server.RealServerKey]
-	switch {
-	case is && !there:
-		return lvs.ErrServerExists
-	case there && !is:
-		return lvs.ErrNoServer
-	}
-	return checkServer(key, server)
+	_, has := servers[server.RealServerKey]
+	return CheckServer(key, server, has, there)
 }
 
 // DeleteServer implements [api.Director].
@@ -403,7 +394,7 @@ func (d *Director) zero(key lvs.ServiceKey) error {
 	if err := d.plane.Zero(key); err != nil {
 		return err
 	}
-	d.rates.zero(key)
+	d.rates.Zero(key)
 	return nil
 }
 
@@ -465,7 +456,7 @@ func (d *Director) estimate() error {
 	if err != nil {
 		return err
 	}
-	d.rates.interval(services)
+	d.rates.Interval(services)
 	d.suspect(services)
 	return nil
 }

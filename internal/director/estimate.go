@@ -55,25 +55,26 @@ type serverID struct {
 	server  lvs.RealServerKey
 }
 
-// An estimator keeps the rates of all services and servers. It is safe for
-// concurrent use.
-type estimator struct {
+// An Estimator keeps the rates of all services and servers, as the kernel's does. It is safe
+// for concurrent use.
+type Estimator struct {
 	mu        sync.Mutex
 	estimates map[serverID]*estimate
 }
 
-// newEstimator returns an estimator that counts from what the services have
+// NewEstimator returns an estimator that counts from what the services have
 // counted already.
-func newEstimator(services []lvs.ServiceStatus) *estimator {
-	e := &estimator{estimates: map[serverID]*estimate{}}
+func NewEstimator(services []lvs.ServiceStatus) *Estimator {
+	e := &Estimator{estimates: map[serverID]*estimate{}}
 	visitCounters(services, func(id serverID, c lvs.Counters, _ *lvs.Rates) {
 		e.estimates[id] = &estimate{last: c}
 	})
 	return e
 }
 
-// interval takes the services as they are at the end of an interval.
-func (e *estimator) interval(services []lvs.ServiceStatus) {
+// Interval takes the services as they are at the end of an interval, which is supposed to
+// have been of two seconds.
+func (e *Estimator) Interval(services []lvs.ServiceStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, known := range e.estimates {
@@ -92,8 +93,8 @@ func (e *estimator) interval(services []lvs.ServiceStatus) {
 	})
 }
 
-// fill sets the rates of services.
-func (e *estimator) fill(services []lvs.ServiceStatus) {
+// Fill sets the rates of services to those of the last interval and of those before.
+func (e *Estimator) Fill(services []lvs.ServiceStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	visitCounters(services, func(id serverID, _ lvs.Counters, rates *lvs.Rates) {
@@ -103,9 +104,9 @@ func (e *estimator) fill(services []lvs.ServiceStatus) {
 	})
 }
 
-// zero starts the estimates of a service and its servers anew, after its
+// Zero starts the estimates of a service and its servers anew, after its
 // counters were zeroed.
-func (e *estimator) zero(key lvs.ServiceKey) {
+func (e *Estimator) Zero(key lvs.ServiceKey) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, known := range e.estimates {

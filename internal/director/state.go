@@ -167,7 +167,7 @@ func (d *Director) checkState(state lvs.State) (lvs.State, error) {
 	keys := map[lvs.ServiceKey]bool{}
 	for i := range state.Services {
 		s, item := &state.Services[i], fmt.Sprintf("services[%d]", i)
-		err := checkService(s.Service)
+		err := CheckService(s.Service)
 		if keys[s.ServiceKey] {
 			err = errTwice
 		}

@@ -26,6 +26,9 @@ const (
 type MaglevServer struct {
 	Address netip.Addr
 	Port    uint16
+	// FirstWord: no more than that of its IPv6 address is hashed. The kernel does
+	// so for a server of a service of IPv4.
+	FirstWord bool
 	// LastWeight is the last weight that was not 0: a server that was quiesced
 	// keeps its slots. 0: it never had another weight.
 	LastWeight uint32
@@ -108,7 +111,11 @@ func maglevTurns(servers []MaglevServer) []uint32 {
 type maglevWalk struct{ slot, skip uint32 }
 
 func newMaglevWalk(s MaglevServer) maglevWalk {
-	word := foldAddress(s.Address) + uint32(s.Port)
+	word := foldAddress(s.Address)
+	if s.FirstWord {
+		word = binary.BigEndian.Uint32(s.Address.AsSlice())
+	}
+	word += uint32(s.Port)
 	return maglevWalk{
 		slot: hsiphash(word, maglevOffsetKey) % MaglevSlots,
 		skip: hsiphash(word, maglevSkipKey)%(MaglevSlots-1) + 1,

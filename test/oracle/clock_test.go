@@ -2,8 +2,10 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
+	fairlead "github.com/fairlead-lb/fairlead/internal/director"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
@@ -38,6 +40,10 @@ func (d *director) play(s *scenario.Scenario) (*scenario.Scenario, error) {
 		if err := d.reset(); err != nil {
 			return nil, err
 		}
+		d.rates = nil
+		if slices.ContainsFunc(s.Steps, func(step scenario.Step) bool { return slices.Contains(step.Words, "--rate") }) {
+			d.rates = fairlead.NewEstimator(nil)
+		}
 		d.late = false
 		played, err := scenario.Play(machine{d}, s)
 		if !d.late {
@@ -45,4 +51,30 @@ func (d *director) play(s *scenario.Scenario) (*scenario.Scenario, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s: played %d times, and each time the host was too busy with other things for a clock to be kept", s.Name, plays)
+}
+
+// turn is the time from one turn of the kernel's estimator to the next: two seconds, for
+// whose timer the wheel of a kernel of 100 ticks a second has marks of 80 ms alone, and
+// the next of those.
+const turn = 2080 * time.Millisecond
+
+// mostTurns is how many turns of one sleep are taken: a rate is 0 by then.
+const mostTurns = 100
+
+// estimate has the estimator take the turns of a sleep, if there is one. It takes those
+// that end with a multiple of their time; the kernel's have another beginning.
+func (m machine) estimate(slept time.Duration) error {
+	if m.rates == nil {
+		return nil
+	}
+	turns := (m.sinceTurn + slept) / turn
+	m.sinceTurn = (m.sinceTurn + slept) % turn
+	for range min(turns, mostTurns) {
+		services, err := m.Plane.Services()
+		if err != nil {
+			return err
+		}
+		m.rates.Interval(services)
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	fairlead "github.com/fairlead-lb/fairlead/internal/director"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
@@ -27,8 +29,10 @@ type director struct {
 	interfaces map[string]int // index by the recordings' names, cl and rs
 	mtu        int            // of rs
 	started    time.Time
-	clock      time.Duration // what it shows
-	late       bool          // it was not kept; see onTime
+	clock      time.Duration       // what it shows
+	late       bool                // it was not kept; see onTime
+	rates      *fairlead.Estimator // nil: nobody asks
+	sinceTurn  time.Duration       // of the estimator
 }
 
 func newDirector(t *testing.T) *director {
@@ -152,7 +156,13 @@ func (d *director) reset() error {
 	return nil
 }
 
+// vips are the director's own.
+var vips = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:2::/64")}
+
 func (d *director) setNextHop(addr netip.Addr) error {
+	if slices.ContainsFunc(vips, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return d.SetNextHop(addr, lvs.NextHop{Local: true})
+	}
 	n, err := scenario.ServerNumber(addr)
 	if err != nil {
 		return err

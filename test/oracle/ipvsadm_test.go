@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/fairlead-lb/fairlead/internal/dataplane"
+	fairlead "github.com/fairlead-lb/fairlead/internal/director"
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -14,10 +14,16 @@ import (
 // network for next hops.
 var _ ipvsadm.Director = (*director)(nil)
 
-func (d *director) Services(context.Context) ([]lvs.ServiceStatus, error) { return d.Plane.Services() }
+func (d *director) Services(context.Context) ([]lvs.ServiceStatus, error) {
+	services, err := d.Plane.Services()
+	if d.rates != nil {
+		d.rates.Fill(services)
+	}
+	return services, err
+}
 
 func (d *director) Service(_ context.Context, key lvs.ServiceKey) (lvs.ServiceStatus, error) {
-	services, err := d.Plane.Services()
+	services, err := d.Services(context.Background())
 	if err != nil {
 		return lvs.ServiceStatus{}, err
 	}
@@ -29,25 +35,15 @@ func (d *director) Service(_ context.Context, key lvs.ServiceKey) (lvs.ServiceSt
 	return lvs.ServiceStatus{}, fmt.Errorf("find service %s: %w", key, lvs.ErrNoService)
 }
 
-// checkService refuses what the data plane has not, so that no recording is
-// played on half of what it needs.
-func checkService(svc lvs.Service) error {
-	if !dataplane.HasScheduler(svc.Scheduler) ||
-		svc.PersistenceEngine != "" {
-		return fmt.Errorf("service %+v: %w", svc, lvs.ErrUnsupported)
-	}
-	return nil
-}
-
 func (d *director) AddService(_ context.Context, svc lvs.Service) error {
-	if err := checkService(svc); err != nil {
+	if err := fairlead.CheckService(svc); err != nil {
 		return err
 	}
 	return d.Plane.AddService(svc)
 }
 
 func (d *director) EditService(_ context.Context, svc lvs.Service) error {
-	if err := checkService(svc); err != nil {
+	if err := fairlead.CheckService(svc); err != nil {
 		return err
 	}
 	return d.Plane.EditService(svc)
@@ -70,9 +66,19 @@ func (d *director) Clear(context.Context) error {
 	return nil
 }
 
+// checkServer refuses what the daemon refuses.
+func (d *director) checkServer(key lvs.ServiceKey, rs lvs.RealServer, there bool) error {
+	svc, err := d.Service(context.Background(), key)
+	if err != nil {
+		return err
+	}
+	has := slices.ContainsFunc(svc.Servers, func(s lvs.RealServerStatus) bool { return s.RealServerKey == rs.RealServerKey })
+	return fairlead.CheckServer(key, rs, has, there)
+}
+
 func (d *director) AddServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealServer) error {
-	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling && rs.Method != lvs.Masquerading {
-		return fmt.Errorf("real server %+v: %w", rs, lvs.ErrUnsupported)
+	if err := d.checkServer(key, rs, false); err != nil {
+		return err
 	}
 	if err := d.Plane.AddServer(key, rs); err != nil {
 		return err
@@ -81,8 +87,8 @@ func (d *director) AddServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealS
 }
 
 func (d *director) EditServer(_ context.Context, key lvs.ServiceKey, rs lvs.RealServer) error {
-	if rs.Method != lvs.DirectRouting && rs.Method != lvs.Tunnelling && rs.Method != lvs.Masquerading {
-		return fmt.Errorf("real server %+v: %w", rs, lvs.ErrUnsupported)
+	if err := d.checkServer(key, rs, true); err != nil {
+		return err
 	}
 	return d.Plane.EditServer(key, rs)
 }
@@ -91,20 +97,25 @@ func (d *director) DeleteServer(_ context.Context, key lvs.ServiceKey, rs lvs.Re
 	return d.Plane.DeleteServer(key, rs)
 }
 
-func (d *director) Zero(context.Context) error {
+func (d *director) Zero(ctx context.Context) error {
 	services, err := d.Plane.Services()
 	if err != nil {
 		return err
 	}
 	for _, svc := range services {
-		if err := d.Plane.Zero(svc.ServiceKey); err != nil {
+		if err := d.ZeroService(ctx, svc.ServiceKey); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *director) ZeroService(_ context.Context, key lvs.ServiceKey) error { return d.Plane.Zero(key) }
+func (d *director) ZeroService(_ context.Context, key lvs.ServiceKey) error {
+	if d.rates != nil {
+		d.rates.Zero(key)
+	}
+	return d.Plane.Zero(key)
+}
 
 func (d *director) Timeouts(context.Context) (lvs.Timeouts, error) { return d.Plane.Timeouts(), nil }
 

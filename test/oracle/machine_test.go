@@ -79,7 +79,10 @@ func (m machine) Sleep(t time.Duration) error {
 	m.clock += t
 	var err error
 	m.onTime(func() { _, err = m.Sweep() })
-	return err
+	if err != nil {
+		return err
+	}
+	return m.estimate(t)
 }
 
 // XDP actions (linux/bpf.h).

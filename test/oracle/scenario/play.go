@@ -131,18 +131,30 @@ func marked(mark, text string) (lines []string) {
 // expiry is the column of ipvsadm -Lc that a row is not sorted by.
 var expiry = regexp.MustCompile(`^(\S+ +)\S+ `)
 
-// inOrder sorts what the kernel has in the order of a hash: connections, and
-// services that ipvsadm was told not to sort.
+// inOrder sorts what the kernel has in the order of a hash, whose key is another one at each
+// boot: connections, and services that ipvsadm was told not to sort. The real servers of a
+// service keep their order.
 func inOrder(words []string, stdout string) string {
-	const headings = 2
-	lines := strings.SplitAfter(strings.TrimSuffix(stdout, "\n"), "\n")
-	if !listsConnections(words) || len(lines) <= headings {
-		return stdout
+	lines := slices.Collect(strings.Lines(stdout))
+	switch {
+	case listsConnections(words):
+		const headings = 2
+		slices.SortFunc(lines[min(headings, len(lines)):], func(a, b string) int {
+			return cmp.Compare(expiry.ReplaceAllString(a, "$1"), expiry.ReplaceAllString(b, "$1"))
+		})
+	case slices.Contains(words, "--nosort"):
+		const headings = 3
+		services := [][]string{}
+		for i, line := range lines {
+			if i < headings || !strings.HasPrefix(line, "  ->") || len(services) == 0 {
+				services = append(services, []string{line})
+			} else {
+				services[len(services)-1] = append(services[len(services)-1], line)
+			}
+		}
+		slices.SortFunc(services[min(headings, len(services)):], slices.Compare[[]string])
+		lines = slices.Concat(services...)
 	}
-	lines[len(lines)-1] += "\n"
-	slices.SortFunc(lines[headings:], func(a, b string) int {
-		return cmp.Compare(expiry.ReplaceAllString(a, "$1"), expiry.ReplaceAllString(b, "$1"))
-	})
 	return strings.Join(lines, "")
 }
 
