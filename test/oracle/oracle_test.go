@@ -19,7 +19,7 @@ type reach struct {
 }
 
 func TestSchedulers(t *testing.T) {
-	playSuite(t, "sched", reach{cases: 109, readOuts: 1736, packets: 23734})
+	playSuite(t, "sched", reach{cases: 378, readOuts: 5861, packets: 81071})
 }
 
 func TestLoads(t *testing.T) {

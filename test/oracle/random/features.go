@@ -15,6 +15,8 @@ type Features struct {
 	OnePacket      bool
 	Marks          bool
 	Tunnels        bool     // -i, to the other family too
+	Masquerading   bool     // -m, and packets of real servers
+	ICMP           bool     // errors about connections
 	Sysctls        []string // NAME=VALUE, other than the defaults
 }
 
@@ -37,6 +39,8 @@ func Probe(accepts func(commands ...string) bool, acceptsSysctl func(setting str
 	f.OnePacket = accepts(udp + "-s rr -o")
 	f.Marks = accepts("-A -f 1 -s rr")
 	f.Tunnels = accepts(tcp+"-s rr", "-a -t 192.0.2.1:80 -r [2001:db8:1::11]:80 -i")
+	f.Masquerading = accepts(tcp+"-s rr", "-a -t 192.0.2.1:80 -r 198.51.100.11:8080 -m")
+	f.ICMP = true
 	for _, setting := range []string{
 		"conn_reuse_mode=0", "conn_reuse_mode=2", "conn_reuse_mode=3", "expire_nodest_conn=1", "expire_quiescent_template=1",
 		"sloppy_tcp=1", "sloppy_sctp=1", "secure_tcp=3",

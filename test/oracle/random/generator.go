@@ -146,7 +146,7 @@ func (g *generator) burst() {
 		g.add(scenario.New(scenario.To, protocol, vip))
 		var packets []string
 		for range 3 + g.random.IntN(30) {
-			packets = append(packets, g.packet(svc, protocol))
+			packets = append(packets, g.packet(svc, protocol, vip))
 		}
 		g.send(packets)
 	}
@@ -198,13 +198,24 @@ func (g *generator) markFor(svc *service) {
 	}
 }
 
-// packet returns one of few clients.
-func (g *generator) packet(svc *service, protocol string) string {
+// packet returns one of few clients, or one to them.
+func (g *generator) packet(svc *service, protocol, vip string) string {
 	client := 1 + g.random.IntN(g.clients)
 	port := 1024 + g.random.IntN(3)
 	text := fmt.Sprintf("203.0.113.%d:%d", client, port)
 	if svc.ipv6 {
 		text = fmt.Sprintf("[2001:db8:3:%x::%x]:%d", client%3, client, port)
+	}
+	masqueraded := slices.DeleteFunc(slices.Clone(svc.servers), func(s string) bool { return !g.isMasqueraded(svc, s) })
+	switch {
+	case len(masqueraded) > 0 && g.chance(3):
+		server, isAnyPort := strings.CutSuffix(pick(g, masqueraded...), ":0")
+		if isAnyPort {
+			server += vip[strings.LastIndex(vip, ":"):]
+		}
+		text = "<" + server + ">" + text
+	case len(masqueraded) == 0 && g.features.ICMP && g.chance(12):
+		return text + "/" + pick(g, "icmp-unreachable", "icmp-too-big", "icmp-exceeded")
 	}
 	switch protocol {
 	case "tcp":

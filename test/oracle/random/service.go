@@ -13,6 +13,7 @@ import (
 type service struct {
 	name     string // as ipvsadm takes it: "-t 192.0.2.10:80"
 	protocol string // "" for a mark
+	number   int    // the VIP's last
 	vip      string // without port
 	port     int
 	mark     uint32
@@ -31,10 +32,10 @@ func (s *service) command(verb string) string {
 // newService makes up a service that is not there yet, or returns nil.
 func (g *generator) newService() *service {
 	svc := &service{ipv6: g.chance(3)}
-	number := pick(g, 10, 11)
-	svc.vip = fmt.Sprintf("192.0.2.%d", number)
+	svc.number = pick(g, 10, 11)
+	svc.vip = fmt.Sprintf("192.0.2.%d", svc.number)
 	if svc.ipv6 {
-		svc.vip = fmt.Sprintf("[2001:db8:2::%d]", number)
+		svc.vip = fmt.Sprintf("[2001:db8:2::%d]", svc.number)
 	}
 	svc.protocol, svc.port = pick(g, "tcp", "tcp", "udp"), pick(g, 80, 443, 53)
 	if g.features.SCTP && g.chance(6) {
@@ -83,15 +84,43 @@ func (g *generator) optionsOf(svc *service, persistent bool) {
 // newServer returns the command that adds a real server to a service: one that
 // may be there.
 func (g *generator) newServer(svc *service) string {
-	number := scenario.FirstServer + g.random.IntN(scenario.ServerCount)
-	server := fmt.Sprintf("198.51.100.%d:%d", number, svc.port)
-	if svc.ipv6 != (g.features.Tunnels && g.chance(8)) {
-		server = fmt.Sprintf("[2001:db8:1::%d]:%d", number, svc.port)
+	number, port := scenario.FirstServer+g.random.IntN(scenario.ServerCount), svc.port
+	otherFamily := g.features.Tunnels && g.chance(8)
+	if other := masquerading[svc.number] != number && slices.Contains([]int{masquerading[10], masquerading[11]}, number); other {
+		number = scenario.FirstServer
+	}
+	if number == masquerading[svc.number] {
+		otherFamily = false
+		if svc.port != 0 && g.features.Masquerading && g.chance(2) {
+			port += translated
+		}
+	}
+	server := fmt.Sprintf("198.51.100.%d:%d", number, port)
+	if svc.ipv6 != otherFamily {
+		server = fmt.Sprintf("[2001:db8:1::%d]:%d", number, port)
 	}
 	if !slices.Contains(svc.servers, server) {
 		svc.servers = append(svc.servers, server)
 	}
 	return g.serverCommand("-a", svc, server)
+}
+
+// masquerading tells the real server that is masqueraded for a VIP, by the last numbers of their
+// addresses. It serves no other VIP: a client's two connections from one port, to two VIPs,
+// would be one to it, and whose reply is whose nobody could tell.
+var masquerading = map[int]int{10: 13, 11: 16}
+
+// translated is added to a service's port for one of a masqueraded server.
+const translated = 9000
+
+// isMasqueraded reports whether a server of the service is.
+func (g *generator) isMasqueraded(svc *service, server string) bool {
+	address, err := netip.ParseAddrPort(server)
+	if err != nil || !g.features.Masquerading {
+		return false
+	}
+	number, err := scenario.ServerNumber(address.Addr())
+	return err == nil && number == masquerading[svc.number]
 }
 
 // tunnels are the ways of tunnelling.
@@ -112,7 +141,9 @@ func isTunnelled(server string) bool {
 // serverCommand returns the command that adds or edits a real server.
 func (g *generator) serverCommand(verb string, svc *service, server string) string {
 	method := "-g"
-	if otherFamily := strings.HasPrefix(server, "[") != svc.ipv6; otherFamily || g.features.Tunnels && isTunnelled(server) {
+	if g.isMasqueraded(svc, server) {
+		method = "-m"
+	} else if otherFamily := strings.HasPrefix(server, "[") != svc.ipv6; otherFamily || g.features.Tunnels && isTunnelled(server) {
 		method = pick(g, tunnels...)
 	}
 	line := fmt.Sprintf("%s %s -r %s %s -w %d", verb, svc.name, server, method, pick(g, 0, 1, 1, 1, 2, 3, 5, 100))

@@ -104,8 +104,9 @@ func (t *timing) reaches(step *scenario.Step) bool {
 	for _, packet := range step.Words {
 		_, what, _ := strings.Cut(packet, "/")
 		what, _, _ = strings.Cut(what, "+")
-		isTCP := strings.Trim(what, "SAFRPU0") == ""
-		if what != "" && (protocol == "udp" || isTCP != (protocol == "tcp")) || (packet[0] == '[') != (len(vip) > 0 && vip[0] == '[') {
+		isTCP, isICMP := strings.Trim(what, "SAFRPU0") == "", strings.HasPrefix(what, "icmp-")
+		isIPv6 := strings.HasPrefix(strings.TrimPrefix(packet, "<"), "[")
+		if what != "" && !isICMP && (protocol == "udp" || isTCP != (protocol == "tcp")) || isIPv6 != strings.HasPrefix(vip, "[") {
 			return false
 		}
 	}

@@ -84,10 +84,15 @@ const (
 	icmpError = '!'
 	tcpAnswer = '?'
 	otherwise = '*'
+	answer    = '<' // of a packet from a real server: it went to the client, from the VIP
+	forwarded = '>' // the same, but as any router would send it on
 )
 
-// outcome says in one letter what became of a frame from a client.
-func (s Sent) outcome(in []byte) byte {
+// outcome says in one letter what became of a frame that came in on cl or rs.
+func (s Sent) outcome(in []byte, on string) byte {
+	if on == "rs" {
+		return s.replyOutcome(in)
+	}
 	switch {
 	case s.Passed != nil && len(s.Frames) == 0:
 		return hostsOutcome(in, s.Passed)
@@ -115,6 +120,28 @@ func (s Sent) outcome(in []byte) byte {
 	return otherwise
 }
 
+// replyOutcome says what became of a frame from a real server.
+func (s Sent) replyOutcome(in []byte) byte {
+	switch {
+	case s.Passed != nil && len(s.Frames) == 0 && bytes.Equal(in, s.Passed):
+		return forwarded // the host is a router
+	case s.Passed != nil || len(s.Frames) > 1:
+		return otherwise
+	case len(s.Frames) == 0:
+		return nothing
+	}
+	was, is := decode(in), decode(s.Frames[0].Frame)
+	switch {
+	case s.Frames[0].On == "rs" && is.icmpError:
+		return icmpError
+	case s.Frames[0].On == "rs" || is.destination != ClientMAC || is.to != was.to || is.ttl != was.ttl-1:
+		return otherwise
+	case is.from == was.from:
+		return forwarded
+	}
+	return answer
+}
+
 // hostsOutcome returns what a host makes of a packet for an address of its own,
 // with nobody listening.
 func hostsOutcome(in, passed []byte) byte {
@@ -122,11 +149,11 @@ func hostsOutcome(in, passed []byte) byte {
 		return otherwise
 	}
 	d := decode(in)
-	if d.tcp == nil {
-		return icmpError
-	}
-	if d.tcp.RST {
+	switch {
+	case d.icmpError || d.tcp != nil && d.tcp.RST:
 		return nothing
+	case d.tcp == nil:
+		return icmpError
 	}
 	return tcpAnswer
 }

@@ -16,7 +16,7 @@ import (
 type packet struct {
 	protocol string // tcp, udp or sctp
 	from, to netip.AddrPort
-	what     string // TCP flags, an SCTP chunk, sip=ID
+	what     string // TCP flags, an SCTP chunk, sip=ID, an ICMP error
 	payload  int    // bytes of data; -1 is what is usual
 }
 
@@ -55,12 +55,34 @@ func parsePacket(text, protocol string, vip netip.AddrPort) (p packet, on string
 
 // frame returns the packet as it comes in on an interface of the director.
 func (p packet) frame(on string) ([]byte, error) {
+	far, near := FarMAC(on), NearMAC(on)
+	ethernet := &layers.Ethernet{SrcMAC: far[:], DstMAC: near[:], EthernetType: layers.EthernetTypeIPv4}
+	if !p.from.Addr().Is4() {
+		ethernet.EthernetType = layers.EthernetTypeIPv6
+	}
+	if isICMP(p.what) {
+		return p.icmpFrame(ethernet)
+	}
+	packet, err := p.layers()
+	if err != nil {
+		return nil, err
+	}
+	return serialize(append([]gopacket.SerializableLayer{ethernet}, packet...))
+}
+
+func serialize(packet []gopacket.SerializableLayer) ([]byte, error) {
+	buffer := gopacket.NewSerializeBuffer()
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	err := gopacket.SerializeLayers(buffer, options, packet...)
+	return buffer.Bytes(), err
+}
+
+// layers returns the packet from its IP header on.
+func (p packet) layers() ([]gopacket.SerializableLayer, error) {
 	transport, protocol, err := p.transport()
 	if err != nil {
 		return nil, err
 	}
-	far, near := FarMAC(on), NearMAC(on)
-	ethernet := &layers.Ethernet{SrcMAC: far[:], DstMAC: near[:], EthernetType: layers.EthernetTypeIPv4}
 	var ip gopacket.SerializableLayer
 	var network gopacket.NetworkLayer
 	source, destination := net.IP(p.from.Addr().AsSlice()), net.IP(p.to.Addr().AsSlice())
@@ -68,7 +90,6 @@ func (p packet) frame(on string) ([]byte, error) {
 		header := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol, SrcIP: source, DstIP: destination}
 		ip, network = header, header
 	} else {
-		ethernet.EthernetType = layers.EthernetTypeIPv6
 		header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: source, DstIP: destination}
 		ip, network = header, header
 	}
@@ -79,10 +100,7 @@ func (p packet) frame(on string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	buffer := gopacket.NewSerializeBuffer()
-	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	err = gopacket.SerializeLayers(buffer, options, ethernet, ip, transport, gopacket.Payload(p.data()))
-	return buffer.Bytes(), err
+	return []gopacket.SerializableLayer{ip, transport, gopacket.Payload(p.data())}, nil
 }
 
 func (p packet) transport() (gopacket.SerializableLayer, layers.IPProtocol, error) {

@@ -175,7 +175,7 @@ func (p *player) send(s *Step) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("packet %s: %w", text, err)
 		}
-		outcomes = append(outcomes, sent.outcome(frame))
+		outcomes = append(outcomes, sent.outcome(frame, on))
 	}
 	return []string{answered + string(outcomes)}, nil
 }
