@@ -2,7 +2,7 @@ package scenario
 
 import "testing"
 
-func TestWithoutErrors(t *testing.T) {
+func TestWithoutAnswers(t *testing.T) {
 	const ours = "| FWM  1 IPv6                             20       52        1     7642       60"
 	for _, test := range []struct {
 		name, kernel string
@@ -15,7 +15,7 @@ func TestWithoutErrors(t *testing.T) {
 		{"other packets too", "| FWM  1 IPv6                             20       53        2     7642      168", 3, false},
 		{"fewer", "| FWM  1 IPv6                             20       52        0     7642        0", 3, false},
 	} {
-		if got := withoutErrors(test.kernel, ours, test.most); (got == ours) != test.same {
+		if got := withoutAnswers(test.kernel, ours, test.most); (got == ours) != test.same {
 			t.Errorf("%s: got %q", test.name, got)
 		}
 	}
