@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,11 +15,11 @@ import (
 )
 
 const (
-	// notifyWorkers tell at once, so that one who hangs holds up few others. Each of
-	// those who are told has one of them, so that all comes in order.
-	notifyWorkers = 8
-	// notifyBacklog is how many may wait for a worker; those that come after are not
-	// told.
+	// notifyAtOnce bounds how many are told at once. One who hangs holds up nobody else
+	// before so many do.
+	notifyAtOnce = 64
+	// notifyBacklog is how many notices may wait for one who is told; those that come
+	// after are not told.
 	notifyBacklog = 1024
 	// notifyPatience is for one that is told.
 	notifyPatience = 10 * time.Second
@@ -44,61 +43,91 @@ type notice struct {
 	to    lvs.Notification
 }
 
-// A notifier tells of transitions. Who tells it never waits.
+// A notifier tells of transitions, each who is told in order. Who tells it never waits.
 type notifier struct {
 	log     *slog.Logger
-	queues  [notifyWorkers]chan notice
-	seed    maphash.Seed
+	slots   chan struct{}
 	context context.Context
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
 	client  http.Client
+
+	mu      sync.Mutex
+	waiting map[string][]notice // by who is told; a worker is there for each key
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	n := &notifier{log: log, seed: maphash.MakeSeed()}
+	n := &notifier{log: log, slots: make(chan struct{}, notifyAtOnce), waiting: map[string][]notice{}}
 	n.context, n.cancel = context.WithCancel(context.Background())
-	for i := range n.queues {
-		queue := make(chan notice, notifyBacklog)
-		n.queues[i] = queue
-		n.workers.Go(func() { n.work(queue) })
-	}
 	return n
 }
 
 // close ends what is being told. What waits is told nobody.
 func (n *notifier) close() {
+	n.mu.Lock()
 	n.cancel()
+	n.mu.Unlock()
 	n.workers.Wait()
 	n.client.CloseIdleConnections()
 }
 
 // tell hands an event to those who want it.
 func (n *notifier) tell(to []lvs.Notification, event Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.context.Err() != nil {
+		return
+	}
 	for _, one := range to {
 		if !one.Wants(event.Transition) {
 			continue
 		}
-		select {
-		case n.queues[maphash.String(n.seed, one.Webhook+one.Script.Path)%notifyWorkers] <- notice{event, one}:
-		default:
+		who := one.Webhook + one.Script.Path
+		waiting, busy := n.waiting[who]
+		if len(waiting) == notifyBacklog {
 			n.log.Error("transition not told: too many wait", "service", event.Service, "realserver", event.Server, "transition", event.Transition)
+			continue
+		}
+		n.waiting[who] = append(waiting, notice{event, one})
+		if !busy {
+			n.workers.Go(func() { n.work(who) })
 		}
 	}
 }
 
-func (n *notifier) work(queue <-chan notice) {
+// work tells one of those who are told, until nothing waits.
+func (n *notifier) work(who string) {
 	for {
+		notice, ok := n.next(who)
+		if !ok {
+			return
+		}
 		select {
 		case <-n.context.Done():
 			return
-		case notice := <-queue:
-			if err := n.deliver(notice); err != nil {
-				n.log.Error("transition not told", "service", notice.event.Service, "realserver", notice.event.Server,
-					"transition", notice.event.Transition, "cause", err)
-			}
+		case n.slots <- struct{}{}:
+		}
+		err := n.deliver(notice)
+		<-n.slots
+		if err != nil {
+			n.log.Error("transition not told", "service", notice.event.Service, "realserver", notice.event.Server,
+				"transition", notice.event.Transition, "cause", err)
 		}
 	}
+}
+
+// next takes the oldest notice that waits; false if there is none, and then the worker
+// is gone.
+func (n *notifier) next(who string) (notice, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	waiting := n.waiting[who]
+	if len(waiting) == 0 {
+		delete(n.waiting, who)
+		return notice{}, false
+	}
+	n.waiting[who] = waiting[1:]
+	return waiting[0], true
 }
 
 func (n *notifier) deliver(notice notice) error {
