@@ -67,16 +67,21 @@ func (b bench) follow(t *testing.T) (stop func()) {
 	}
 }
 
-// eventually waits until the plane has these weights, by the server's last byte.
+// eventually waits until the plane has these servers, with these weights.
 func (b bench) eventually(t *testing.T, want ...lvs.RealServer) {
 	t.Helper()
-	var got []lvs.RealServer
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if got = b.inPlane(t); slices.Equal(got, want) {
+	limit := time.After(waitLimit)
+	for {
+		got := b.inPlane(t)
+		if slices.Equal(got, want) {
 			return
 		}
+		select {
+		case <-b.plane.changed:
+		case <-limit:
+			t.Fatalf("got %v, want %v", got, want)
+		}
 	}
-	t.Errorf("got %v, want %v", got, want)
 }
 
 func (b bench) inPlane(t *testing.T) (servers []lvs.RealServer) {

@@ -28,14 +28,16 @@ type memoryPlane struct {
 	marks       []lvs.MarkRule
 	drains      map[drainKey]dataplane.Drain
 	slowStarts  []drainKey
-	fail        error // the answer to every change
-	failAt      int   // the change that fails, counted down; 0: none
-	failOn      bool  // those after it fail too
+	fail        error         // the answer to every change
+	failAt      int           // the change that fails, counted down; 0: none
+	failOn      bool          // those after it fail too
+	changed     chan struct{} // holds a token when there was a change
 }
 
 func newMemoryPlane() *memoryPlane {
 	return &memoryPlane{
-		drains: map[drainKey]dataplane.Drain{}, hopWrites: map[netip.Addr]int{}, peers: map[netip.Addr]lvs.MAC{}, peerMACs: map[lvs.MAC]bool{},
+		changed: make(chan struct{}, 1),
+		drains:  map[drainKey]dataplane.Drain{}, hopWrites: map[netip.Addr]int{}, peers: map[netip.Addr]lvs.MAC{}, peerMACs: map[lvs.MAC]bool{},
 	}
 }
 
@@ -55,10 +57,15 @@ func (p *memoryPlane) change(do func()) error {
 			return errPlane
 		}
 	}
-	if p.fail == nil {
-		do()
+	if p.fail != nil {
+		return p.fail
 	}
-	return p.fail
+	do()
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 func (p *memoryPlane) AddService(s lvs.Service) error {

@@ -196,7 +196,7 @@ func TestHTTP(t *testing.T) {
 	for _, kind := range []lvs.CheckType{lvs.CheckHTTP, lvs.CheckHTTPS, lvs.CheckGRPC} {
 		unreachable.Type = kind
 		nobody := Target{Path: lvs.PathRIP, Address: netip.MustParseAddrPort("192.0.2.11:80")}
-		p, err := newProber(newFakeNetwork(), unreachable, nobody)
+		p, err := newProber(newFakeNetwork(func() {}), unreachable, nobody)
 		if err != nil {
 			t.Fatal(err)
 		}
