@@ -96,7 +96,7 @@ func TestQuietStreamsGoOn(t *testing.T) {
 				if !lines.Scan() {
 					t.Fatalf("the stream ended after %d lines: %v", n, lines.Err())
 				}
-				<-time.After(3 * briefly)
+				<-time.After(3 * briefly) // it is the silence that is tested
 				more <- struct{}{}
 			}
 			if lines.Scan() || lines.Err() != nil {
