@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/ethtool"
 )
 
 // generic is the name of the XDP mode that runs after the kernel has made its own
@@ -32,7 +33,7 @@ func (e *examination) examineDevices(attached []api.Interface) error {
 		if native, told := hasNativeXDP(device.Index); i.Mode == generic && native && told {
 			e.foundGeneric(device)
 		}
-		on, err := features(device.Name)
+		on, err := ethtool.Features(device.Name)
 		if err != nil {
 			return err
 		}

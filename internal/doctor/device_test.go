@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netns"
@@ -129,22 +128,4 @@ func TestDirectorItself(t *testing.T) {
 			})
 		})
 	}
-}
-
-// The names of features are the kernel's, their states those that ethtool sets.
-func TestFeatures(t *testing.T) {
-	inNamespace(t, twoInterfaces+"ethtool -K eth0 gro on; ethtool -K eth1 gro off", func() {
-		for device, want := range map[string]bool{"eth0": true, "eth1": false} {
-			on, err := features(device)
-			if err != nil {
-				t.Error(err)
-			}
-			if got, known := on["rx-gro"]; got != want || !known || on["rx-lro"] || on["rx-gro-hw"] {
-				t.Errorf("%s: %v", device, on)
-			}
-		}
-		if _, err := features("none"); err == nil || !strings.Contains(err.Error(), "ethtool none") {
-			t.Errorf("an interface that is not there: %v", err)
-		}
-	})
 }

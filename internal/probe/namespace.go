@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/fairlead-lb/fairlead/internal/ethtool"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -160,8 +161,9 @@ func (n *Namespace) prepare() error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", insideName, err)
 	}
-	if err := finishInSoftware(insideName); err != nil {
-		return err
+	// Packets are finished before they leave: a tunnel's checksum is of what is in it.
+	if err := ethtool.Set(insideName, 0, ethtool.TxChecksum, ethtool.TSO, ethtool.GSO); err != nil {
+		return fmt.Errorf("switch offloads off: %w", err)
 	}
 	if err := netlink.LinkSetARPOff(link); err != nil {
 		return fmt.Errorf("set link %s up: %w", insideName, err)
