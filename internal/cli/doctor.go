@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -133,10 +132,7 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 }
 
 func writeFindingsJSON(w io.Writer, findings []doctor.Finding) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(struct {
+	return encodeJSON(w, struct {
 		Level    doctor.Level     `json:"level"`
 		Findings []doctor.Finding `json:"findings"`
 	}{doctor.Worst(findings), append([]doctor.Finding{}, findings...)})

@@ -55,6 +55,7 @@ func show[T any](ctx context.Context, env Env, director *directorFlags, output o
 // encodeJSON prints a value as people like to read JSON, too.
 func encodeJSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(value)
 }

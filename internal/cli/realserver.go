@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -311,10 +310,7 @@ func writePoints(w io.Writer, points []realserver.Point) error {
 }
 
 func writePointsJSON(w io.Writer, points []realserver.Point) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(struct {
+	return encodeJSON(w, struct {
 		OK     bool               `json:"ok"`
 		Points []realserver.Point `json:"points"`
 	}{wrong(points) == 0, points})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -69,16 +68,8 @@ more were lost, and one with "event":"end".`,
 
 // filter checks the command line.
 func (c *traceCommand) filter() (f lvs.TraceFilter, err error) {
-	switch strings.ToLower(c.protocol) {
-	case "":
-	case "tcp":
-		f.Protocol = lvs.TCP
-	case "udp":
-		f.Protocol = lvs.UDP
-	case "sctp":
-		f.Protocol = lvs.SCTP
-	default:
-		return f, fmt.Errorf("--protocol %s: want tcp, udp or sctp", c.protocol)
+	if f.Protocol, err = parseProtocolFlag(c.protocol); err != nil {
+		return f, err
 	}
 	for _, side := range []struct {
 		flag, text string

@@ -18,10 +18,8 @@ func (p *parser) flowValue(inside bool) *node {
 		return p.flowSequence()
 	case '{':
 		return p.flowMapping()
-	case '"':
-		return p.doubleQuoted()
-	case '\'':
-		return p.singleQuoted()
+	case '"', '\'':
+		return p.quoted()
 	case '&', '*':
 		p.stop(p.at, "%c: anchors and aliases are not read: use defaults, groups and named checks; text that begins so goes into quotes", c)
 	case '!':
@@ -133,40 +131,24 @@ func (p *parser) flowMapping() *node {
 	}
 }
 
-func (p *parser) singleQuoted() *node {
-	from := p.at
+// quoted reads a text in quotes of its first kind: single ones, where a quote is told by
+// two (YAML 1.2, 7.3.2), or double ones, with escapes (7.3.1).
+func (p *parser) quoted() *node {
+	quote, from := p.peek(0), p.at
 	p.at++
 	var text strings.Builder
 	for {
 		switch c := p.peek(0); {
 		case isBreak(c):
 			p.stop(from, "a quote that is not closed in its line")
-		case c == '\'' && p.peek(1) == '\'':
-			text.WriteByte('\'')
-			p.at += 2
-		case c == '\'':
-			p.at++
-			return &node{kind: scalarNode, offset: from, text: text.String(), quoted: true}
-		default:
-			text.WriteByte(c)
-			p.at++
-		}
-	}
-}
-
-func (p *parser) doubleQuoted() *node {
-	from := p.at
-	p.at++
-	var text strings.Builder
-	for {
-		switch c := p.peek(0); {
-		case isBreak(c):
-			p.stop(from, "a quote that is not closed in its line")
-		case c == '"':
-			p.at++
-			return &node{kind: scalarNode, offset: from, text: text.String(), quoted: true}
-		case c == '\\':
+		case c == '\\' && quote == '"':
 			text.WriteRune(p.escape())
+		case c == '\'' && quote == '\'' && p.peek(1) == quote:
+			text.WriteByte(quote)
+			p.at += 2
+		case c == quote:
+			p.at++
+			return &node{kind: scalarNode, offset: from, text: text.String(), quoted: true}
 		default:
 			text.WriteByte(c)
 			p.at++

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
 	"sync/atomic"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -25,15 +24,11 @@ const (
 func (p *Plane) SetDrain(key lvs.ServiceKey, server lvs.RealServerKey, drain Drain) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	svc, err := p.findService(key)
+	_, _, slot, err := p.findListed(key, server)
 	if err != nil {
 		return err
 	}
-	at, err := p.findServer(svc, server)
-	if err != nil {
-		return fmt.Errorf("drain real server %s of %s: %w", server, key, err)
-	}
-	p.setDrain(svc.servers[at], drain)
+	p.setDrain(slot, drain)
 	return nil
 }
 

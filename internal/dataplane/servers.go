@@ -31,6 +31,17 @@ func (p *Plane) findServer(svc *service, key lvs.RealServerKey) (int, error) {
 	return at, nil
 }
 
+// findListed returns the slot of a real server, and where it stands in its service's list.
+func (p *Plane) findListed(key lvs.ServiceKey, server lvs.RealServerKey) (svc *service, at int, slot uint32, err error) {
+	if svc, err = p.findService(key); err != nil {
+		return nil, 0, 0, err
+	}
+	if at, err = p.findServer(svc, server); err != nil {
+		return nil, 0, 0, err
+	}
+	return svc, at, svc.servers[at], nil
+}
+
 // AddServer adds a real server at the head of a service's list. One that was
 // removed gets its connections and counters back. It has no next hop until
 // SetNextHop. It wraps lvs.ErrNoService, lvs.ErrServerExists and
@@ -157,15 +168,10 @@ func (rs *directorRealServer) nextHop() directorNextHop { return rs.Hops[rs.whic
 func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	svc, err := p.findService(key)
+	svc, _, slot, err := p.findListed(key, want.RealServerKey)
 	if err != nil {
 		return err
 	}
-	at, err := p.findServer(svc, want.RealServerKey)
-	if err != nil {
-		return err
-	}
-	slot := svc.servers[at]
 	was := p.serverStatus(slot, lvs.Counters{}).RealServer
 	if was.Weight == 0 {
 		if err := p.startSlowly(svc, slot, want.Weight); err != nil {
@@ -193,15 +199,10 @@ func (p *Plane) EditServer(key lvs.ServiceKey, want lvs.RealServer) error {
 func (p *Plane) DeleteServer(key lvs.ServiceKey, server lvs.RealServerKey) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	svc, err := p.findService(key)
+	svc, at, slot, err := p.findListed(key, server)
 	if err != nil {
 		return err
 	}
-	at, err := p.findServer(svc, server)
-	if err != nil {
-		return err
-	}
-	slot := svc.servers[at]
 	raw, err := p.rawCounters(slot)
 	if err == nil {
 		servers := slices.Delete(slices.Clone(svc.servers), at, at+1)

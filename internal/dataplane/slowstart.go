@@ -30,15 +30,10 @@ func (p *Plane) startSlowly(svc *service, slot, weight uint32) error {
 func (p *Plane) StartSlowly(key lvs.ServiceKey, server lvs.RealServerKey, window time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	svc, err := p.findService(key)
+	svc, _, slot, err := p.findListed(key, server)
 	if err != nil {
 		return err
 	}
-	at, err := p.findServer(svc, server)
-	if err != nil {
-		return err
-	}
-	slot := svc.servers[at]
 	rs := &p.view.servers.elements[slot]
 	if rs.Weight == 0 || p.value(p.policyOf(svc), "slow_start") != 0 {
 		return nil
