@@ -13,7 +13,7 @@ import (
 // What makes a real server survive a reboot. systemd-sysctl sets the sysctls early,
 // and again when an interface appears; the unit adds the VIP after that.
 const (
-	persistedState = "/etc/fairlead/" + StateName
+	persistedState = "/etc/fairlead/" + stateName
 	sysctlFile     = "/etc/sysctl.d/90-fairlead-realserver.conf"
 	unitName       = "fairlead-realserver.service"
 	unitFile       = "/etc/systemd/system/" + unitName
@@ -35,7 +35,7 @@ After=network.target systemd-sysctl.service
 # The interface may come late.
 StartLimitIntervalSec=0
 ConditionPathExists=|` + persistedState + `
-ConditionPathExists=|/run/fairlead/` + StateName + `
+ConditionPathExists=|/run/fairlead/` + stateName + `
 
 [Service]
 Type=notify

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StateName is the file in the run directory that remembers what a host was
+// stateName is the file in the run directory that remembers what a host was
 // before it became a real server.
-const StateName = "realserver.json"
+const stateName = "realserver.json"
 
 // A state is what [RealServer.Up] promised to keep and to put back.
 type state struct {
@@ -59,7 +59,7 @@ func here() (state, error) {
 // host was booted since. It refuses that of another network namespace, and one
 // that says what no real server's state can.
 func loadState(runDir string) (*state, error) {
-	path := filepath.Join(runDir, StateName)
+	path := filepath.Join(runDir, stateName)
 	s, err := readState(path)
 	if s == nil || err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func (s *state) check() error {
 
 // save replaces the file as a whole; a nil state is no file.
 func (s *state) save(runDir string) error {
-	path := filepath.Join(runDir, StateName)
+	path := filepath.Join(runDir, stateName)
 	if s == nil {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return err

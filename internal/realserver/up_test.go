@@ -185,7 +185,7 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 	for step := range 8 {
 		killed := func() {
 			t.Helper()
-			path := filepath.Join(h.config.RunDir, StateName)
+			path := filepath.Join(h.config.RunDir, stateName)
 			var state []byte
 			var readErr error
 			read := func() { state, readErr = os.ReadFile(path) }
@@ -360,7 +360,7 @@ func TestScript(t *testing.T) {
 	}))
 	same(t, "dry run", before, h.everything())
 	h.mustUp(request)
-	up := strings.ReplaceAll(h.everything(), filepath.Join(h.config.RunDir, StateName)+"\n", "")
+	up := strings.ReplaceAll(h.everything(), filepath.Join(h.config.RunDir, stateName)+"\n", "")
 	h.mustDown()
 	h.shell(script.String())
 	eventually(t, time.Second, "the script takes effect", func() bool { return len(wrongOf(h.mustCheck(request))) == 0 })
@@ -370,7 +370,7 @@ func TestScript(t *testing.T) {
 func TestDamagedState(t *testing.T) {
 	h, _ := newServer(t)
 	h.mustUp(both)
-	path := filepath.Join(h.config.RunDir, StateName)
+	path := filepath.Join(h.config.RunDir, stateName)
 	good, err := os.ReadFile(path)
 	must(t, "read state", err)
 	for _, bad := range []string{
@@ -402,7 +402,7 @@ func TestStateOfAnother(t *testing.T) {
 	h, _ := newServer(t)
 	before := h.everything()
 	h.mustUp(both)
-	path := filepath.Join(h.config.RunDir, StateName)
+	path := filepath.Join(h.config.RunDir, stateName)
 	good, err := os.ReadFile(path)
 	must(t, "read state", err)
 
