@@ -266,11 +266,9 @@ __noinline int release(struct connection *conn)
 	return 0;
 }
 
-/* Ends an entry now. */
-static __noinline int expire_connection(struct connection *conn)
+/* Ends an entry, if it is still the one that it was when its control was read. */
+static __noinline int expire_entry(struct connection *conn, __u32 control)
 {
-	__u32 control = read_control(conn);
-
 	if (control_status(control) != CONTROL_LIVE || !claim(conn, control))
 		return 0;
 	release(conn);
@@ -278,24 +276,39 @@ static __noinline int expire_connection(struct connection *conn)
 	return 1;
 }
 
-/* A slot that may be taken: free, or its entry's time is over. Returns with
- * the slot claimed and empty. */
-static __always_inline bool take_slot(struct connection *conn, __u32 slot, __u32 now)
+/* Ends an entry now. */
+static __always_inline int expire_connection(struct connection *conn)
 {
-	__u32 control = read_control(conn);
+	return expire_entry(conn, read_control(conn));
+}
 
+/* What was in a slot that was taken. */
+enum taken {
+	TAKEN_NOT,		/* and was not taken */
+	TAKEN_FREE,
+	TAKEN_OVER,		/* an entry whose time is over, and which is to be released */
+};
+
+/* Claims a slot that is free, or whose entry's time is over. Not static: the verifier
+ * looks at it once, not at each place of a way. */
+__noinline int take_slot(struct connection *conn, __u32 slot, __u32 now)
+{
+	__u32 control;
+
+	if (!conn)
+		return TAKEN_NOT;
+	control = read_control(conn);
 	switch (control_status(control)) {
 	case CONTROL_FREE:
-		return claim(conn, control);
+		return claim(conn, control) ? TAKEN_FREE : TAKEN_NOT;
 	case CONTROL_LIVE:
 		if (!is_over(conn->expires, now) ||
 		    (is_template(conn) && !may_end(conn, slot, control, now)) ||
 		    !claim(conn, control))
-			return false;
-		release(conn);
-		return true;
+			return TAKEN_NOT;
+		return TAKEN_OVER;
 	}
-	return false;
+	return TAKEN_NOT;
 }
 
 static __always_inline bool is_half_open(const struct connection *conn, __u32 control)
@@ -356,11 +369,16 @@ __noinline int claim_slot(const struct way *way, const struct settings *set, __u
 		return NO_PLACE;
 	for (int i = 0; i < PROBE_SLOTS; i++) {
 		struct connection *conn = place(way, i, set);
+		int taken;
 
 		if (!conn || passed(read_control(conn)) > MAX_PASSED)
 			return NO_PLACE;
-		if (take_slot(conn, slot_at(way, i, set), now))
-			return i;
+		taken = take_slot(conn, slot_at(way, i, set), now);
+		if (taken == TAKEN_NOT)
+			continue;
+		if (taken == TAKEN_OVER)
+			release(conn);
+		return i;
 	}
 	return evict_half_open(way, set, now);
 }

@@ -100,21 +100,6 @@ __noinline int end_reply(const struct connection *conn)
 	return 0;
 }
 
-/* For the sweep: gives a reply's entry more time. One that is nobody's is ended. Returns
- * how many it ended; *used counts an entry whose connection is not over. */
-static __always_inline __u32 sweep_reply(struct connection *reply, __u32 slot, __u32 now,
-					 __u32 *used)
-{
-	const struct connection *conn = entry_at(*reply_owner(reply));
-
-	if (!conn || !is_tied(reply, slot))
-		return expire_connection(reply);
-	reply->expires = now + REPLY_TIME;
-	if (!is_over(conn->expires, now))
-		++*used;
-	return 0;
-}
-
 /*
  * The port that a flow's packets have at their real server: its own, unless the
  * service has many ports and this is not the one that it is named by.
