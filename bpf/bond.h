@@ -141,7 +141,7 @@ static __always_inline void assure_template(__u32 slot)
 	if (!bond || !(*bond >> 63))
 		return;
 	template = entry_at(*bond);
-	if (template && is_template(template))
+	if (template && is_template(template) && !is_established(template->state))
 		__sync_fetch_and_or((__u32 *)&template->protocol, STATE_ESTABLISHED << 8);
 }
 

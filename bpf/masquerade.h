@@ -253,6 +253,9 @@ static __always_inline void note_reply(struct connection *conn, const struct pac
 	if (unlikely(is_refusal(pkt, conn->state)))
 		__sync_fetch_and_add(&server->resets, 1);
 	update_state(conn, FROM_SERVER, pkt, get_policy(server->policy, set), now);
+	/* Of UDP, a reply is all that tells (ip_vs_proto_udp.c, udp_state_transition). */
+	if (conn->protocol == IPPROTO_UDP && conn->flags & CONNECTION_CONTROLLED)
+		assure_template(slot_of(conn));
 	if (server->state == SERVER_LISTED)
 		count_reply(index, pkt->length);
 }

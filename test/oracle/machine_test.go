@@ -3,6 +3,7 @@ package oracle
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -36,12 +37,19 @@ func (m machine) Sysctl(name, value string) error {
 	return m.SetSysctls(lvs.ServiceKey{}, []lvs.SysctlChange{change})
 }
 
-// SetMark marks every packet.
+// clients are all that there are.
+var clients = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8:3::/48")}
+
+// SetMark marks what comes from clients.
 func (m machine) SetMark(mark uint32) error {
 	if mark == 0 {
 		return m.SetMarkRules(nil)
 	}
-	return m.SetMarkRules([]lvs.MarkRule{{Mark: mark, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.AllPorts}})
+	var rules []lvs.MarkRule
+	for _, source := range clients {
+		rules = append(rules, lvs.MarkRule{Mark: mark, Source: source, SourcePorts: lvs.AllPorts, DestinationPorts: lvs.AllPorts})
+	}
+	return m.SetMarkRules(rules)
 }
 
 // SetMTU changes the MTU of an interface, and of the way to the real servers.
