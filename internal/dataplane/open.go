@@ -143,6 +143,7 @@ func newPlane(cfg Config) *Plane {
 		slowStarts: map[uint32]bool{},
 		paths:      map[uint32]path{},
 		problems:   map[uint32]string{},
+		addresses:  addressIndex{},
 		links:      map[string]*attachment{},
 	}
 	p.free.lists = newSlotAllocator(uint32(directorLimitMAX_LIST_SLOTS))

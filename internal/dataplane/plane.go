@@ -48,6 +48,8 @@ type Plane struct {
 	defended bool
 	// expiring is how many real servers' connections the sweeps end.
 	expiring int
+	// addresses finds the slots of real servers.
+	addresses addressIndex
 	// limbo holds what goes back to free after the next grace period.
 	limbo []func()
 	// flipped are the servers whose next hop changed since the last one.

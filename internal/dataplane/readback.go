@@ -21,6 +21,11 @@ func (p *Plane) readBack() error {
 	if err := p.readFree(listed); err != nil {
 		return err
 	}
+	for slot := range p.view.servers.elements {
+		if raddr := p.view.servers.elements[slot].Raddr; raddr != (directorAddress{}) {
+			p.addresses.move(uint32(slot), directorAddress{}, raddr)
+		}
+	}
 	p.readPolicies()
 	p.readDrains()
 	if err := p.readCacheNumber(); err != nil {

@@ -119,6 +119,7 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 		return 0, err
 	}
 	const incarnations = 1 << 16
+	p.addresses.move(slot, p.view.servers.elements[slot].Raddr, toAddress(identity.server.Address))
 	p.view.servers.elements[slot] = directorRealServer{
 		Service:     toServiceKey(identity.service),
 		Raddr:       toAddress(identity.server.Address),
@@ -259,17 +260,16 @@ func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 	if hop.SourceIP.IsValid() {
 		source = toAddress(hop.SourceIP)
 	}
-	for slot := range p.view.servers.elements {
-		rs := &p.view.servers.elements[slot]
-		if rs.State == directorServerStateSERVER_FREE || rs.Raddr != raddr {
+	for slot := range p.addresses[raddr] {
+		if p.view.servers.elements[slot].State == directorServerStateSERVER_FREE {
 			continue
 		}
-		tunnel := p.way(uint32(slot)).tunnel
+		tunnel := p.way(slot).tunnel
 		tunnel.Source = source
-		if err := p.setWay(uint32(slot), way{next, tunnel}); err != nil {
+		if err := p.setWay(slot, way{next, tunnel}); err != nil {
 			return fmt.Errorf("set the next hop of %s: %w", addr, err)
 		}
-		p.problems[uint32(slot)] = hop.Problem
+		p.problems[slot] = hop.Problem
 	}
 	return nil
 }

@@ -177,9 +177,13 @@ func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
 	all := slices.SortedFunc(maps.Values(p.services), func(a, b *service) int {
 		return cmp.Compare(a.sequence, b.sequence)
 	})
+	counters, err := p.readCounters()
+	if err != nil {
+		return nil, err
+	}
 	statuses := make([]lvs.ServiceStatus, 0, len(all))
 	for _, svc := range all {
-		status, err := p.serviceStatus(svc)
+		status, err := p.serviceStatus(svc, counters)
 		if err != nil {
 			return nil, fmt.Errorf("read service %s: %w", svc.ServiceKey, err)
 		}
@@ -188,18 +192,25 @@ func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
 	return statuses, nil
 }
 
-func (p *Plane) serviceStatus(svc *service) (lvs.ServiceStatus, error) {
+// Configured returns all services, in no order, without what was counted.
+func (p *Plane) Configured() []lvs.Service {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	services := make([]lvs.Service, 0, len(p.services))
+	for _, svc := range p.services {
+		services = append(services, svc.Service)
+	}
+	return services
+}
+
+func (p *Plane) serviceStatus(svc *service, counters counterReader) (lvs.ServiceStatus, error) {
 	sum, err := p.editionCarry(svc.edition)
 	if err != nil {
 		return lvs.ServiceStatus{}, err
 	}
 	status := lvs.ServiceStatus{Service: svc.Service}
 	for _, slot := range svc.servers {
-		raw, err := p.rawCounters(slot)
-		if err != nil {
-			return lvs.ServiceStatus{}, err
-		}
-		carry, err := p.serverCarry(slot)
+		raw, carry, err := counters(slot)
 		if err != nil {
 			return lvs.ServiceStatus{}, err
 		}

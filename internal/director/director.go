@@ -31,6 +31,7 @@ type plane interface {
 	SetDrain(lvs.ServiceKey, lvs.RealServerKey, dataplane.Drain) error
 	StartSlowly(lvs.ServiceKey, lvs.RealServerKey, time.Duration) error
 	Services() ([]lvs.ServiceStatus, error)
+	Configured() []lvs.Service
 	Zero(lvs.ServiceKey) error
 	Timeouts() lvs.Timeouts
 	SetTimeouts(lvs.Timeouts) error

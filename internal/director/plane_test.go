@@ -125,6 +125,15 @@ func (p *memoryPlane) Services() ([]lvs.ServiceStatus, error) {
 	return services, nil
 }
 
+func (p *memoryPlane) Configured() (services []lvs.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.services {
+		services = append(services, s.Service)
+	}
+	return services
+}
+
 func (p *memoryPlane) Zero(key lvs.ServiceKey) error {
 	return p.change(func() {
 		s := p.service(key)

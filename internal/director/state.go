@@ -32,12 +32,9 @@ func (d *Director) state() (state lvs.State, err error) {
 	if len(state.Marks) == 0 {
 		state.Marks = nil
 	}
-	services, err := d.plane.Services()
-	if err != nil {
-		return lvs.State{}, err
-	}
-	for _, s := range services {
-		service := lvs.ServiceState{Service: s.Service}
+	for _, s := range d.plane.Configured() {
+		service := lvs.ServiceState{Service: s}
+		var err error
 		if service.Sysctls, err = d.settings(s.ServiceKey); err != nil {
 			return lvs.State{}, err
 		}
