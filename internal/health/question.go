@@ -18,6 +18,8 @@ const (
 	// when there are no more than fewChanges.
 	manyChanges = 5
 	fewChanges  = 1
+	// someChanges may become many.
+	someChanges = 2
 	// confirmed is how long after a failure a question is put again that was put
 	// because its server was suspected.
 	confirmed = time.Second
@@ -194,14 +196,18 @@ func (q *question) changes() int {
 
 // pause returns how long after its beginning a question is put again. One that has
 // failed is put sooner until there is a verdict, and very soon if clients had seen that
-// before.
+// before, or if it fails and succeeds in turns: that is found as fast as that a server is
+// down.
 func (q *question) pause() time.Duration {
 	pause := q.check.Interval
-	if q.state != lvs.HealthDown && q.answers > 0 && !q.last.OK() {
+	switch {
+	case q.state == lvs.HealthDown || q.answers == 0:
+	case q.changes() >= someChanges:
+		pause /= 6
+	case !q.last.OK() && time.Since(q.suspected) < q.check.Interval:
+		pause = min(pause/2, confirmed)
+	case !q.last.OK():
 		pause /= 2
-		if time.Since(q.suspected) < q.check.Interval {
-			pause = min(pause, confirmed)
-		}
 	}
 	if q.check.Jitter > 0 {
 		pause += time.Duration(rand.Int64N(int64(2*q.check.Jitter)+1)) - q.check.Jitter

@@ -252,7 +252,7 @@ func TestChecksLookAtAnswers(t *testing.T) {
 	server.slow.Store(false)
 	becomes(t, l, at, rip, detection, lvs.HealthUp)
 	server.turns.Store(true)
-	becomes(t, l, at, rip, 10*checkInterval, lvs.HealthDown, "flapping")
+	becomes(t, l, at, rip, detection, lvs.HealthDown, "flapping")
 	server.turns.Store(false)
 
 	want := "down certificate-expired\nquorum-down \nup \nquorum-up \ndown slow\nquorum-down \nup \nquorum-up \ndown flapping\nquorum-down \n"
