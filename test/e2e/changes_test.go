@@ -131,9 +131,10 @@ func (c *changer) serversNow(at netip.AddrPort) map[string]bool {
 	return there
 }
 
-// schedulers are those that always find the server that is left.
+// scheduler returns one that always finds the server that is left: ovf refuses clients when
+// all have as many connections as their weight says, dh when its one server has weight 0.
 func (c *changer) scheduler() (name, flags string) {
-	name = c.pick("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sed", "nq", "fo", "ovf", "twos", "sh", "mh")
+	name = c.pick("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sed", "nq", "fo", "twos", "sh", "mh")
 	if name == "sh" || name == "mh" {
 		flags = name + "-fallback"
 	}

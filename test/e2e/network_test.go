@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"net/http"
+	"bytes"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +30,8 @@ func TestNetworkAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	if err := l.Begin(host, cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -43,9 +45,15 @@ func TestNetworkAPI(t *testing.T) {
 		args = append(args, "--address", "https://"+at, "--cert", clientCert, "--key", clientKey, "--ca", ours.File)
 		return l.Output(t.Context(), lab.Client, "fairlead", args...)
 	}
-	eventually(t, 20*time.Second, "the director answers", func() bool {
-		_, err := run("status")
-		return err == nil
+	var last error
+	defer func() {
+		if t.Failed() {
+			t.Logf("last: %v; the director:\n%s", last, &said)
+		}
+	}()
+	eventually(t, time.Minute, "the director answers", func() bool {
+		_, last = run("status")
+		return last == nil
 	})
 	file := filepath.Join(t.TempDir(), "fairlead.yaml")
 	text := "services: [{address: tcp:192.0.2.100:80, scheduler: wlc, servers: [{address: 192.0.2.12, weight: 7}]}]\n"
@@ -58,7 +66,7 @@ func TestNetworkAPI(t *testing.T) {
 		{"status", "TCP 192.0.2.100:80"}, {"status -o json", `"weight": 7`}, {"top --once", "192.0.2.12:80"},
 		{"diff", ""}, {"export", "tcp:192.0.2.100:80"}, {"sysctl timeout_udp=60", ""}, {"sysctl", "timeout_udp"},
 		{"drain 192.0.2.12", "192.0.2.12:80"}, {"drain --list", "192.0.2.12:80"}, {"undrain 192.0.2.12", ""},
-		{"conns --count", "0"}, {"save", "weight 7"}, {"mark add 5 --protocol tcp --destination-ports 80", ""}, {"mark", "5"}, {"peer", ""},
+		{"conns --count", "0"}, {"save", "weight 7"}, {"mark add 5 --protocol tcp --port 81", ""}, {"mark list", "81"}, {"peer list", ""},
 		{"rollback --dry-run", ""},
 	} {
 		out, err := run(strings.Fields(step.line)...)
@@ -80,13 +88,11 @@ func TestNetworkAPI(t *testing.T) {
 	if out, err := run("restore", saved); err != nil {
 		t.Errorf("restore: %v\n%s", err, out)
 	}
-	for _, environment := range [][3]string{{clientCert, clientKey, ours.File}} {
-		// ipvsadm's options are its own: the director is in the environment.
-		out := mustOutput(t, l, lab.Client, "env", "FAIRLEAD_ADDRESS=https://"+at, "FAIRLEAD_CERT="+environment[0],
-			"FAIRLEAD_KEY="+environment[1], "FAIRLEAD_CA="+environment[2], "fairlead", "ipvsadm", "-Sn")
-		if !strings.Contains(out, "-a -t 192.0.2.100:80 -r 192.0.2.12:80 -g -w 7") {
-			t.Errorf("ipvsadm -Sn:\n%s", out)
-		}
+	// ipvsadm's options are its own: the director is in the environment.
+	out := mustOutput(t, l, lab.Client, "env", "FAIRLEAD_ADDRESS=https://"+at, "FAIRLEAD_CERT="+clientCert,
+		"FAIRLEAD_KEY="+clientKey, "FAIRLEAD_CA="+ours.File, "fairlead", "ipvsadm", "-Sn")
+	if !strings.Contains(out, "-a -t 192.0.2.100:80 -r 192.0.2.12:80 -g -w 7") {
+		t.Errorf("ipvsadm -Sn:\n%s", out)
 	}
 
 	for name, args := range map[string][]string{
@@ -98,14 +104,13 @@ func TestNetworkAPI(t *testing.T) {
 			t.Errorf("%s:\n%s", name, out)
 		}
 	}
-	for path, code := range map[string]int{"/metrics": http.StatusOK, "/healthz": http.StatusOK, "/readyz": http.StatusOK} {
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		args := []string{"-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", ours.File}
 		url := "https://" + at + path
 		if out, err := l.Output(t.Context(), lab.Client, "curl", append(args, url)...); err == nil {
 			t.Errorf("%s without a certificate: %s", path, out)
 		}
-		out := mustOutput(t, l, lab.Client, "curl", append(args, "--cert", clientCert, "--key", clientKey, url)...)
-		if out != http.StatusText(code) && !strings.HasPrefix(out, "200") {
+		if out := mustOutput(t, l, lab.Client, "curl", append(args, "--cert", clientCert, "--key", clientKey, url)...); out != "200" {
 			t.Errorf("%s: %s", path, out)
 		}
 	}

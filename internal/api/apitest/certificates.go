@@ -40,13 +40,17 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Sign makes a certificate for name and the loopback addresses, which is valid until
-// a time, and returns the files of it and of its key.
+// Sign makes a certificate for a name or an address, and the loopback addresses, which is
+// valid until a time, and returns the files of it and of its key.
 func (a *Authority) Sign(name string, until time.Time) (cert, key string) {
 	a.t.Helper()
+	addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	if own := net.ParseIP(name); own != nil {
+		addresses = append(addresses, own)
+	}
 	return a.make(name, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IPAddresses: addresses,
 		NotBefore:   until.Add(-2 * time.Hour), NotAfter: until,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
