@@ -137,6 +137,7 @@ func TestInterrupt(t *testing.T) {
 		{"sending", "sending", syscall.SIGINT},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			c := startLab(t, labDirectory(t), test.during)
 			if err := c.Process.Signal(test.signal); err != nil {
 				t.Fatal(err)

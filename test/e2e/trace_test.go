@@ -285,13 +285,20 @@ func compareFrames(t *testing.T, what string, recorded, passed [][]byte) {
 
 // Traces begin and end, one who traces is killed, and the director is killed
 // while a trace goes on: not one datagram is lost, and the plain program is back
-// each time.
+// each time. If one is, the counters of all hosts tell where.
 func TestTraceLeavesForwardingAlone(t *testing.T) {
 	directory := labDirectory(t)
 	l := mustUp(t, directory, "swaps")
 	address := service(lab.IPv4, lab.EchoPort)
 	mustAddService(t, l, "-u", address, lvs.RoundRobin)
+	before := lossesOf(t, l)
 	echoes := newEchoes(t, l, address)
+	defer func() {
+		echoes.finish()
+		if t.Failed() {
+			t.Logf("lost meanwhile:\n%s", lossesOf(t, l).since(before))
+		}
+	}()
 	plain := programOn(t, l)
 	isBack := func() bool { return programOn(t, l) == plain }
 
@@ -339,7 +346,6 @@ func TestTraceLeavesForwardingAlone(t *testing.T) {
 	mustTrace(t, directory, "swaps", "--for", "1ms").last()
 	eventually(t, 10*time.Second, "the next director's plain program is back after a trace", isBack)
 	echoes.awaitProgress()
-	echoes.finish()
 }
 
 // echoes send datagrams without a pause, each once the one before is answered.

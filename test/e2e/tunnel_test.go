@@ -21,7 +21,10 @@ var tunnelRequests = flag.Int("tunnel-requests", 200, "how many HTTP requests an
 func TestTunnels(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
 	for _, method := range []lab.Method{lab.TunnelIPIP, lab.TunnelGUE, lab.TunnelGRE} {
-		t.Run(string(method), func(t *testing.T) { testTunnel(t, method) })
+		t.Run(string(method), func(t *testing.T) {
+			t.Parallel()
+			testTunnel(t, method)
+		})
 	}
 }
 
