@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"net"
@@ -25,16 +24,7 @@ var checkedServices = flag.Int("checked-services", 20, "services of ten real ser
 // Checks of the VIP of many servers take little of a processor.
 func TestManyChecks(t *testing.T) {
 	const servers, firstPort, interval = 10, 2000, 5 * time.Second
-	config := lab.Config{Name: "many", Directory: labDirectory(t), Binary: binary, Servers: servers}
-	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	l := mustUpAs(t, lab.Config{Name: "many", Directory: labDirectory(t), Servers: servers})
 	var arrived atomic.Int64
 	var text strings.Builder
 	fmt.Fprintf(&text, "checks:\n  it: {type: tcp, interval: %s, timeout: 2s, rise: 1, fall: 3}\nservices:\n", interval)

@@ -112,7 +112,14 @@ func checkNothingLeft(t *testing.T, directory string) {
 // mustUp builds a lab of two real servers, and takes it down with the test.
 func mustUp(t *testing.T, directory, name string) *lab.Lab {
 	t.Helper()
-	config := lab.Config{Name: name, Directory: directory, Binary: binary, Servers: 2}
+	return mustUpAs(t, lab.Config{Name: name, Directory: directory, Servers: 2})
+}
+
+// mustUpAs builds the lab of a configuration, with the program under test, and takes
+// it down with the test.
+func mustUpAs(t *testing.T, config lab.Config) *lab.Lab {
+	t.Helper()
+	config.Binary = binary
 	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
 	if err != nil {
 		t.Fatal(err)

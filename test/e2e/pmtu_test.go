@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -170,16 +169,7 @@ func verdictOf(t *testing.T, l *lab.Lab, name string) uint64 {
 // server that sent what was too large, and the director tells clients what is too
 // large for its own way. A transfer never stalls.
 func TestPathMTU(t *testing.T) {
-	config := lab.Config{Name: "pmtu", Directory: labDirectory(t), Binary: binary, Servers: 2, Topology: lab.Routed}
-	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	l := mustUpAs(t, lab.Config{Name: "pmtu", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed})
 	narrow(t, l)
 	var failures []<-chan error
 	for _, server := range l.Servers() {

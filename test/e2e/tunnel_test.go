@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -29,18 +28,7 @@ func TestTunnels(t *testing.T) {
 }
 
 func testTunnel(t *testing.T, method lab.Method) {
-	config := lab.Config{
-		Name: "tunnel", Directory: labDirectory(t), Binary: binary, Servers: 2, Topology: lab.Routed, Method: method,
-	}
-	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	l := mustUpAs(t, lab.Config{Name: "tunnel", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed, Method: method})
 	narrow(t, l)
 	var failures []<-chan error
 	for _, server := range l.Servers() {
