@@ -21,6 +21,7 @@ type modelServer struct {
 	listed           bool
 	overloaded       bool
 	active, inactive uint32
+	retries          uint32
 	counters         lvs.Counters
 	idleSince        uint32 // tick since which a removed one has no connections
 }
@@ -230,6 +231,7 @@ func (m *model) packet(flow modelFlow, event string, syn bool, length int) (stri
 	}
 	c := m.connections[flow]
 	over := c != nil && syn && (c.state == lvs.StateTimeWait || c.state == lvs.StateClose)
+	unanswered := c != nil && syn && c.state == lvs.StateSynRecv
 	if c == nil || over {
 		admitted, verdict := m.admit(flow, event)
 		if over { // counted until then (ip_vs_core.c, ip_vs_in_hook)
@@ -244,6 +246,9 @@ func (m *model) packet(flow modelFlow, event string, syn bool, length int) (stri
 	}
 	if !c.server.listed {
 		return "drop-server-removed", nil
+	}
+	if unanswered {
+		c.server.retries++
 	}
 	was := c.active()
 	c.state = nextModelState(c.state, event)

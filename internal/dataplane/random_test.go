@@ -361,7 +361,7 @@ func (r *randomRun) compare() {
 		status := lvs.ServiceStatus{Service: s.Service, Counters: s.counters}
 		for _, rs := range s.servers {
 			status.Servers = append(status.Servers, lvs.RealServerStatus{
-				RealServer: rs.RealServer, Active: rs.active, Inactive: rs.inactive, Counters: rs.counters,
+				RealServer: rs.RealServer, Active: rs.active, Inactive: rs.inactive, Retries: rs.retries, Counters: rs.counters,
 			})
 		}
 		want = append(want, status)
