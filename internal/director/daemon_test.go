@@ -82,9 +82,31 @@ func (h host) in(t *testing.T, do func() error) {
 	}
 }
 
-// newWire makes a director 192.0.2.10 and a real server 192.0.2.11.
+// newRunDir makes a director's run directory. What it mounts there is unmounted.
+func newRunDir(t *testing.T) string {
+	t.Helper()
+	runDir := t.TempDir()
+	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
+	return runDir
+}
+
+// connect returns a client of the director that is, or will be, in a run directory, and
+// a context for its requests.
+func connect(t *testing.T, runDir string) (*api.Client, context.Context) {
+	t.Helper()
+	client := api.NewClient(filepath.Join(runDir, api.SocketName))
+	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
+	t.Cleanup(func() {
+		cancel()
+		client.Close()
+	})
+	return client, ctx
+}
+
+// newWire makes a director 192.0.2.10 and a real server 192.0.2.11. It needs root.
 func newWire(t *testing.T) (director, server host) {
 	t.Helper()
+	needRoot(t)
 	made := make(chan host)
 	for _, h := range []*host{&director, &server} {
 		go func() {
@@ -217,14 +239,9 @@ func names(t *testing.T, dir string) string {
 }
 
 func TestDaemonLife(t *testing.T) {
-	needRoot(t)
 	director, server := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
-	client := api.NewClient(filepath.Join(runDir, api.SocketName))
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
-	defer cancel()
+	runDir := newRunDir(t)
+	client, ctx := connect(t, runDir)
 
 	first := director.startDirector(t, runDir)
 	rs := routed("192.0.2.11", 80)
@@ -330,10 +347,8 @@ func attached(t *testing.T, h host) (is bool) {
 }
 
 func TestInterfaceMadeAnew(t *testing.T) {
-	needRoot(t)
 	director, server := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
+	runDir := newRunDir(t)
 	daemon := director.startDirector(t, runDir)
 	director.in(t, func() error {
 		l, err := netlink.LinkByName("eth0")
@@ -356,8 +371,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 
 func TestMissingInterface(t *testing.T) {
 	needRoot(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
+	runDir := newRunDir(t)
 	director, _ := newWire(t)
 	director.in(t, func() error {
 		l, err := netlink.LinkByName("eth0")
@@ -376,7 +390,6 @@ func TestMissingInterface(t *testing.T) {
 // In a mount namespace of its own, as "ip netns exec" makes one, the bpffs that a
 // director mounts would die with it.
 func TestPrivateMountsAreWarnedOf(t *testing.T) {
-	needRoot(t)
 	director, _ := newWire(t)
 	for _, test := range []struct {
 		as   *syscall.SysProcAttr
@@ -385,8 +398,7 @@ func TestPrivateMountsAreWarnedOf(t *testing.T) {
 		{&syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}, true},
 		{nil, false},
 	} {
-		runDir := t.TempDir()
-		t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
+		runDir := newRunDir(t)
 		daemon, output := director.startDirectorAs(t, runDir, test.as)
 		if err := daemon.Process.Signal(unix.SIGTERM); err != nil {
 			t.Fatal(err)

@@ -1,28 +1,20 @@
 package director
 
 import (
-	"context"
 	"errors"
 	"net/netip"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A running director explains packets, and none of them leaves a trace.
 func TestExplainThroughDaemon(t *testing.T) {
-	needRoot(t)
 	director, server := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
-	client := api.NewClient(filepath.Join(runDir, api.SocketName))
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
-	defer cancel()
+	runDir := newRunDir(t)
+	client, ctx := connect(t, runDir)
 	daemon := director.startDirector(t, runDir)
 	rs := routed("192.0.2.11", 80)
 	if err := errors.Join(client.AddService(ctx, wlc(vip)), client.AddServer(ctx, vip, rs)); err != nil {

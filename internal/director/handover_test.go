@@ -1,7 +1,6 @@
 package director
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -10,21 +9,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 )
 
 // A director hands over to one that can go on with what it has, and not to one that
 // can't.
 func TestHandOver(t *testing.T) {
-	needRoot(t)
 	director, _ := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
-	client := api.NewClient(filepath.Join(runDir, api.SocketName))
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
-	defer cancel()
+	runDir := newRunDir(t)
+	client, ctx := connect(t, runDir)
 
 	// Where nobody runs, there is nobody to ask.
 	first, firstSaid := director.startDirectorAs(t, runDir, nil, takeOverVariable+"=1")

@@ -1,18 +1,13 @@
 package director
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -187,14 +182,9 @@ func TestPeersAreTakenOver(t *testing.T) {
 // With a real kernel: a real server at the director's own address, a peer, and what
 // a restart leaves of both.
 func TestPeersOfADaemon(t *testing.T) {
-	needRoot(t)
 	director, server := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
-	client := api.NewClient(filepath.Join(runDir, api.SocketName))
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
-	defer cancel()
+	runDir := newRunDir(t)
+	client, ctx := connect(t, runDir)
 	first := director.startDirector(t, runDir)
 	err := errors.Join(client.AddPeer(ctx, rs1), client.AddPeer(ctx, rs2), client.AddService(ctx, wlc(vip)),
 		client.AddServer(ctx, vip, routed("192.0.2.10", 80)), client.AddServer(ctx, vip, routed("192.0.2.11", 80)))

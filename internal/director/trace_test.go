@@ -1,32 +1,24 @@
 package director
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A trace is told of real packets, and ends when the daemon stops.
 func TestTraceThroughDaemon(t *testing.T) {
-	needRoot(t)
 	director, server := newWire(t)
-	runDir := t.TempDir()
-	t.Cleanup(func() { unix.Unmount(pinDir(runDir), unix.MNT_DETACH) })
-	client := api.NewClient(filepath.Join(runDir, api.SocketName))
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
-	defer cancel()
+	runDir := newRunDir(t)
+	client, ctx := connect(t, runDir)
 	director.in(t, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
