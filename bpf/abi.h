@@ -103,6 +103,10 @@ enum limit {
 	MAX_HELD_PIECES = 2080,
 	/* On their way to the director, bytes. */
 	HELD_RING = 1 << 22,
+	/* The largest frame that the director fragments: a jumbo frame in a
+	 * tunnel; and bytes on their way to it. */
+	MAX_OVERSIZED_FRAME = 9344,
+	OVERSIZED_RING = 1 << 21,
 	/* Addresses whose fragments may be a service's. */
 	MAX_PARTIES = MAX_SERVICES + MAX_SERVERS,
 	/* One tick of a connection's clock is four jiffies: a 32-bit count of
@@ -134,6 +138,7 @@ enum verdict {
 	FORWARD,
 	FORWARD_NO_ENTRY,	/* the table had no room: by hash */
 	FORWARD_ICMP,		/* an error about a connection */
+	FORWARD_IN_FRAGMENTS,	/* or to a client; the director makes them */
 
 	/* from a real server to its client */
 	FORWARD_REPLY,		/* masquerading: with the virtual address again */
@@ -148,7 +153,7 @@ enum verdict {
 
 	/* dropped */
 	DROP_RATE_LIMIT,	/* would have been an ICMP answer */
-	DROP_TOO_BIG,		/* IPv4 that may be fragmented */
+	DROP_TOO_BIG,		/* may be fragmented, but nobody is there to do it */
 	DROP_SERVER_REMOVED,	/* as IPVS: until the server is back */
 	DROP_NO_NEXT_HOP,
 	DROP_DEFENCE,		/* drop_packet: would have been a new connection */

@@ -81,6 +81,19 @@ enum resumption {
 	RESUME_LATER = -1,
 };
 
+/* What the director is told of a packet that it is to fragment; behind it, the
+ * frame as it would leave. */
+struct oversized {
+	__u32 ifindex;		/* where it leaves */
+	__u32 length;		/* of the frame */
+	__u16 mtu;		/* the largest packet that fits */
+	__u16 l3;		/* where the packet begins in the frame: in a tunnel,
+				 * behind the outer headers */
+	__u16 tag;		/* 802.1Q, that is no part of the frame; 0: none */
+	__u16 padding;
+};
+_Static_assert(sizeof(struct oversized) == 16, "no hidden padding");
+
 /* How many frames left by a way that only Go knows. */
 struct verdict_count {
 	enum verdict verdict;

@@ -26,6 +26,7 @@
 #include "first.h"
 #include "sweep.h"
 #include "fragment.h"
+#include "oversized.h"
 
 /* Where a packet goes. */
 struct route {
@@ -252,6 +253,7 @@ __noinline int take(struct xdp_md *ctx)
 		v = send_back(ctx, &pkt, route.conn, &route.to, now);
 	else if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v);
+	v = hand_over_if_oversized(ctx, &pkt, route.to.out, v);
 	if (unlikely(pkt.fragment))
 		v = conclude_fragment(&pkt, route.conn, &route.to, v);
 	return finish(ctx, &pkt, set, in, v, route.to.out);
@@ -345,6 +347,7 @@ __noinline int take_icmp(struct xdp_md *ctx)
 		learn_path(ctx, &pkt);
 	if (v == FORWARD_ICMP)
 		v = deliver_error(ctx, &pkt, &to);
+	v = hand_over_if_oversized(ctx, &pkt, to.out, v);
 	return finish(ctx, &pkt, set, in, v, to.out);
 }
 

@@ -49,7 +49,8 @@ static __always_inline enum verdict age_ipv4(struct iphdr *ip, __u32 length, __u
 	*ttl_word(ip) = less_ttl(*ttl_word(ip));
 	if (likely(length <= mtu))
 		return FORWARD;
-	return ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) ? ANSWER_TOO_BIG : DROP_TOO_BIG;
+	return ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) ? ANSWER_TOO_BIG :
+								   FORWARD_IN_FRAGMENTS;
 }
 
 static __always_inline enum verdict age_ipv6(struct ipv6hdr *ip, __u32 length, __u32 mtu)
@@ -75,6 +76,12 @@ static __always_inline enum verdict age_packet(struct packet *pkt, void *data, v
 	if (l3 + sizeof(struct ipv6hdr) > end)
 		return BUG_ADJUST;
 	return age_ipv6(l3, pkt->size, mtu);
+}
+
+/* Whether a packet goes on its way, whole or not. */
+static __always_inline bool goes_on(enum verdict v)
+{
+	return likely(v == FORWARD) || v == FORWARD_IN_FRAGMENTS;
 }
 
 static __always_inline void write_macs(struct ethernet *eth, const struct next_hop *hop)

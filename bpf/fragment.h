@@ -155,6 +155,7 @@ static __always_inline enum datagram_state follows_from(enum verdict v)
 	case FORWARD:
 	case FORWARD_NO_ENTRY:
 	case FORWARD_REPLY:
+	case FORWARD_IN_FRAGMENTS:
 	case PASS_LOCAL:
 		return DATAGRAM_FOLLOW;
 	case PASS_NO_SERVICE:
@@ -238,10 +239,12 @@ static __always_inline enum verdict conclude_fragment(const struct packet *pkt,
 						      struct connection *conn,
 						      const struct target *to, enum verdict v)
 {
-	if (v == FORWARD_REPLY)
-		uncount_reply(pkt, to->server);
-	else if (follows_from(v) == DATAGRAM_FOLLOW)
-		uncount_fragment(pkt, conn, to->server);
+	if (follows_from(v) == DATAGRAM_FOLLOW) {
+		if (pkt->reply)
+			uncount_reply(pkt, to->server);
+		else
+			uncount_fragment(pkt, conn, to->server);
+	}
 	if (pkt->fragment & FRAGMENT_FIRST) {
 		note_first(pkt, to->server, to->out, v);
 		return v;

@@ -35,6 +35,13 @@ static __always_inline bool has_metadata(const struct xdp_md *ctx)
 	return false;
 }
 
+/* The tag that a frame leaves with and that is no part of it: here, none. */
+static __always_inline __u16 tag_beside(const struct xdp_md *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
 /* Sees to it that the first bytes of a frame lie between data and data_end. */
 static __always_inline void pull_frame(struct xdp_md *ctx, __u32 length)
 {

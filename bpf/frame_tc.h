@@ -62,6 +62,11 @@ static __always_inline bool has_metadata(const struct xdp_md *ctx)
 	return ctx->vlan_present | ctx->mark;
 }
 
+static __always_inline __u16 tag_beside(const struct xdp_md *ctx)
+{
+	return ctx->vlan_present ? ctx->vlan_tci : 0;
+}
+
 static __always_inline void pull_frame(struct xdp_md *ctx, __u32 length)
 {
 	__u32 whole = ctx->len;

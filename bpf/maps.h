@@ -219,6 +219,12 @@ struct {
 	__uint(max_entries, HELD_RING);
 } held_fragments SEC(".maps");
 
+/* Packets on their way to the director, which fragments them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, OVERSIZED_RING);
+} oversized_packets SEC(".maps");
+
 static __always_inline struct settings *get_settings(void)
 {
 	__u32 zero = 0;

@@ -187,7 +187,7 @@ static __always_inline __u8 begin_masqueraded(struct xdp_md *ctx, const struct p
 	return conn ? conn->flags : 0;
 }
 
-/* Takes a client's packet to its real server: FORWARD, or why not. What it goes by are
+/* Takes a client's packet to its real server: FORWARD or FORWARD_IN_FRAGMENTS, or why not. What it goes by are
  * its connection's flags, or what expect_replies returned. Not static: see
  * answer_icmp. */
 __noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
@@ -217,12 +217,12 @@ __noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
 	if (!is_translatable(pkt, &to))
 		return DROP_FRAGMENT_PORTS;
 	v = forward(ctx, pkt, hop);
-	if (v != FORWARD)
+	if (!goes_on(v))
 		return v;
 	l3 = l3_behind(hop->vlan);
 	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
-	return translate(ctx, pkt, &to, l3) ? FORWARD : BUG_ADJUST;
+	return translate(ctx, pkt, &to, l3) ? v : BUG_ADJUST;
 }
 
 /* What a reply becomes, by the connection of its entry; false if that has none any
@@ -260,8 +260,8 @@ static __always_inline void note_reply(struct connection *conn, const struct pac
 		count_reply(index, pkt->length);
 }
 
-/* Takes a reply, whose entry was found, to its client: FORWARD_REPLY, or why not. Not
- * static: see answer_icmp. */
+/* Takes a reply, whose entry was found, to its client: FORWARD_REPLY or
+ * FORWARD_IN_FRAGMENTS, or why not. Not static: see answer_icmp. */
 __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connection *reply,
 			 struct target *target, __u32 now)
 {
@@ -287,13 +287,15 @@ __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connecti
 		return v;
 	target->out = hop.ifindex;
 	v = forward(ctx, pkt, &hop);
-	if (v != FORWARD)
+	if (!goes_on(v))
 		return v;
 	note_reply(conn, pkt, target->server, set, now);
 	l3 = l3_behind(hop.vlan);
 	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
-	return translate(ctx, pkt, &to, l3) ? FORWARD_REPLY : BUG_ADJUST;
+	if (!translate(ctx, pkt, &to, l3))
+		return BUG_ADJUST;
+	return v == FORWARD ? FORWARD_REPLY : v;
 }
 
 #endif

@@ -230,8 +230,10 @@ static __always_inline __u32 inner_mtu(const struct tunnel *t, const struct next
 	return mtu > t->overhead ? mtu - t->overhead : 0;
 }
 
+/* The outer headers of one that goes on in fragments are but the model of theirs, and
+ * nothing is summed up for them. */
 static __always_inline bool read_inner(struct inner *in, const struct packet *pkt,
-				       struct xdp_md *ctx, const struct tunnel *t)
+				       struct xdp_md *ctx, const struct tunnel *t, bool whole)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	void *l3 = data + (pkt->l3 & 31);
@@ -249,7 +251,7 @@ static __always_inline bool read_inner(struct inner *in, const struct packet *pk
 		read_ipv6(in, l3);
 	}
 	in->port = gue_port(&pkt->flow.caddr, &pkt->flow.vaddr, pkt->flow.word);
-	if (has_checksum(t))
+	if (has_checksum(t) && whole)
 		sum = sum_frame(ctx, pkt->l3 & 31, pkt->length);
 	in->sum = sum;
 	return sum >= 0;
@@ -264,7 +266,8 @@ static __always_inline bool wants_clamp(const struct real_server *server)
 
 /*
  * Wraps a packet for its real server, whose tunnel and hop are those that `which`
- * says, and rewrites the frame. FORWARD, or why not. Not static: see answer_icmp.
+ * says, and rewrites the frame. FORWARD or FORWARD_IN_FRAGMENTS, or why not. Not static:
+ * see answer_icmp.
  */
 __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, __u32 which)
 {
@@ -282,14 +285,14 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 		return DROP_NO_NEXT_HOP;
 	hop = &server->hops[which & HOP_SECOND];
 	v = age_packet(pkt, data, end, inner_mtu(t, hop));
-	if (v != FORWARD)
+	if (!goes_on(v))
 		return v;
 	if (unlikely(pkt->syn) && wants_clamp(server))
 		clamp_mss(ctx, pkt, inner_mtu(t, hop));
 	/* Of an aggregate, each segment would have a checksum of its own. */
 	if (has_checksum(t) && pkt->size != pkt->length)
 		return DROP_TOO_BIG;
-	if (!read_inner(&in, pkt, ctx, t))
+	if (!read_inner(&in, pkt, ctx, t, v == FORWARD))
 		return BUG_ADJUST;
 	header = open_outer(ctx, pkt, hop->vlan, t, outer_ethertype(t));
 	if (!header)
@@ -299,7 +302,9 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	if (data + sizeof(struct ethhdr) > end)
 		return BUG_ADJUST;
 	write_macs(data, hop);
-	return write_outer(data + header, end, t, &in) ? FORWARD : BUG_ADJUST;
+	if (unlikely(v != FORWARD))
+		pkt->l3 = header + t->overhead;
+	return write_outer(data + header, end, t, &in) ? v : BUG_ADJUST;
 }
 
 #endif

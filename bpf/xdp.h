@@ -36,7 +36,7 @@ static __always_inline bool has_tag(const struct packet *pkt, __u16 vlan)
 	return vlan ? pkt->vlan == vlan : !pkt->tags;
 }
 
-/* Rewrites the frame for its next hop. */
+/* Rewrites the frame for its next hop: FORWARD or FORWARD_IN_FRAGMENTS, or why not. */
 static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *pkt,
 					    const struct next_hop *hop)
 {
@@ -44,15 +44,17 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
 	enum verdict v;
 
 	v = age_packet(pkt, data, end, hop->mtu);
-	if (v == FORWARD && !has_tag(pkt, hop->vlan))
-		v = retag(ctx, pkt, hop->vlan);
-	if (v != FORWARD)
+	if (!goes_on(v))
 		return v;
+	if (!has_tag(pkt, hop->vlan) && retag(ctx, pkt, hop->vlan) != FORWARD)
+		return BUG_ADJUST;
+	if (unlikely(v != FORWARD))
+		pkt->l3 = l3_behind(hop->vlan);
 	data = (void *)(long)ctx->data;
 	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
 		return BUG_ADJUST;
 	write_macs(data, hop);
-	return FORWARD;
+	return v;
 }
 
 /* XDP_TX where the driver can; veth loses such frames unless its peer has a
@@ -91,6 +93,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case FORWARD_REPLY:
 		count_verdict(v);
 		return send(out, in);
+	case FORWARD_IN_FRAGMENTS:
 	case DROP_RATE_LIMIT:
 	case DROP_TOO_BIG:
 	case DROP_SERVER_REMOVED:

@@ -346,6 +346,7 @@ const (
 	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
 	benchMapMarkRules            = "mark_rules"
+	benchMapOversizedPackets     = "oversized_packets"
 	benchMapParties              = "parties"
 	benchMapPeerMacs             = "peer_macs"
 	benchMapPeers                = "peers"
@@ -415,33 +416,34 @@ type benchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchMapSpecs struct {
-	BenchPrograms   *ebpf.MapSpec `ebpf:"bench_programs"`
-	BenchRuns       *ebpf.MapSpec `ebpf:"bench_runs"`
-	Bonds           *ebpf.MapSpec `ebpf:"bonds"`
-	Caches          *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops      *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections     *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams       *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry    *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions        *ebpf.MapSpec `ebpf:"editions"`
-	HashConnections *ebpf.MapSpec `ebpf:"hash_connections"`
-	HeldFragments   *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists           *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules       *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties         *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs        *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers           *ebpf.MapSpec `ebpf:"peers"`
-	Policies        *ebpf.MapSpec `ebpf:"policies"`
-	RealServers     *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry     *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters  *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable    *ebpf.MapSpec `ebpf:"service_table"`
-	Services        *ebpf.MapSpec `ebpf:"services"`
-	Settings        *ebpf.MapSpec `ebpf:"settings"`
-	Tables          *ebpf.MapSpec `ebpf:"tables"`
-	Tunnels         *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
+	BenchPrograms    *ebpf.MapSpec `ebpf:"bench_programs"`
+	BenchRuns        *ebpf.MapSpec `ebpf:"bench_runs"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	HashConnections  *ebpf.MapSpec `ebpf:"hash_connections"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // benchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -470,33 +472,34 @@ func (o *benchObjects) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchMaps struct {
-	BenchPrograms   *ebpf.Map `ebpf:"bench_programs"`
-	BenchRuns       *ebpf.Map `ebpf:"bench_runs"`
-	Bonds           *ebpf.Map `ebpf:"bonds"`
-	Caches          *ebpf.Map `ebpf:"caches"`
-	ClientHops      *ebpf.Map `ebpf:"client_hops"`
-	Connections     *ebpf.Map `ebpf:"connections"`
-	Datagrams       *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry    *ebpf.Map `ebpf:"edition_carry"`
-	Editions        *ebpf.Map `ebpf:"editions"`
-	HashConnections *ebpf.Map `ebpf:"hash_connections"`
-	HeldFragments   *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces      *ebpf.Map `ebpf:"interfaces"`
-	Lists           *ebpf.Map `ebpf:"lists"`
-	MarkRules       *ebpf.Map `ebpf:"mark_rules"`
-	Parties         *ebpf.Map `ebpf:"parties"`
-	PeerMacs        *ebpf.Map `ebpf:"peer_macs"`
-	Peers           *ebpf.Map `ebpf:"peers"`
-	Policies        *ebpf.Map `ebpf:"policies"`
-	RealServers     *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry     *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters  *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable    *ebpf.Map `ebpf:"service_table"`
-	Services        *ebpf.Map `ebpf:"services"`
-	Settings        *ebpf.Map `ebpf:"settings"`
-	Tables          *ebpf.Map `ebpf:"tables"`
-	Tunnels         *ebpf.Map `ebpf:"tunnels"`
-	Verdicts        *ebpf.Map `ebpf:"verdicts"`
+	BenchPrograms    *ebpf.Map `ebpf:"bench_programs"`
+	BenchRuns        *ebpf.Map `ebpf:"bench_runs"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	HashConnections  *ebpf.Map `ebpf:"hash_connections"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *benchMaps) Close() error {
@@ -515,6 +518,7 @@ func (m *benchMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

@@ -265,6 +265,8 @@ const (
 	directorLimitHELD_PIECE_SHIFT       directorLimit = 6
 	directorLimitMAX_HELD_PIECES        directorLimit = 2080
 	directorLimitHELD_RING              directorLimit = 4194304
+	directorLimitMAX_OVERSIZED_FRAME    directorLimit = 9344
+	directorLimitOVERSIZED_RING         directorLimit = 2097152
 	directorLimitMAX_PARTIES            directorLimit = 20480
 	directorLimitTICK_JIFFIES_SHIFT     directorLimit = 2
 )
@@ -297,6 +299,22 @@ type directorNextHop struct {
 	Mtu               uint16
 	DestinationSource [3]uint32
 	Local             uint32
+}
+
+type directorOversized struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Length  uint32
+	Mtu     uint16
+	L3      uint16
+	Tag     uint16
+	Padding uint16
+}
+
+type directorOversizedFrame struct {
+	_     structs.HostLayout
+	Head  directorOversized
+	Frame [9344]uint8
 }
 
 type directorParty uint32
@@ -521,29 +539,30 @@ const (
 	directorVerdictFORWARD               directorVerdict = 13
 	directorVerdictFORWARD_NO_ENTRY      directorVerdict = 14
 	directorVerdictFORWARD_ICMP          directorVerdict = 15
-	directorVerdictFORWARD_REPLY         directorVerdict = 16
-	directorVerdictHOLD_FRAGMENT         directorVerdict = 17
-	directorVerdictANSWER_NO_SERVER      directorVerdict = 18
-	directorVerdictANSWER_TTL            directorVerdict = 19
-	directorVerdictANSWER_TOO_BIG        directorVerdict = 20
-	directorVerdictDROP_RATE_LIMIT       directorVerdict = 21
-	directorVerdictDROP_TOO_BIG          directorVerdict = 22
-	directorVerdictDROP_SERVER_REMOVED   directorVerdict = 23
-	directorVerdictDROP_NO_NEXT_HOP      directorVerdict = 24
-	directorVerdictDROP_DEFENCE          directorVerdict = 25
-	directorVerdictDROP_ICMP_CHECKSUM    directorVerdict = 26
-	directorVerdictDROP_ICMP_ERROR       directorVerdict = 27
-	directorVerdictDROP_NO_ROOM          directorVerdict = 28
-	directorVerdictDROP_NO_WAY_BACK      directorVerdict = 29
-	directorVerdictDROP_FRAGMENT         directorVerdict = 30
-	directorVerdictDROP_FRAGMENT_TINY    directorVerdict = 31
-	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 32
-	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 33
-	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 34
-	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 35
-	directorVerdictBUG_MAP               directorVerdict = 36
-	directorVerdictBUG_ADJUST            directorVerdict = 37
-	directorVerdictVERDICTS              directorVerdict = 38
+	directorVerdictFORWARD_IN_FRAGMENTS  directorVerdict = 16
+	directorVerdictFORWARD_REPLY         directorVerdict = 17
+	directorVerdictHOLD_FRAGMENT         directorVerdict = 18
+	directorVerdictANSWER_NO_SERVER      directorVerdict = 19
+	directorVerdictANSWER_TTL            directorVerdict = 20
+	directorVerdictANSWER_TOO_BIG        directorVerdict = 21
+	directorVerdictDROP_RATE_LIMIT       directorVerdict = 22
+	directorVerdictDROP_TOO_BIG          directorVerdict = 23
+	directorVerdictDROP_SERVER_REMOVED   directorVerdict = 24
+	directorVerdictDROP_NO_NEXT_HOP      directorVerdict = 25
+	directorVerdictDROP_DEFENCE          directorVerdict = 26
+	directorVerdictDROP_ICMP_CHECKSUM    directorVerdict = 27
+	directorVerdictDROP_ICMP_ERROR       directorVerdict = 28
+	directorVerdictDROP_NO_ROOM          directorVerdict = 29
+	directorVerdictDROP_NO_WAY_BACK      directorVerdict = 30
+	directorVerdictDROP_FRAGMENT         directorVerdict = 31
+	directorVerdictDROP_FRAGMENT_TINY    directorVerdict = 32
+	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 33
+	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 34
+	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 35
+	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 36
+	directorVerdictBUG_MAP               directorVerdict = 37
+	directorVerdictBUG_ADJUST            directorVerdict = 38
+	directorVerdictVERDICTS              directorVerdict = 39
 )
 
 type directorVerdictCount struct {
@@ -564,38 +583,40 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directorMapBonds           = "bonds"
-	directorMapCaches          = "caches"
-	directorMapClientHops      = "client_hops"
-	directorMapConnections     = "connections"
-	directorMapDatagrams       = "datagrams"
-	directorMapEditionCarry    = "edition_carry"
-	directorMapEditions        = "editions"
-	directorMapHandovers       = "handovers"
-	directorMapHeldFragments   = "held_fragments"
-	directorMapInterfaces      = "interfaces"
-	directorMapLists           = "lists"
-	directorMapMarkRules       = "mark_rules"
-	directorMapParties         = "parties"
-	directorMapPeerMacs        = "peer_macs"
-	directorMapPeers           = "peers"
-	directorMapPolicies        = "policies"
-	directorMapRealServers     = "real_servers"
-	directorMapServerCarry     = "server_carry"
-	directorMapServerCounters  = "server_counters"
-	directorMapServiceTable    = "service_table"
-	directorMapServices        = "services"
-	directorMapSettings        = "settings"
-	directorMapTables          = "tables"
-	directorMapTunnels         = "tunnels"
-	directorMapVerdicts        = "verdicts"
-	directorProgCountFrames    = "count_frames"
-	directorProgDirector       = "director"
-	directorProgReadClock      = "read_clock"
-	directorProgResumeFragment = "resume_fragment"
-	directorProgSweep          = "sweep"
-	directorVarResumptions     = "resumptions"
-	directorVarRolesOfParties  = "roles_of_parties"
+	directorMapBonds            = "bonds"
+	directorMapCaches           = "caches"
+	directorMapClientHops       = "client_hops"
+	directorMapConnections      = "connections"
+	directorMapDatagrams        = "datagrams"
+	directorMapEditionCarry     = "edition_carry"
+	directorMapEditions         = "editions"
+	directorMapHandovers        = "handovers"
+	directorMapHeldFragments    = "held_fragments"
+	directorMapInterfaces       = "interfaces"
+	directorMapLists            = "lists"
+	directorMapMarkRules        = "mark_rules"
+	directorMapOversizedFrames  = "oversized_frames"
+	directorMapOversizedPackets = "oversized_packets"
+	directorMapParties          = "parties"
+	directorMapPeerMacs         = "peer_macs"
+	directorMapPeers            = "peers"
+	directorMapPolicies         = "policies"
+	directorMapRealServers      = "real_servers"
+	directorMapServerCarry      = "server_carry"
+	directorMapServerCounters   = "server_counters"
+	directorMapServiceTable     = "service_table"
+	directorMapServices         = "services"
+	directorMapSettings         = "settings"
+	directorMapTables           = "tables"
+	directorMapTunnels          = "tunnels"
+	directorMapVerdicts         = "verdicts"
+	directorProgCountFrames     = "count_frames"
+	directorProgDirector        = "director"
+	directorProgReadClock       = "read_clock"
+	directorProgResumeFragment  = "resume_fragment"
+	directorProgSweep           = "sweep"
+	directorVarResumptions      = "resumptions"
+	directorVarRolesOfParties   = "roles_of_parties"
 )
 
 // loadDirector returns the embedded CollectionSpec for director.
@@ -651,31 +672,33 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
-	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
-	Caches         *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions       *ebpf.MapSpec `ebpf:"editions"`
-	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
-	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists          *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties        *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	Tables         *ebpf.MapSpec `ebpf:"tables"`
-	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // directorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -706,31 +729,33 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
-	Bonds          *ebpf.Map `ebpf:"bonds"`
-	Caches         *ebpf.Map `ebpf:"caches"`
-	ClientHops     *ebpf.Map `ebpf:"client_hops"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Datagrams      *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
-	Editions       *ebpf.Map `ebpf:"editions"`
-	Handovers      *ebpf.Map `ebpf:"handovers"`
-	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Lists          *ebpf.Map `ebpf:"lists"`
-	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
-	Parties        *ebpf.Map `ebpf:"parties"`
-	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	RealServers    *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable   *ebpf.Map `ebpf:"service_table"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	Tables         *ebpf.Map `ebpf:"tables"`
-	Tunnels        *ebpf.Map `ebpf:"tunnels"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	Handovers        *ebpf.Map `ebpf:"handovers"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *directorMaps) Close() error {
@@ -747,6 +772,8 @@ func (m *directorMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedFrames,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

@@ -187,6 +187,20 @@ type directorTCMarkRule struct {
 	Padding    [3]uint8
 }
 
+type directorTCOversizedFrame struct {
+	_    structs.HostLayout
+	Head struct {
+		_       structs.HostLayout
+		Ifindex uint32
+		Length  uint32
+		Mtu     uint16
+		L3      uint16
+		Tag     uint16
+		Padding uint16
+	}
+	Frame [9344]uint8
+}
+
 type directorTCPolicy struct {
 	_           structs.HostLayout
 	Timeouts    [32]uint32
@@ -312,38 +326,40 @@ type directorTCTunnelPair struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directorTCMapBonds           = "bonds"
-	directorTCMapCaches          = "caches"
-	directorTCMapClientHops      = "client_hops"
-	directorTCMapConnections     = "connections"
-	directorTCMapDatagrams       = "datagrams"
-	directorTCMapEditionCarry    = "edition_carry"
-	directorTCMapEditions        = "editions"
-	directorTCMapHandovers       = "handovers"
-	directorTCMapHeldFragments   = "held_fragments"
-	directorTCMapInterfaces      = "interfaces"
-	directorTCMapLists           = "lists"
-	directorTCMapMarkRules       = "mark_rules"
-	directorTCMapParties         = "parties"
-	directorTCMapPeerMacs        = "peer_macs"
-	directorTCMapPeers           = "peers"
-	directorTCMapPolicies        = "policies"
-	directorTCMapRealServers     = "real_servers"
-	directorTCMapServerCarry     = "server_carry"
-	directorTCMapServerCounters  = "server_counters"
-	directorTCMapServiceTable    = "service_table"
-	directorTCMapServices        = "services"
-	directorTCMapSettings        = "settings"
-	directorTCMapTables          = "tables"
-	directorTCMapTunnels         = "tunnels"
-	directorTCMapVerdicts        = "verdicts"
-	directorTCProgCountFrames    = "count_frames"
-	directorTCProgDirector       = "director"
-	directorTCProgReadClock      = "read_clock"
-	directorTCProgResumeFragment = "resume_fragment"
-	directorTCProgSweep          = "sweep"
-	directorTCVarResumptions     = "resumptions"
-	directorTCVarRolesOfParties  = "roles_of_parties"
+	directorTCMapBonds            = "bonds"
+	directorTCMapCaches           = "caches"
+	directorTCMapClientHops       = "client_hops"
+	directorTCMapConnections      = "connections"
+	directorTCMapDatagrams        = "datagrams"
+	directorTCMapEditionCarry     = "edition_carry"
+	directorTCMapEditions         = "editions"
+	directorTCMapHandovers        = "handovers"
+	directorTCMapHeldFragments    = "held_fragments"
+	directorTCMapInterfaces       = "interfaces"
+	directorTCMapLists            = "lists"
+	directorTCMapMarkRules        = "mark_rules"
+	directorTCMapOversizedFrames  = "oversized_frames"
+	directorTCMapOversizedPackets = "oversized_packets"
+	directorTCMapParties          = "parties"
+	directorTCMapPeerMacs         = "peer_macs"
+	directorTCMapPeers            = "peers"
+	directorTCMapPolicies         = "policies"
+	directorTCMapRealServers      = "real_servers"
+	directorTCMapServerCarry      = "server_carry"
+	directorTCMapServerCounters   = "server_counters"
+	directorTCMapServiceTable     = "service_table"
+	directorTCMapServices         = "services"
+	directorTCMapSettings         = "settings"
+	directorTCMapTables           = "tables"
+	directorTCMapTunnels          = "tunnels"
+	directorTCMapVerdicts         = "verdicts"
+	directorTCProgCountFrames     = "count_frames"
+	directorTCProgDirector        = "director"
+	directorTCProgReadClock       = "read_clock"
+	directorTCProgResumeFragment  = "resume_fragment"
+	directorTCProgSweep           = "sweep"
+	directorTCVarResumptions      = "resumptions"
+	directorTCVarRolesOfParties   = "roles_of_parties"
 )
 
 // loadDirectorTC returns the embedded CollectionSpec for directorTC.
@@ -399,31 +415,33 @@ type directorTCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorTCMapSpecs struct {
-	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
-	Caches         *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions       *ebpf.MapSpec `ebpf:"editions"`
-	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
-	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists          *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties        *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	Tables         *ebpf.MapSpec `ebpf:"tables"`
-	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // directorTCVariableSpecs contains global variables before they are loaded into the kernel.
@@ -454,31 +472,33 @@ func (o *directorTCObjects) Close() error {
 //
 // It can be passed to loadDirectorTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorTCMaps struct {
-	Bonds          *ebpf.Map `ebpf:"bonds"`
-	Caches         *ebpf.Map `ebpf:"caches"`
-	ClientHops     *ebpf.Map `ebpf:"client_hops"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Datagrams      *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
-	Editions       *ebpf.Map `ebpf:"editions"`
-	Handovers      *ebpf.Map `ebpf:"handovers"`
-	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Lists          *ebpf.Map `ebpf:"lists"`
-	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
-	Parties        *ebpf.Map `ebpf:"parties"`
-	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	RealServers    *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable   *ebpf.Map `ebpf:"service_table"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	Tables         *ebpf.Map `ebpf:"tables"`
-	Tunnels        *ebpf.Map `ebpf:"tunnels"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	Handovers        *ebpf.Map `ebpf:"handovers"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *directorTCMaps) Close() error {
@@ -495,6 +515,8 @@ func (m *directorTCMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedFrames,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

@@ -358,34 +358,35 @@ type explainTunnelPair struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	explainMapBonds           = "bonds"
-	explainMapCaches          = "caches"
-	explainMapClientHops      = "client_hops"
-	explainMapConnections     = "connections"
-	explainMapDatagrams       = "datagrams"
-	explainMapEditionCarry    = "edition_carry"
-	explainMapEditions        = "editions"
-	explainMapHeldFragments   = "held_fragments"
-	explainMapInterfaces      = "interfaces"
-	explainMapLists           = "lists"
-	explainMapMarkRules       = "mark_rules"
-	explainMapParties         = "parties"
-	explainMapPeerMacs        = "peer_macs"
-	explainMapPeers           = "peers"
-	explainMapPolicies        = "policies"
-	explainMapRealServers     = "real_servers"
-	explainMapServerCarry     = "server_carry"
-	explainMapServerCounters  = "server_counters"
-	explainMapServiceTable    = "service_table"
-	explainMapServices        = "services"
-	explainMapSettings        = "settings"
-	explainMapSights          = "sights"
-	explainMapTables          = "tables"
-	explainMapTunnels         = "tunnels"
-	explainMapVerdicts        = "verdicts"
-	explainProgLookAhead      = "look_ahead"
-	explainVarConnectionFlags = "connection_flags"
-	explainVarSysctls         = "sysctls"
+	explainMapBonds            = "bonds"
+	explainMapCaches           = "caches"
+	explainMapClientHops       = "client_hops"
+	explainMapConnections      = "connections"
+	explainMapDatagrams        = "datagrams"
+	explainMapEditionCarry     = "edition_carry"
+	explainMapEditions         = "editions"
+	explainMapHeldFragments    = "held_fragments"
+	explainMapInterfaces       = "interfaces"
+	explainMapLists            = "lists"
+	explainMapMarkRules        = "mark_rules"
+	explainMapOversizedPackets = "oversized_packets"
+	explainMapParties          = "parties"
+	explainMapPeerMacs         = "peer_macs"
+	explainMapPeers            = "peers"
+	explainMapPolicies         = "policies"
+	explainMapRealServers      = "real_servers"
+	explainMapServerCarry      = "server_carry"
+	explainMapServerCounters   = "server_counters"
+	explainMapServiceTable     = "service_table"
+	explainMapServices         = "services"
+	explainMapSettings         = "settings"
+	explainMapSights           = "sights"
+	explainMapTables           = "tables"
+	explainMapTunnels          = "tunnels"
+	explainMapVerdicts         = "verdicts"
+	explainProgLookAhead       = "look_ahead"
+	explainVarConnectionFlags  = "connection_flags"
+	explainVarSysctls          = "sysctls"
 )
 
 // loadExplain returns the embedded CollectionSpec for explain.
@@ -437,31 +438,32 @@ type explainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type explainMapSpecs struct {
-	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
-	Caches         *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions       *ebpf.MapSpec `ebpf:"editions"`
-	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists          *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties        *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	Sights         *ebpf.MapSpec `ebpf:"sights"`
-	Tables         *ebpf.MapSpec `ebpf:"tables"`
-	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Sights           *ebpf.MapSpec `ebpf:"sights"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // explainVariableSpecs contains global variables before they are loaded into the kernel.
@@ -492,31 +494,32 @@ func (o *explainObjects) Close() error {
 //
 // It can be passed to loadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type explainMaps struct {
-	Bonds          *ebpf.Map `ebpf:"bonds"`
-	Caches         *ebpf.Map `ebpf:"caches"`
-	ClientHops     *ebpf.Map `ebpf:"client_hops"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Datagrams      *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
-	Editions       *ebpf.Map `ebpf:"editions"`
-	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Lists          *ebpf.Map `ebpf:"lists"`
-	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
-	Parties        *ebpf.Map `ebpf:"parties"`
-	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	RealServers    *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable   *ebpf.Map `ebpf:"service_table"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	Sights         *ebpf.Map `ebpf:"sights"`
-	Tables         *ebpf.Map `ebpf:"tables"`
-	Tunnels        *ebpf.Map `ebpf:"tunnels"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Sights           *ebpf.Map `ebpf:"sights"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *explainMaps) Close() error {
@@ -532,6 +535,7 @@ func (m *explainMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

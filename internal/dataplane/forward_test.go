@@ -116,7 +116,7 @@ func TestMTU(t *testing.T) {
 	}{
 		{"ipv4 fits", client4, vip4, 1400, 0x40, "forward", xdpTX},
 		{"ipv4 too big", client4, vip4, 1401, 0x40, "answer-too-big", xdpTX},
-		{"ipv4 may be fragmented", client4, vip4, 1401, 0, "drop-too-big", xdpDrop},
+		{"ipv4 may be fragmented", client4, vip4, 1401, 0, "forward-in-fragments", xdpDrop},
 		{"ipv6 fits", client6, vip6, 1400, 0, "forward", xdpTX},
 		{"ipv6 too big", client6, vip6, 1401, 0, "answer-too-big", xdpTX},
 	} {

@@ -30,9 +30,21 @@ type HeldFragment struct {
 // plane met them. It returns the error of ctx when that ends, or of visit. Only
 // one can follow at a time.
 func (p *Plane) FollowFragments(ctx context.Context, visit func(HeldFragment) error) error {
-	reader, err := ringbuf.NewReader(p.maps.HeldFragments)
+	return follow(ctx, p.maps.HeldFragments, func(record []byte) error {
+		held, err := readHeld(record)
+		if err != nil {
+			return err
+		}
+		return visit(held)
+	})
+}
+
+// follow calls visit for each record of a ring buffer until ctx ends or visit fails,
+// and returns that error. A record is visit's until it returns.
+func follow(ctx context.Context, ring *ebpf.Map, visit func(record []byte) error) error {
+	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
-		return fmt.Errorf("follow fragments: %w", err)
+		return fmt.Errorf("follow %s: %w", ring, err)
 	}
 	stop := context.AfterFunc(ctx, func() { reader.Close() })
 	defer func() {
@@ -47,13 +59,9 @@ func (p *Plane) FollowFragments(ctx context.Context, visit func(HeldFragment) er
 			return ctx.Err()
 		}
 		if err != nil {
-			return fmt.Errorf("follow fragments: %w", err)
+			return fmt.Errorf("follow %s: %w", ring, err)
 		}
-		held, err := readHeld(record.RawSample)
-		if err == nil {
-			err = visit(held)
-		}
-		if err != nil {
+		if err := visit(record.RawSample); err != nil {
 			return err
 		}
 	}

@@ -260,6 +260,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 func (p *Plane) sharedMaps() map[string]*ebpf.Map {
 	shared := p.pinnedMaps()
 	shared[directorMapHeldFragments] = p.maps.HeldFragments
+	shared[directorMapOversizedPackets] = p.maps.OversizedPackets
 	return shared
 }
 

@@ -314,35 +314,36 @@ type probeTunnelPair struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	probeMapBonds          = "bonds"
-	probeMapCaches         = "caches"
-	probeMapClientHops     = "client_hops"
-	probeMapConnections    = "connections"
-	probeMapDatagrams      = "datagrams"
-	probeMapEditionCarry   = "edition_carry"
-	probeMapEditions       = "editions"
-	probeMapHeldFragments  = "held_fragments"
-	probeMapInterfaces     = "interfaces"
-	probeMapLists          = "lists"
-	probeMapMarkRules      = "mark_rules"
-	probeMapParties        = "parties"
-	probeMapPeerMacs       = "peer_macs"
-	probeMapPeers          = "peers"
-	probeMapPolicies       = "policies"
-	probeMapProbes         = "probes"
-	probeMapRealServers    = "real_servers"
-	probeMapServerCarry    = "server_carry"
-	probeMapServerCounters = "server_counters"
-	probeMapServiceTable   = "service_table"
-	probeMapServices       = "services"
-	probeMapSettings       = "settings"
-	probeMapTables         = "tables"
-	probeMapTunnels        = "tunnels"
-	probeMapVerdicts       = "verdicts"
-	probeProgProbeIn       = "probe_in"
-	probeProgProbeOut      = "probe_out"
-	probeVarInsideMac      = "inside_mac"
-	probeVarOutsideIfindex = "outside_ifindex"
+	probeMapBonds            = "bonds"
+	probeMapCaches           = "caches"
+	probeMapClientHops       = "client_hops"
+	probeMapConnections      = "connections"
+	probeMapDatagrams        = "datagrams"
+	probeMapEditionCarry     = "edition_carry"
+	probeMapEditions         = "editions"
+	probeMapHeldFragments    = "held_fragments"
+	probeMapInterfaces       = "interfaces"
+	probeMapLists            = "lists"
+	probeMapMarkRules        = "mark_rules"
+	probeMapOversizedPackets = "oversized_packets"
+	probeMapParties          = "parties"
+	probeMapPeerMacs         = "peer_macs"
+	probeMapPeers            = "peers"
+	probeMapPolicies         = "policies"
+	probeMapProbes           = "probes"
+	probeMapRealServers      = "real_servers"
+	probeMapServerCarry      = "server_carry"
+	probeMapServerCounters   = "server_counters"
+	probeMapServiceTable     = "service_table"
+	probeMapServices         = "services"
+	probeMapSettings         = "settings"
+	probeMapTables           = "tables"
+	probeMapTunnels          = "tunnels"
+	probeMapVerdicts         = "verdicts"
+	probeProgProbeIn         = "probe_in"
+	probeProgProbeOut        = "probe_out"
+	probeVarInsideMac        = "inside_mac"
+	probeVarOutsideIfindex   = "outside_ifindex"
 )
 
 // loadProbe returns the embedded CollectionSpec for probe.
@@ -395,31 +396,32 @@ type probeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeMapSpecs struct {
-	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
-	Caches         *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions       *ebpf.MapSpec `ebpf:"editions"`
-	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists          *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties        *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	Probes         *ebpf.MapSpec `ebpf:"probes"`
-	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	Tables         *ebpf.MapSpec `ebpf:"tables"`
-	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	Probes           *ebpf.MapSpec `ebpf:"probes"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // probeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -450,31 +452,32 @@ func (o *probeObjects) Close() error {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probeMaps struct {
-	Bonds          *ebpf.Map `ebpf:"bonds"`
-	Caches         *ebpf.Map `ebpf:"caches"`
-	ClientHops     *ebpf.Map `ebpf:"client_hops"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Datagrams      *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
-	Editions       *ebpf.Map `ebpf:"editions"`
-	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Lists          *ebpf.Map `ebpf:"lists"`
-	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
-	Parties        *ebpf.Map `ebpf:"parties"`
-	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	Probes         *ebpf.Map `ebpf:"probes"`
-	RealServers    *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable   *ebpf.Map `ebpf:"service_table"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	Tables         *ebpf.Map `ebpf:"tables"`
-	Tunnels        *ebpf.Map `ebpf:"tunnels"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	Probes           *ebpf.Map `ebpf:"probes"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *probeMaps) Close() error {
@@ -490,6 +493,7 @@ func (m *probeMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

@@ -187,6 +187,20 @@ type traceMarkRule struct {
 	Padding    [3]uint8
 }
 
+type traceOversizedFrame struct {
+	_    structs.HostLayout
+	Head struct {
+		_       structs.HostLayout
+		Ifindex uint32
+		Length  uint32
+		Mtu     uint16
+		L3      uint16
+		Tag     uint16
+		Padding uint16
+	}
+	Frame [9344]uint8
+}
+
 type tracePolicy struct {
 	_           structs.HostLayout
 	Timeouts    [32]uint32
@@ -440,45 +454,47 @@ type traceTunnelPair struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	traceMapBonds           = "bonds"
-	traceMapCaches          = "caches"
-	traceMapClientHops      = "client_hops"
-	traceMapConnections     = "connections"
-	traceMapDatagrams       = "datagrams"
-	traceMapEditionCarry    = "edition_carry"
-	traceMapEditions        = "editions"
-	traceMapHandovers       = "handovers"
-	traceMapHeldFragments   = "held_fragments"
-	traceMapInterfaces      = "interfaces"
-	traceMapLists           = "lists"
-	traceMapMarkRules       = "mark_rules"
-	traceMapParties         = "parties"
-	traceMapPeerMacs        = "peer_macs"
-	traceMapPeers           = "peers"
-	traceMapPolicies        = "policies"
-	traceMapRealServers     = "real_servers"
-	traceMapServerCarry     = "server_carry"
-	traceMapServerCounters  = "server_counters"
-	traceMapServiceTable    = "service_table"
-	traceMapServices        = "services"
-	traceMapSettings        = "settings"
-	traceMapTables          = "tables"
-	traceMapTraceAccounts   = "trace_accounts"
-	traceMapTraceEvents     = "trace_events"
-	traceMapTraceFilters    = "trace_filters"
-	traceMapTraces          = "traces"
-	traceMapTunnels         = "tunnels"
-	traceMapVerdicts        = "verdicts"
-	traceProgCountFrames    = "count_frames"
-	traceProgDirector       = "director"
-	traceProgReadClock      = "read_clock"
-	traceProgResumeFragment = "resume_fragment"
-	traceProgSweep          = "sweep"
-	traceProgTraceDirector  = "trace_director"
-	traceVarResumptions     = "resumptions"
-	traceVarRolesOfParties  = "roles_of_parties"
-	traceVarTraceCandidates = "trace_candidates"
-	traceVarTraceLimits     = "trace_limits"
+	traceMapBonds            = "bonds"
+	traceMapCaches           = "caches"
+	traceMapClientHops       = "client_hops"
+	traceMapConnections      = "connections"
+	traceMapDatagrams        = "datagrams"
+	traceMapEditionCarry     = "edition_carry"
+	traceMapEditions         = "editions"
+	traceMapHandovers        = "handovers"
+	traceMapHeldFragments    = "held_fragments"
+	traceMapInterfaces       = "interfaces"
+	traceMapLists            = "lists"
+	traceMapMarkRules        = "mark_rules"
+	traceMapOversizedFrames  = "oversized_frames"
+	traceMapOversizedPackets = "oversized_packets"
+	traceMapParties          = "parties"
+	traceMapPeerMacs         = "peer_macs"
+	traceMapPeers            = "peers"
+	traceMapPolicies         = "policies"
+	traceMapRealServers      = "real_servers"
+	traceMapServerCarry      = "server_carry"
+	traceMapServerCounters   = "server_counters"
+	traceMapServiceTable     = "service_table"
+	traceMapServices         = "services"
+	traceMapSettings         = "settings"
+	traceMapTables           = "tables"
+	traceMapTraceAccounts    = "trace_accounts"
+	traceMapTraceEvents      = "trace_events"
+	traceMapTraceFilters     = "trace_filters"
+	traceMapTraces           = "traces"
+	traceMapTunnels          = "tunnels"
+	traceMapVerdicts         = "verdicts"
+	traceProgCountFrames     = "count_frames"
+	traceProgDirector        = "director"
+	traceProgReadClock       = "read_clock"
+	traceProgResumeFragment  = "resume_fragment"
+	traceProgSweep           = "sweep"
+	traceProgTraceDirector   = "trace_director"
+	traceVarResumptions      = "resumptions"
+	traceVarRolesOfParties   = "roles_of_parties"
+	traceVarTraceCandidates  = "trace_candidates"
+	traceVarTraceLimits      = "trace_limits"
 )
 
 // loadTrace returns the embedded CollectionSpec for trace.
@@ -535,35 +551,37 @@ type traceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
-	Bonds          *ebpf.MapSpec `ebpf:"bonds"`
-	Caches         *ebpf.MapSpec `ebpf:"caches"`
-	ClientHops     *ebpf.MapSpec `ebpf:"client_hops"`
-	Connections    *ebpf.MapSpec `ebpf:"connections"`
-	Datagrams      *ebpf.MapSpec `ebpf:"datagrams"`
-	EditionCarry   *ebpf.MapSpec `ebpf:"edition_carry"`
-	Editions       *ebpf.MapSpec `ebpf:"editions"`
-	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
-	HeldFragments  *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Lists          *ebpf.MapSpec `ebpf:"lists"`
-	MarkRules      *ebpf.MapSpec `ebpf:"mark_rules"`
-	Parties        *ebpf.MapSpec `ebpf:"parties"`
-	PeerMacs       *ebpf.MapSpec `ebpf:"peer_macs"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
-	ServerCarry    *ebpf.MapSpec `ebpf:"server_carry"`
-	ServerCounters *ebpf.MapSpec `ebpf:"server_counters"`
-	ServiceTable   *ebpf.MapSpec `ebpf:"service_table"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	Tables         *ebpf.MapSpec `ebpf:"tables"`
-	TraceAccounts  *ebpf.MapSpec `ebpf:"trace_accounts"`
-	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilters   *ebpf.MapSpec `ebpf:"trace_filters"`
-	Traces         *ebpf.MapSpec `ebpf:"traces"`
-	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
+	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
+	Connections      *ebpf.MapSpec `ebpf:"connections"`
+	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
+	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
+	Editions         *ebpf.MapSpec `ebpf:"editions"`
+	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
+	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
+	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
+	Parties          *ebpf.MapSpec `ebpf:"parties"`
+	PeerMacs         *ebpf.MapSpec `ebpf:"peer_macs"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	Policies         *ebpf.MapSpec `ebpf:"policies"`
+	RealServers      *ebpf.MapSpec `ebpf:"real_servers"`
+	ServerCarry      *ebpf.MapSpec `ebpf:"server_carry"`
+	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
+	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Settings         *ebpf.MapSpec `ebpf:"settings"`
+	Tables           *ebpf.MapSpec `ebpf:"tables"`
+	TraceAccounts    *ebpf.MapSpec `ebpf:"trace_accounts"`
+	TraceEvents      *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceFilters     *ebpf.MapSpec `ebpf:"trace_filters"`
+	Traces           *ebpf.MapSpec `ebpf:"traces"`
+	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
+	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // traceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -596,35 +614,37 @@ func (o *traceObjects) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
-	Bonds          *ebpf.Map `ebpf:"bonds"`
-	Caches         *ebpf.Map `ebpf:"caches"`
-	ClientHops     *ebpf.Map `ebpf:"client_hops"`
-	Connections    *ebpf.Map `ebpf:"connections"`
-	Datagrams      *ebpf.Map `ebpf:"datagrams"`
-	EditionCarry   *ebpf.Map `ebpf:"edition_carry"`
-	Editions       *ebpf.Map `ebpf:"editions"`
-	Handovers      *ebpf.Map `ebpf:"handovers"`
-	HeldFragments  *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Lists          *ebpf.Map `ebpf:"lists"`
-	MarkRules      *ebpf.Map `ebpf:"mark_rules"`
-	Parties        *ebpf.Map `ebpf:"parties"`
-	PeerMacs       *ebpf.Map `ebpf:"peer_macs"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	RealServers    *ebpf.Map `ebpf:"real_servers"`
-	ServerCarry    *ebpf.Map `ebpf:"server_carry"`
-	ServerCounters *ebpf.Map `ebpf:"server_counters"`
-	ServiceTable   *ebpf.Map `ebpf:"service_table"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	Tables         *ebpf.Map `ebpf:"tables"`
-	TraceAccounts  *ebpf.Map `ebpf:"trace_accounts"`
-	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
-	TraceFilters   *ebpf.Map `ebpf:"trace_filters"`
-	Traces         *ebpf.Map `ebpf:"traces"`
-	Tunnels        *ebpf.Map `ebpf:"tunnels"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Bonds            *ebpf.Map `ebpf:"bonds"`
+	Caches           *ebpf.Map `ebpf:"caches"`
+	ClientHops       *ebpf.Map `ebpf:"client_hops"`
+	Connections      *ebpf.Map `ebpf:"connections"`
+	Datagrams        *ebpf.Map `ebpf:"datagrams"`
+	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
+	Editions         *ebpf.Map `ebpf:"editions"`
+	Handovers        *ebpf.Map `ebpf:"handovers"`
+	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
+	Interfaces       *ebpf.Map `ebpf:"interfaces"`
+	Lists            *ebpf.Map `ebpf:"lists"`
+	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
+	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
+	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
+	Parties          *ebpf.Map `ebpf:"parties"`
+	PeerMacs         *ebpf.Map `ebpf:"peer_macs"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	Policies         *ebpf.Map `ebpf:"policies"`
+	RealServers      *ebpf.Map `ebpf:"real_servers"`
+	ServerCarry      *ebpf.Map `ebpf:"server_carry"`
+	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
+	ServiceTable     *ebpf.Map `ebpf:"service_table"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Settings         *ebpf.Map `ebpf:"settings"`
+	Tables           *ebpf.Map `ebpf:"tables"`
+	TraceAccounts    *ebpf.Map `ebpf:"trace_accounts"`
+	TraceEvents      *ebpf.Map `ebpf:"trace_events"`
+	TraceFilters     *ebpf.Map `ebpf:"trace_filters"`
+	Traces           *ebpf.Map `ebpf:"traces"`
+	Tunnels          *ebpf.Map `ebpf:"tunnels"`
+	Verdicts         *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *traceMaps) Close() error {
@@ -641,6 +661,8 @@ func (m *traceMaps) Close() error {
 		m.Interfaces,
 		m.Lists,
 		m.MarkRules,
+		m.OversizedFrames,
+		m.OversizedPackets,
 		m.Parties,
 		m.PeerMacs,
 		m.Peers,

@@ -272,7 +272,7 @@ func TestTunnelMTU(t *testing.T) {
 			}
 		}
 		if addrOf(vip).Is4() {
-			wantVerdict(t, p, udpOf(1501-overhead, 0), "drop-too-big", xdpDrop)
+			wantVerdict(t, p, udpOf(1501-overhead, 0), "forward-in-fragments", xdpDrop)
 		}
 		ttl := 22
 		if addrOf(vip).Is6() {

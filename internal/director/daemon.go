@@ -172,6 +172,7 @@ func (d *Director) run(ctx context.Context, cfg Config, interfaces attacher, w *
 	}
 	group.Go(func() error { d.followFile(ctx, cfg.Reload); return nil })
 	group.Go(func() error { return d.fragments.run(ctx) })
+	group.Go(func() error { return d.fragments.runOversized(ctx) })
 	group.Go(func() error { d.every(ctx, expiryInterval, d.fragments.expire); return nil })
 	refresh := func() error { return d.interfaces.refresh(interfaces, cfg.Interfaces, cfg.Log) }
 	group.Go(func() error { d.every(ctx, refreshInterval, refresh); return nil })

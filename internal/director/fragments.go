@@ -81,6 +81,7 @@ func (h *fragmentHolder) expire(now time.Time) []dataplane.HeldFragment {
 // A fragmentSource is what a fragmentKeeper needs of the data plane.
 type fragmentSource interface {
 	FollowFragments(context.Context, func(dataplane.HeldFragment) error) error
+	FollowOversized(context.Context, func(dataplane.OversizedPacket) error) error
 }
 
 // A fragmentSender puts kept fragments on their way; *dataplane.FragmentSender is
@@ -89,6 +90,7 @@ type fragmentSender interface {
 	Resume(dataplane.HeldFragment) (bool, error)
 	GiveUp(fragments int) error
 	Refuse(fragments int) error
+	SendInFragments(dataplane.OversizedPacket) error
 }
 
 // A fragmentKeeper keeps the fragments that come before their datagram's first
@@ -109,6 +111,21 @@ func newFragmentKeeper(source fragmentSource, sender fragmentSender, log *slog.L
 // run keeps until ctx ends.
 func (k *fragmentKeeper) run(ctx context.Context) error {
 	err := k.source.FollowFragments(ctx, k.take)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// runOversized fragments what is larger than its way carries until ctx ends. A packet
+// whose fragments can't be sent is lost, like any packet on its way.
+func (k *fragmentKeeper) runOversized(ctx context.Context) error {
+	err := k.source.FollowOversized(ctx, func(o dataplane.OversizedPacket) error {
+		if err := k.sender.SendInFragments(o); err != nil {
+			k.log.Debug("oversized packet lost", "cause", err)
+		}
+		return nil
+	})
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

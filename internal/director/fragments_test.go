@@ -29,6 +29,7 @@ type fragmentRecorder struct {
 	known                    map[uint32]bool
 	resumed                  []uint32
 	asked, givenUp, refused  int
+	oversized                int
 	failToResume, failToTell error
 }
 
@@ -39,6 +40,11 @@ func (r *fragmentRecorder) Resume(f dataplane.HeldFragment) (bool, error) {
 	}
 	r.resumed = append(r.resumed, f.Datagram.Identification)
 	return true, r.failToResume
+}
+
+func (r *fragmentRecorder) SendInFragments(dataplane.OversizedPacket) error {
+	r.oversized++
+	return r.failToResume
 }
 
 func (r *fragmentRecorder) GiveUp(n int) error { r.givenUp += n; return r.failToTell }
@@ -154,9 +160,18 @@ func (cancelled) FollowFragments(context.Context, func(dataplane.HeldFragment) e
 	return context.Canceled
 }
 
+// FollowOversized brings two packets before.
+func (cancelled) FollowOversized(_ context.Context, visit func(dataplane.OversizedPacket) error) error {
+	return errors.Join(visit(dataplane.OversizedPacket{}), visit(dataplane.OversizedPacket{}), context.Canceled)
+}
+
 func TestKeeperEndsWithItsContext(t *testing.T) {
-	k := newFragmentKeeper(cancelled{}, &fragmentRecorder{}, slog.New(slog.DiscardHandler))
+	r := &fragmentRecorder{failToResume: errors.New("network is down")}
+	k := newFragmentKeeper(cancelled{}, r, slog.New(slog.DiscardHandler))
 	if err := k.run(t.Context()); err != nil {
 		t.Errorf("the keeper ended with %v", err)
+	}
+	if err := k.runOversized(t.Context()); err != nil || r.oversized != 2 {
+		t.Errorf("%d packets were fragmented and it ended with %v, want 2 and nil", r.oversized, err)
 	}
 }
