@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	bigendian "encoding/binary"
+	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -205,6 +207,56 @@ func testFragments(t *testing.T, method lab.Method) {
 		}
 		t.Logf("%s, IPv%d: %d datagrams of 1 to %d bytes, %d bytes in %d fragments, in %v",
 			method, family, *fragmented, largestFragmented, bytesSent, frames, time.Since(began).Round(time.Millisecond))
+	}
+	testOversized(t, l)
+}
+
+// testOversized narrows the director's way, and sends what is too large for it and may
+// be fragmented: whole packets, and fragments of the client's kernel.
+func testOversized(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	mustOutput(t, l, lab.Director, "ip", "-4", "route", "change", "192.0.2.0/24", "dev", "eth0", "src", "192.0.2.10", "mtu", "lock", fmt.Sprint(narrowMTU))
+	address := service(lab.IPv4, lab.EchoPort)
+	socket, _ := clientSocket(t, l, lab.IPv4)
+	allowFragments(t, socket.(*net.UDPConn))
+	echo := func(bytes int) {
+		payload := make([]byte, bytes)
+		for i := range payload {
+			payload[i] = byte(rand.Uint32())
+		}
+		if _, err := socket.WriteTo(payload, net.UDPAddrFromAddrPort(address)); err != nil {
+			t.Fatal(err)
+		}
+		wantEchoed(t, socket, payload)
+	}
+	const wholePacket = 1472
+	for echo(wholePacket); !t.Failed() && verdictOf(t, l, "forward-in-fragments") == 0; {
+		echo(wholePacket) // until the director has heard of the route
+	}
+	for _, bytes := range []int{1470, 2000, 30_000, largestFragmented} {
+		echo(bytes)
+	}
+	for _, dropped := range []string{"drop-too-big", "bug-adjust", "bug-map"} {
+		if n := verdictOf(t, l, dropped); n != 0 {
+			t.Errorf("%s: %d", dropped, n)
+		}
+	}
+	t.Logf("%d packets were larger than %d bytes, and fragmented", verdictOf(t, l, "forward-in-fragments"), narrowMTU)
+}
+
+// allowFragments has a socket send packets without DF.
+func allowFragments(t *testing.T, socket *net.UDPConn) {
+	t.Helper()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,6 +34,7 @@ type director struct {
 	late       bool                // it was not kept; see onTime
 	rates      *fairlead.Estimator // nil: nobody asks
 	sinceTurn  time.Duration       // of the estimator
+	oversized  chan dataplane.OversizedPacket
 }
 
 func newDirector(t *testing.T) *director {
@@ -59,10 +61,27 @@ func newDirector(t *testing.T) *director {
 		mustDo(t, "close the data plane", d.Close())
 		mustDo(t, "unload the data plane", dataplane.Unload(dir))
 	})
+	d.followOversized(t)
 	_, err = d.Attach([]string{"cl0", "rs0"})
 	mustDo(t, "attach", err)
 	mustDo(t, "lift the limit of ICMP answers", d.SetICMPLimit(0, 0))
 	return d
+}
+
+// followOversized keeps what the data plane gives to be fragmented, until the test ends.
+func (d *director) followOversized(t *testing.T) {
+	d.oversized = make(chan dataplane.OversizedPacket, 16)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- d.FollowOversized(ctx, func(o dataplane.OversizedPacket) error { d.oversized <- o; return nil })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("follow oversized packets: %v", err)
+		}
+	})
 }
 
 // needRoot skips without privileges; in CI that is a failure.

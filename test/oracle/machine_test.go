@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
@@ -105,20 +107,46 @@ const (
 func (m machine) Send(frame []byte, on string) (scenario.Sent, error) {
 	var action uint32
 	var out []byte
-	var err error
+	was, err := m.givenToFragment()
+	if err != nil {
+		return scenario.Sent{}, err
+	}
 	m.onTime(func() { action, out, err = m.Run(frame, m.interfaces[on]) })
 	if err != nil {
 		return scenario.Sent{}, err
 	}
 	switch action {
 	case xdpDrop:
-		return scenario.Sent{}, nil
+		is, err := m.givenToFragment()
+		if err != nil || is == was {
+			return scenario.Sent{}, err
+		}
+		return sentInFragments(<-m.oversized)
 	case xdpPass:
 		return scenario.Sent{Passed: out}, nil
 	case xdpTX, xdpRedirect:
 		return scenario.Sent{Frames: []scenario.Output{{On: leaves(out), Frame: out}}}, nil
 	}
 	return scenario.Sent{}, fmt.Errorf("run the program: XDP action %d", action)
+}
+
+// givenToFragment returns how many packets were given to the director for that.
+func (m machine) givenToFragment() (uint64, error) {
+	verdicts, err := m.Verdicts()
+	at := slices.IndexFunc(verdicts, func(v dataplane.VerdictCount) bool { return v.Name == "forward-in-fragments" })
+	if err != nil || at < 0 {
+		return 0, err
+	}
+	return verdicts[at].Packets, nil
+}
+
+func sentInFragments(o dataplane.OversizedPacket) (scenario.Sent, error) {
+	var sent scenario.Sent
+	frames, err := o.Fragments()
+	for _, frame := range frames {
+		sent.Frames = append(sent.Frames, scenario.Output{On: leaves(frame), Frame: frame})
+	}
+	return sent, err
 }
 
 // leaves returns the interface that a frame goes out of, by its source.

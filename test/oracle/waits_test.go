@@ -26,7 +26,7 @@ type waitingFrame struct {
 const (
 	whyFragments     = "fragments: each travels in a tunnel's packet of its own, for good; IPVS puts them together, and fragments the tunnel's packet"
 	whyOptions       = "record route: the director's address is not written into the option"
-	whyFragmentation = "fragmentation: what is too big is dropped"
+	whyFragmentation = "fragmentation: the packet in a tunnel is cut, for good; IPVS cuts the tunnel's packet"
 	whyAnswersBack   = "an ICMP answer about a reply: it goes to the MAC address that the reply came from, and quotes it one hop older"
 )
 
@@ -34,12 +34,9 @@ const (
 // to be struck off.
 var waitingFrames = []waitingFrame{
 	{"dr/ipv4", "tcp data, IP options", whyOptions},
-	{"dr/ipv4/mtu", "tcp, 1500 bytes, not DF", whyFragmentation},
 	{"nat/ipv4", "tcp data, IP options", whyOptions},
 	{"nat/ipv4", "reply: tcp data, ttl 1", whyAnswersBack},
 	{"nat/ipv6", "reply: tcp data, ttl 1", whyAnswersBack},
-	{"nat/ipv4/mtu", "tcp, 1500 bytes, not DF", whyFragmentation},
-	{"nat/ipv4/mtu", "reply: tcp, 1500 bytes, not DF", whyFragmentation},
 	{"nat/ipv4/mtu", "reply: tcp, 1500 bytes, DF", whyAnswersBack},
 	{"nat/ipv6/mtu", "reply: tcp, 1500 bytes, DF", whyAnswersBack},
 	{"nat/ipv6/mtu", "reply: tcp, 1500 bytes, not DF", whyAnswersBack},
