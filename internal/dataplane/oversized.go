@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-
 )
 
 // An OversizedPacket is an IPv4 packet that is larger than its way carries, and may be
