@@ -253,7 +253,8 @@ __noinline int take(struct xdp_md *ctx)
 		v = send_back(ctx, &pkt, route.conn, &route.to, now);
 	else if (v == FORWARD || v == FORWARD_NO_ENTRY)
 		v = deliver(ctx, &pkt, set, now, &route, v);
-	v = hand_over_if_oversized(ctx, &pkt, route.to.out, v);
+	if (unlikely(v == FORWARD_IN_FRAGMENTS))
+		v = hand_over_oversized(ctx, &pkt, route.to.out);
 	if (unlikely(pkt.fragment))
 		v = conclude_fragment(&pkt, route.conn, &route.to, v);
 	return finish(ctx, &pkt, set, in, v, route.to.out);
@@ -312,6 +313,8 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 	switch (v) {
 	case FORWARD:
 		return FORWARD_ICMP;
+	case FORWARD_IN_FRAGMENTS:
+		return DROP_TOO_BIG; /* every way carries what a sound error has */
 	case ANSWER_TTL:
 	case ANSWER_TOO_BIG:
 		return DROP_ICMP_ERROR;
@@ -347,7 +350,6 @@ __noinline int take_icmp(struct xdp_md *ctx)
 		learn_path(ctx, &pkt);
 	if (v == FORWARD_ICMP)
 		v = deliver_error(ctx, &pkt, &to);
-	v = hand_over_if_oversized(ctx, &pkt, to.out, v);
 	return finish(ctx, &pkt, set, in, v, to.out);
 }
 

@@ -56,12 +56,4 @@ __noinline int hand_over_oversized(struct xdp_md *ctx, const struct packet *pkt,
 	return FORWARD_IN_FRAGMENTS;
 }
 
-/* How a packet leaves, after the stages said v. */
-static __always_inline enum verdict hand_over_if_oversized(struct xdp_md *ctx,
-							   const struct packet *pkt, __u32 out,
-							   enum verdict v)
-{
-	return unlikely(v == FORWARD_IN_FRAGMENTS) ? hand_over_oversized(ctx, pkt, out) : v;
-}
-
 #endif

@@ -194,7 +194,7 @@ func TestErrorsAreCounted(t *testing.T) {
 	}
 }
 
-// What can't be delivered, or not as it is, is dropped: nobody is told.
+// What can't be delivered is dropped: nobody is told.
 func TestErrorsThatAreDropped(t *testing.T) {
 	frame := errorFrame(3, 3, 0, append(answered(client4, vip4, protoTCP, tcp(vip4, client4, "A")), make([]byte, 400)...))
 	for _, test := range []struct {
@@ -202,7 +202,7 @@ func TestErrorsThatAreDropped(t *testing.T) {
 		change func(t *testing.T, p *Plane)
 		want   string
 	}{
-		{"too big, in fragments", func(t *testing.T, p *Plane) { setHop(t, p, server4, lvs.NextHop{MTU: 400}) }, "forward-in-fragments"},
+		{"too big", func(t *testing.T, p *Plane) { setHop(t, p, server4, lvs.NextHop{MTU: 400}) }, "drop-too-big"},
 		{"no next hop", func(t *testing.T, p *Plane) {
 			if err := p.SetNextHop(addrOf(server4), lvs.NextHop{Problem: "test"}); err != nil {
 				t.Fatal(err)

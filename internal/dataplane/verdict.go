@@ -42,7 +42,7 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictANSWER_TTL:            {"answer-ttl", KindNormal, "answered with time exceeded", 0},
 	directorVerdictANSWER_TOO_BIG:        {"answer-too-big", KindNormal, "answered with fragmentation needed or packet too big", 0},
 	directorVerdictDROP_RATE_LIMIT:       {"drop-rate-limit", KindNormal, "dropped: an ICMP answer that the rate limit held back", 0},
-	directorVerdictDROP_TOO_BIG:          {"drop-too-big", KindMisconfiguration, "dropped: larger than the way carries, and nobody fragments it: no director runs, or it is an aggregate or has more than 9344 bytes", 0},
+	directorVerdictDROP_TOO_BIG:          {"drop-too-big", KindMisconfiguration, "dropped: larger than the way carries, and nobody fragments it: no director runs, or it is an aggregate, an ICMP error or has more than 9344 bytes", 0},
 	directorVerdictDROP_SERVER_REMOVED:   {"drop-server-removed", KindNormal, "dropped: of a connection whose real server was removed", 0},
 	directorVerdictDROP_NO_NEXT_HOP:      {"drop-no-next-hop", KindMisconfiguration, "dropped: the real server has no next hop; status tells why", 0},
 	directorVerdictDROP_DEFENCE:          {"drop-defence", KindNormal, "dropped: a new connection, as drop_packet asks for; fairlead sysctl tells why", 0},
