@@ -22,6 +22,7 @@
 #include "path_mtu.h"
 #include "stats.h"
 #include "masquerade.h"
+#include "icmp_masquerade.h"
 #include "steady.h"
 #include "first.h"
 #include "sweep.h"
@@ -260,30 +261,28 @@ __noinline int take(struct xdp_md *ctx)
 	return finish(ctx, &pkt, set, in, v, route.to.out);
 }
 
-/* The real server of the connection that an ICMP error is about. */
+/* The real server of the connection that an ICMP error is about: FORWARD and
+ * FORWARD_NO_ENTRY, or why it has none. */
 static __always_inline enum verdict find_quoted(struct packet *pkt, struct settings *set,
-						__u32 now, __u32 *server)
+						__u32 now, struct route *route)
 {
 	struct way way = find_way(hash_flow(&pkt->flow, set), set);
-	const struct connection *conn;
 	enum verdict v;
 	__u32 control;
 
-	conn = find_connection(&way, &pkt->flow, set, now, &control);
-	if (conn) {
-		*server = *(const volatile __u32 *)&conn->server;
-		if (!is_stale(conn, control))
-			return FORWARD_ICMP;
+	route->conn = find_connection(&way, &pkt->flow, set, now, &control);
+	if (route->conn) {
+		route->to.server = *(const volatile __u32 *)&route->conn->server;
+		if (!is_stale(route->conn, control))
+			return FORWARD;
+		route->conn = NULL;
 	}
 	if (!set->policy.sysctls[SYSCTL_SCHEDULE_ICMP])
 		return PASS_ICMP;
 	pkt->event = EVENT_QUOTED;
 	pkt->syn = true;
-	v = admit(pkt, &way, now, server);
+	v = admit(pkt, &way, now, &route->to.server);
 	switch (v) {
-	case FORWARD:
-	case FORWARD_NO_ENTRY:
-		return FORWARD_ICMP;
 	case ANSWER_NO_SERVER:
 		return DROP_ICMP_ERROR;
 	case PASS_NO_SERVICE:
@@ -293,23 +292,28 @@ static __always_inline enum verdict find_quoted(struct packet *pkt, struct setti
 	}
 }
 
-/* Takes an ICMP error to a real server. */
+/* Takes an ICMP error that has a route to its real server, or about a real server's
+ * packet to the client. */
 static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct packet *pkt,
-						  struct target *to)
+						  struct route *route, enum verdict how, __u32 now)
 {
-	const struct real_server *server = get_server(to->server);
+	const struct real_server *server = get_server(route->to.server);
+	bool back = route->conn && is_reply(route->conn);
 	enum verdict v;
 
 	if (!server)
 		return BUG_MAP;
-	if (server->state != SERVER_LISTED)
+	if (!back && server->state != SERVER_LISTED)
 		return DROP_SERVER_REMOVED;
-	/* The quote would have to be translated. */
-	if (server->method == METHOD_MASQUERADING)
-		return PASS_ICMP;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return DROP_ICMP_CHECKSUM;
-	v = send_on(ctx, pkt, server, to);
+	if (back)
+		v = send_error_back(ctx, pkt, route->conn, &route->to, now);
+	else if (goes_masqueraded(route, server))
+		v = send_masqueraded_error(ctx, pkt, follow_masqueraded(pkt, route, how, now),
+					   &route->to);
+	else
+		v = send_on(ctx, pkt, server, &route->to);
 	switch (v) {
 	case FORWARD:
 		return FORWARD_ICMP;
@@ -328,9 +332,10 @@ __noinline int take_icmp(struct xdp_md *ctx)
 {
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
+	struct route route = {};
 	struct packet pkt = {};
-	struct target to = {};
 	enum verdict v;
+	__u32 now;
 
 	if (!in || !set) {
 		count_verdict(BUG_MAP);
@@ -344,13 +349,14 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	}
 	if (!is_from_peer(ctx, set))
 		v = read_quote(ctx, &pkt);
+	now = now_tick(set);
 	if (v == CONTINUE)
-		v = find_quoted(&pkt, set, now_tick(set), &to.server);
+		v = find_quoted(&pkt, set, now, &route);
 	if (v == PASS_ICMP)
 		learn_path(ctx, &pkt);
-	if (v == FORWARD_ICMP)
-		v = deliver_error(ctx, &pkt, &to);
-	return finish(ctx, &pkt, set, in, v, to.out);
+	if (v == FORWARD || v == FORWARD_NO_ENTRY)
+		v = deliver_error(ctx, &pkt, &route, v, now);
+	return finish(ctx, &pkt, set, in, v, route.to.out);
 }
 
 /* Any packet that has no short way. */

@@ -59,6 +59,7 @@ static __always_inline enum verdict read_quoted_ports(struct packet *pkt, void *
 	if ((void *)(ports + 2) > end)
 		return PASS_ICMP;
 	pkt->flow.word = (__u64)protocol << 32 | (__u64)ports[0] << 16 | ports[1];
+	pkt->quoted_l4 = offset - pkt->l3;
 	return CONTINUE;
 }
 

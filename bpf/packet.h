@@ -178,9 +178,12 @@ struct packet {
 	bool syn;		/* TCP with SYN, whatever else is set; SCTP with INIT */
 	bool reply;		/* it comes from a real server */
 	__u8 fragment;		/* enum fragment, and the slot of its datagram; 0: whole */
-	__u16 uncounted;	/* of a fragment: bytes that go when it is put together
-				 * with the first one. While it is parsed: where the
-				 * header with its offset lies */
+	union {
+		__u16 uncounted;	/* of a fragment: bytes that go when it is put together
+					 * with the first one. While it is parsed: where the
+					 * header with its offset lies */
+		__u16 quoted_l4;	/* of ICMP: where the quoted ports are, from l3 */
+	};
 };
 
 /* What part of a datagram a packet is. */

@@ -66,9 +66,6 @@ func playSuite(t *testing.T, name string, least reach) {
 	waiting := map[string][]string{}
 	for _, s := range all {
 		p := newPlan(s)
-		if name == "icmp" && strings.HasPrefix(s.Name, "nat/") {
-			p = plan{Scenario: s, waiting: []waitingPart{{"", "ICMP about masqueraded connections"}}}
-		}
 		for _, w := range p.waiting {
 			waiting[w.why] = append(waiting[w.why], strings.Trim(p.Name+": "+w.what, ": "))
 		}
