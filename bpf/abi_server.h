@@ -36,6 +36,8 @@ enum server_hop {
 	/* The same as HOP_STEADY, of such a server whose outer header has no
 	 * checksum (steady_tunnel.h). */
 	HOP_STEADY_TUNNEL = 8,
+	/* The same as HOP_STEADY, of a masqueraded server. */
+	HOP_STEADY_MASQUERADING = 16,
 };
 
 enum tunnel_type {

@@ -41,6 +41,12 @@ struct bench_run {
 	__u8 warm;			/* 1: see warm_home */
 	__be16 ethertype;
 	__u16 length;			/* of the frame: what a tunnel added is cut off */
+	__u32 peer_offset;		/* of the other end's address, which translation changes */
+	__u32 peer_words;		/* of that; 0: it is left alone */
+	__u32 peer_port_offset;
+	__be16 peer_port;
+	__u16 padding;
+	__be32 peer[4];
 };
 
 struct {
@@ -65,6 +71,26 @@ static __always_inline void *frame_at(void *data, void *end, __u32 offset)
 	return p + sizeof(__u32) <= end ? p : NULL;
 }
 
+/* Restores the end that translation changes. */
+static __always_inline bool write_peer(void *data, void *end, const struct bench_run *run)
+{
+	__be16 *port = frame_at(data, end, run->peer_port_offset);
+
+	if (!port)
+		return false;
+	*port = run->peer_port;
+	for (int i = 0; i < 4; i++) {
+		__be32 *word = frame_at(data, end, run->peer_offset + 4 * i);
+
+		if (i >= run->peer_words)
+			break;
+		if (!word)
+			return false;
+		*word = run->peer[i];
+	}
+	return true;
+}
+
 /*
  * Restores what forwarding changes and puts the next flow in.
  */
@@ -87,7 +113,7 @@ static __always_inline bool write_packet(void *data, void *end, struct bench_run
 	*ttl = run->ttl;
 	if (run->check_offset)
 		*check = run->check;
-	return true;
+	return !run->peer_words || write_peer(data, end, run);
 }
 
 /*

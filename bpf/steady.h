@@ -15,6 +15,7 @@
 #include "conn.h"
 #include "forward.h"
 #include "stats.h"
+#include "steady_masquerade.h"
 #include "steady_tunnel.h"
 #include "xdp.h"
 
@@ -24,17 +25,6 @@ struct steady {
 	__u32 length;		/* of the IP packet */
 	__u32 timeout;		/* of the state */
 };
-
-/* What of an entry's word is compared. */
-static const __u64 STEADY_WORD = FLOW_WORD | 0xffULL << 40 |
-				 (__u64)(CONNECTION_INACTIVE | CONNECTION_ENDED |
-					 CONNECTION_MASQUERADED | CONNECTION_REPLY) << 48;
-
-static __always_inline __u64 word_beyond_flow(enum connection_state state,
-					      enum connection_flag flags)
-{
-	return (__u64)state << 40 | (__u64)flags << 48;
-}
 
 /* Whether a TCP header is whole and has one of the four flags that count alone. */
 static __always_inline bool has_alone(const void *tcp, enum tcp_flag flag)
@@ -71,27 +61,16 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 	return true;
 }
 
-/* The entry of a steady packet, if it lies at home, and its control. */
-static __always_inline struct connection *find_steady(const struct steady *pkt,
-						      const struct settings *set, __u32 now,
-						      __u32 *control)
+/* What of the entry at a steady packet's home is not as the packet wants it: nothing, if it
+ * is its connection's and keeps its state. */
+static __always_inline __u64 difference(const struct connection *conn, const struct steady *pkt)
 {
-	struct way way = find_way(hash_flow(&pkt->flow, set), set);
-	struct connection *conn = place(&way, 0, set);
-	__u64 differs;
+	__u64 differs = (*(const volatile __u64 *)&conn->cport ^ pkt->word) & STEADY_WORD;
 
-	if (unlikely(!conn))
-		return NULL;
-	*control = read_control(conn);
-	differs = (*(const volatile __u64 *)&conn->cport ^ pkt->word) & STEADY_WORD;
-	differs |= (conn->caddr.low ^ pkt->flow.caddr.low) |
-		   (conn->vaddr.low ^ pkt->flow.vaddr.low) |
-		   (conn->caddr.high ^ pkt->flow.caddr.high) |
-		   (conn->vaddr.high ^ pkt->flow.vaddr.high);
-	if (unlikely(differs || control_status(*control) != CONTROL_LIVE ||
-		     is_over(conn->expires, now)))
-		return NULL;
-	return conn;
+	return differs | (conn->caddr.low ^ pkt->flow.caddr.low) |
+	       (conn->vaddr.low ^ pkt->flow.vaddr.low) |
+	       (conn->caddr.high ^ pkt->flow.caddr.high) |
+	       (conn->vaddr.high ^ pkt->flow.vaddr.high);
 }
 
 /* The next hop of a steady packet, which is then counted; or NULL, and what became of
@@ -100,14 +79,23 @@ static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const s
 						     const struct settings *set, __u32 now,
 						     int *action)
 {
+	struct way way = find_way(hash_flow(&pkt->flow, set), set);
+	struct connection *conn = place(&way, 0, set);
 	__u32 control, index, which;
 	struct real_server *server;
 	const struct next_hop *hop;
-	struct connection *conn;
+	__u64 differs;
 
-	conn = find_steady(pkt, set, now, &control);
 	if (unlikely(!conn))
 		return NULL;
+	control = read_control(conn);
+	differs = difference(conn, pkt);
+	if (unlikely(differs || control_status(control) != CONTROL_LIVE ||
+		     is_over(conn->expires, now))) {
+		*action = follow_translated(ctx, conn, control, differs,
+					     (__u64)pkt->length << 32 | now);
+		return NULL;
+	}
 	index = *(volatile __u32 *)&conn->server;
 	server = get_server(index);
 	if (unlikely(!server || is_stale(conn, control)))

@@ -24,7 +24,10 @@ type BenchCase struct {
 	Flows     int           // a power of two
 	Scheduler lvs.Scheduler // of a case of new connections
 	HashMap   bool          // with a kernel hash map for a connection table
-	Tunnel    *lvs.Tunnel   // nil: direct routing
+	Tunnel    *lvs.Tunnel   // nil: another method
+	// Masqueraded connections, whose packets go in the direction.
+	Masqueraded bool
+	Direction   benchDirection
 }
 
 // A BenchResult is the cost per packet of one case, in ns. Both figures were
@@ -71,6 +74,7 @@ func BenchCases() []BenchCase {
 	} {
 		cases = append(cases, BenchCase{Name: c.name, IPv6: c.ipv6, Flows: 1, Tunnel: &c.tunnel})
 	}
+	cases = append(cases, masqueradeCases()...)
 	for _, flows := range []int{1, 1 << 16, 1 << 19} {
 		cases = append(cases, BenchCase{
 			Name: fmt.Sprintf("hash-map/ipv4/%d", flows), Flows: flows, HashMap: true,
@@ -141,6 +145,7 @@ func newBench(c BenchCase) (*bench, error) {
 		return nil, err
 	}
 	spec.Maps[directorMapConnections].MaxEntries = groups
+	spec.Maps[directorMapBonds].MaxEntries = groups
 	b := &bench{BenchCase: c, plane: newPlane(Config{}), stride: benchStride}
 	if err := b.plane.load(spec, nil); err != nil {
 		return nil, err
@@ -166,7 +171,9 @@ func (b *bench) loadPrograms() error {
 		return err
 	}
 	shared := b.plane.pinnedMaps()
-	spec.Maps[directorMapConnections].MaxEntries = shared[directorMapConnections].MaxEntries()
+	for _, name := range []string{directorMapConnections, directorMapBonds} {
+		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
+	}
 	if b.HashMap {
 		spec.Maps["hash_connections"].MaxEntries = uint32(max(b.Flows, DefaultConnections))
 	} else {
@@ -192,11 +199,7 @@ const (
 	ethernetHeader = 14
 	ipv4TTL        = ethernetHeader + 8
 	ipv4Check      = ethernetHeader + 10
-	ipv4Client     = ethernetHeader + 12
-	ipv4Port       = ethernetHeader + 20
 	ipv6TTL        = ethernetHeader + 7
-	ipv6Client     = ethernetHeader + 8 + 12
-	ipv6Port       = ethernetHeader + 40
 )
 
 func (b *bench) addresses() (vip, server, client netip.Addr) {
@@ -219,16 +222,8 @@ func (b *bench) configure() error {
 	if err := b.plane.AddService(b.service); err != nil {
 		return err
 	}
-	for i := range benchServers {
-		rs := lvs.RealServer{
-			RealServerKey: lvs.RealServerKey{Address: server, Port: 80},
-			Method:        lvs.DirectRouting,
-			Weight:        benchWeight(b.Scheduler, i),
-		}
-		if b.Tunnel != nil {
-			rs.Method, rs.Tunnel = lvs.Tunnelling, *b.Tunnel
-		}
-		if err := b.plane.AddServer(b.service.ServiceKey, rs); err != nil {
+	for i := range b.servers() {
+		if err := b.plane.AddServer(b.service.ServiceKey, b.server(i, server)); err != nil {
 			return err
 		}
 		hop := lvs.NextHop{InterfaceIndex: benchIfindex, MTU: 1500, Source: benchMAC, Destination: lvs.MAC{2, 0, 0, 0, 1, byte(i)},
@@ -237,6 +232,9 @@ func (b *bench) configure() error {
 			return err
 		}
 		server = server.Next()
+	}
+	if b.Masqueraded {
+		return b.routeReplies()
 	}
 	return nil
 }
@@ -265,9 +263,9 @@ const (
 	flagACK = 0x10
 )
 
-// frame returns a segment from the first client to the VIP.
-func (b *bench) frame(flags byte) (frame [74]byte) {
-	vip, _, client := b.addresses()
+// frame returns a segment from the first client to the VIP, or back.
+func (b *bench) frame(flags byte, direction benchDirection) (frame [74]byte) {
+	from, to := b.ends(direction)
 	copy(frame[:], benchMAC[:])
 	copy(frame[6:], []byte{2, 0, 0, 0, 0, 0xfe})
 	ip := frame[ethernetHeader:]
@@ -276,39 +274,41 @@ func (b *bench) frame(flags byte) (frame [74]byte) {
 		binary.BigEndian.PutUint16(frame[12:], 0x86dd)
 		ip[0], ip[6], ip[7] = 6<<4, byte(lvs.TCP), benchTTL
 		binary.BigEndian.PutUint16(ip[4:], 20)
-		copy(ip[8:], client.AsSlice())
-		copy(ip[24:], vip.AsSlice())
+		copy(ip[8:], from.Addr().AsSlice())
+		copy(ip[24:], to.Addr().AsSlice())
 		tcp = ip[40:]
 	} else {
 		binary.BigEndian.PutUint16(frame[12:], 0x0800)
 		ip[0], ip[8], ip[9] = 4<<4|5, benchTTL, byte(lvs.TCP)
 		binary.BigEndian.PutUint16(ip[2:], 40)
-		copy(ip[12:], client.AsSlice())
-		copy(ip[16:], vip.AsSlice())
+		copy(ip[12:], from.Addr().AsSlice())
+		copy(ip[16:], to.Addr().AsSlice())
 	}
-	binary.BigEndian.PutUint16(tcp[2:], 80)
+	binary.BigEndian.PutUint16(tcp, from.Port())
+	binary.BigEndian.PutUint16(tcp[2:], to.Port())
 	tcp[12], tcp[13] = 5<<4, flags
 	return frame
 }
 
-// run sends packets of that kind, each of the next flow, and returns the ns that
-// one took.
+// run sends packets of clients with these flags, each of the next flow, and returns the
+// ns that one took.
 func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error) {
+	return b.runWay(prog, flags, benchRequests, packets)
+}
+
+// runWay is run in a direction.
+func (b *bench) runWay(prog *ebpf.Program, flags byte, direction benchDirection, packets int) (float64, error) {
 	if err := b.objects.BenchPrograms.Put(uint32(0), prog); err != nil {
 		return 0, fmt.Errorf("choose the program: %w", err)
 	}
-	frame := b.frame(flags)
+	frame := b.frame(flags, direction)
 	run := benchBenchRun{
 		Flows: uint32(b.Flows), Stride: b.stride, Next: b.next, Macs: toMACs(lvs.MAC(frame[:6]), lvs.MAC(frame[6:])), Ttl: benchTTL,
-		ClientOffset: ipv4Client, PortOffset: ipv4Port, TtlOffset: ipv4TTL, CheckOffset: ipv4Check,
 	}
 	if b.Scheduler != "" {
 		run.Warm = 1
 	}
-	if b.IPv6 {
-		run.ClientOffset, run.PortOffset, run.TtlOffset, run.CheckOffset = ipv6Client, ipv6Port, ipv6TTL, 0
-	}
-	run.Client = binary.BigEndian.Uint32(frame[run.ClientOffset:])
+	b.place(&run, frame[:], direction)
 	run.Ethertype, run.Length = toPort(binary.BigEndian.Uint16(frame[12:])), uint16(len(frame))
 	if err := b.objects.BenchRuns.Put(uint32(0), run); err != nil {
 		return 0, fmt.Errorf("set the packets: %w", err)
@@ -413,11 +413,11 @@ func (b *bench) measure(ctx context.Context) (BenchResult, error) {
 func (b *bench) roundOfKnown() (tested, bare float64, err error) {
 	tested, bare = math.Inf(1), math.Inf(1)
 	for range benchTurns {
-		least, err := b.run(b.objects.Bare, flagACK, benchPackets)
+		least, err := b.runWay(b.objects.Bare, flagACK, b.Direction, benchPackets)
 		if err != nil {
 			return 0, 0, err
 		}
-		took, err := b.run(b.tested, flagACK, benchPackets)
+		took, err := b.runWay(b.tested, flagACK, b.Direction, benchPackets)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -461,9 +461,13 @@ func (b *bench) establish() error {
 	if b.HashMap {
 		return nil
 	}
+	want := b.Flows
+	if b.Masqueraded {
+		want *= 2 // and their replies' entries
+	}
 	found, err := b.plane.Sweep()
-	if err == nil && found.Used != b.Flows {
-		err = fmt.Errorf("set up %d connections: the table holds %d", b.Flows, found.Used)
+	if err == nil && found.Used != want {
+		err = fmt.Errorf("set up %d connections: the table holds %d entries", b.Flows, found.Used)
 	}
 	return err
 }

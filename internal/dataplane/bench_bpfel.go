@@ -20,21 +20,27 @@ type benchAddress struct {
 }
 
 type benchBenchRun struct {
-	_            structs.HostLayout
-	Flows        uint32
-	Stride       uint32
-	Next         uint64
-	Macs         [3]uint32
-	ClientOffset uint32
-	Client       uint32
-	PortOffset   uint32
-	TtlOffset    uint32
-	CheckOffset  uint32
-	Check        uint16
-	Ttl          uint8
-	Warm         uint8
-	Ethertype    uint16
-	Length       uint16
+	_              structs.HostLayout
+	Flows          uint32
+	Stride         uint32
+	Next           uint64
+	Macs           [3]uint32
+	ClientOffset   uint32
+	Client         uint32
+	PortOffset     uint32
+	TtlOffset      uint32
+	CheckOffset    uint32
+	Check          uint16
+	Ttl            uint8
+	Warm           uint8
+	Ethertype      uint16
+	Length         uint16
+	PeerOffset     uint32
+	PeerWords      uint32
+	PeerPortOffset uint32
+	PeerPort       uint16
+	Padding        uint16
+	Peer           [4]uint32
 }
 
 type benchBondGroup struct {

@@ -413,10 +413,11 @@ const (
 type directorServerHop uint32
 
 const (
-	directorServerHopHOP_SECOND        directorServerHop = 1
-	directorServerHopHOP_STEADY        directorServerHop = 2
-	directorServerHopHOP_TUNNEL        directorServerHop = 4
-	directorServerHopHOP_STEADY_TUNNEL directorServerHop = 8
+	directorServerHopHOP_SECOND              directorServerHop = 1
+	directorServerHopHOP_STEADY              directorServerHop = 2
+	directorServerHopHOP_TUNNEL              directorServerHop = 4
+	directorServerHopHOP_STEADY_TUNNEL       directorServerHop = 8
+	directorServerHopHOP_STEADY_MASQUERADING directorServerHop = 16
 )
 
 type directorServerState uint32

@@ -56,7 +56,8 @@ func TestDemonstrationOfMasqueradingAsText(t *testing.T) {
 	}
 }
 
-// Real clients and servers through masquerading, whose director is the real servers' router.
+// Real clients and servers through masquerading, whose director is the real servers' router,
+// over links that are too narrow for what both begin with.
 func TestMasquerading(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
 	l, err := lab.Up(t.Context(), lab.Config{
@@ -70,12 +71,34 @@ func TestMasquerading(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	narrow(t, l)
+	var failures []<-chan error
+	for _, server := range l.Servers() {
+		failures = append(failures, serveNoise(t, l, server.Name, *pmtuBytes))
+	}
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
-		web, echo := service(family, lab.HTTPPort), service(family, lab.EchoPort)
+		web, echo, noise := service(family, lab.HTTPPort), service(family, lab.EchoPort), service(family, narrowPort)
 		mustAddService(t, l, "-t", web, lvs.RoundRobin)
 		out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", fmt.Sprint(*tunnelRequests), "-c", "20", "http://"+web.String()+"/")
 		checkApacheBench(t, out, *tunnelRequests)
 		mustAddService(t, l, "-u", echo, lvs.RoundRobin)
 		mustEchoAll(t, l, echo, *tunnelRequests)
+
+		mustAddService(t, l, "-t", noise, lvs.RoundRobin)
+		for range l.Servers() {
+			transferNarrow(t, l, noise)
+		}
+		for _, name := range []string{"forward-icmp", "answer-too-big"} {
+			if verdictOf(t, l, name) == 0 {
+				t.Errorf("IPv%d: no packet left by %s: nothing was narrow", family, name)
+			}
+		}
+	}
+	for _, failed := range failures {
+		select {
+		case err := <-failed:
+			t.Error(err)
+		default:
+		}
 	}
 }

@@ -39,7 +39,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestICMP(t *testing.T) {
-	playSuite(t, "icmp", reach{cases: 20, readOuts: 664})
+	playSuite(t, "icmp", reach{cases: 22, readOuts: 730})
 }
 
 func TestLists(t *testing.T) {

@@ -27,6 +27,8 @@ const (
 	whyFragments     = "fragments: each travels in a tunnel's packet of its own, for good; IPVS puts them together, and fragments the tunnel's packet"
 	whyOptions       = "record route: the director's address is not written into the option"
 	whyFragmentation = "fragmentation: the packet in a tunnel is cut, for good; IPVS cuts the tunnel's packet"
+	whyServerErrors  = "ICMPv6 errors of masqueraded real servers: IPVS drops them, by the wrong checksum"
+	whyWrongStays    = "a wrong ICMPv6 checksum stays wrong"
 	whyAnswersBack   = "an ICMP answer about a reply: it goes to the MAC address that the reply came from, and quotes it one hop older"
 )
 
@@ -40,6 +42,14 @@ var waitingFrames = []waitingFrame{
 	{"nat/ipv4/mtu", "reply: tcp, 1500 bytes, DF", whyAnswersBack},
 	{"nat/ipv6/mtu", "reply: tcp, 1500 bytes, DF", whyAnswersBack},
 	{"nat/ipv6/mtu", "reply: tcp, 1500 bytes, not DF", whyAnswersBack},
+	{"nat/ipv6", "port unreachable, wrong ICMP checksum", whyWrongStays},
+	{"nat/ipv6", "from the real server to the client: packet too big, mtu 1400 about tcp", whyServerErrors},
+	{"nat/ipv6", "from the real server to the client: port unreachable about tcp", whyServerErrors},
+	{"nat/ipv6", "from the real server to the client: address unreachable about tcp", whyServerErrors},
+	{"nat/ipv6", "from the real server to the client: time exceeded about tcp", whyServerErrors},
+	{"nat/ipv6", "from the real server to the client: parameter problem about tcp", whyServerErrors},
+	{"nat/ipv6", "from the real server to the client: port unreachable about udp", whyServerErrors},
+	{"nat/ipv6", "from a router to the client: packet too big, mtu 1400", whyServerErrors},
 }
 
 // commandWaits returns why an ipvsadm command can't be carried out yet, or "".
