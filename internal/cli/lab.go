@@ -40,7 +40,7 @@ ipvsadm's commands; sends requests through it; tells the journey of the first
 connection frame by frame; checks what LVS-DR promises; and takes all of it down.
 The exit status is 0 only if every check is ok.
 
-With --break it makes a mistake that people make with LVS-DR, and shows what
+With --break it makes a mistake that people make with LVS, and shows what
 becomes of real traffic, what the doctor finds, and that its commands mend it.
 The exit status is 0 only if all of that is so.
 
@@ -305,8 +305,6 @@ func (r *labRun) complete(serversGiven bool) error {
 		return fmt.Errorf("--requests %d: at least 1", o.Requests)
 	case o.Family != lab.IPv4 && o.Family != lab.IPv6:
 		return fmt.Errorf("--family %d: 4 or 6", o.Family)
-	case r.fault != "" && r.config.Method != lab.DirectRouting:
-		return fmt.Errorf("--break %s --method %s: the faults are those of direct routing", r.fault, r.config.Method)
 	case serversGiven && o.Weights != nil && len(o.Weights) != r.config.Servers:
 		return fmt.Errorf("--weights: %d weights for %d real servers", len(o.Weights), r.config.Servers)
 	case o.Weights != nil:

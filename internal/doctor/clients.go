@@ -53,19 +53,25 @@ func (e *examination) examineClients(ctx context.Context, subject Subject) error
 			continue
 		}
 		heard[c.server.Address]++
-		justified, err := e.isJustified(ctx, c)
+		justified, err := e.follow(ctx, c)
 		if err != nil {
 			return fmt.Errorf("examine the way of %s: %w", c.client, err)
 		}
-		if !justified {
-			continue
-		}
-		blamed[c.server.Address] = true
-		if err := e.examineWayBack(ctx, c); err != nil {
-			return err
-		}
+		blamed[c.server.Address] = justified
 	}
 	return nil
+}
+
+// follow returns whether a complaint is justified, and has told why if it is.
+func (e *examination) follow(ctx context.Context, c complaint) (bool, error) {
+	if c.server.Method == lvs.Masquerading {
+		return e.examineReturn(ctx, c)
+	}
+	justified, err := e.isJustified(ctx, c)
+	if !justified || err != nil {
+		return false, err
+	}
+	return true, e.examineWayBack(ctx, c)
 }
 
 // complaints returns one for each client, service and real server, the loudest

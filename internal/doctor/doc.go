@@ -1,5 +1,5 @@
-// Package doctor examines, from the director, the path that direct routing
-// takes: who else answers for a VIP, which real servers accept its packets, keep
+// Package doctor examines, from the director, the path that direct routing and
+// masquerading take: who else answers for a VIP, which real servers accept its packets, keep
 // them, and answer clients, which sizes pass, which neighbours have learnt a wrong
 // MAC address, and what on the director itself is in the way. What is wrong it names
 // with the host, the reason and the commands that mend it.

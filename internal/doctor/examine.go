@@ -162,7 +162,7 @@ func (e *examination) open(attached []api.Interface, services []lvs.ServiceStatu
 	}
 	for _, service := range services {
 		for _, r := range service.Servers {
-			if r.Method != lvs.DirectRouting || r.NextHop.Local || slices.ContainsFunc(e.servers, func(s server) bool { return s.address == r.Address }) {
+			if !isExamined(r) || slices.ContainsFunc(e.servers, func(s server) bool { return s.address == r.Address }) {
 				continue
 			}
 			s := server{address: r.Address}

@@ -70,6 +70,8 @@ const (
 	SecondDirector = "second-director"
 	// NoWayBack is about a real server whose answers do not reach clients.
 	NoWayBack = "no-way-back"
+	// NoRouteBack is about a masqueraded real server whose answers do not pass the director.
+	NoRouteBack = "no-route-back"
 	// Unproved is told of a real server that may have the VIP, and says nothing.
 	Unproved = "unproved"
 	// VIPSource is about a director that speaks in the VIP's name to a real server.

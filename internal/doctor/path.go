@@ -24,7 +24,7 @@ func (e *examination) examineServers(ctx context.Context, p patient) error {
 	asked := map[netip.Addr]bool{}
 	for _, service := range p.services {
 		for _, r := range service.Servers {
-			if r.Method != lvs.DirectRouting || r.NextHop.Local || told[r.Address] {
+			if !isExamined(r) || told[r.Address] {
 				continue
 			}
 			s, _ := e.server(r.Address)
@@ -43,6 +43,9 @@ func (e *examination) examineServers(ctx context.Context, p patient) error {
 func (e *examination) examineServer(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server, first bool) (bool, error) {
 	if !e.examineNextHop(ctx, service, r, s) {
 		return false, nil
+	}
+	if r.Method == lvs.Masquerading {
+		return e.examineMasqueraded(ctx, service, r, s)
 	}
 	if s.gateway || !s.segment.own(r.Address, e.vips).IsValid() {
 		return true, nil

@@ -11,10 +11,12 @@ import (
 // faulty is the real server that faults of real servers are made on.
 const faulty = "rs1"
 
-// A Fault is a mistake that people make with LVS-DR.
+// A Fault is a mistake that people make with LVS.
 type Fault struct {
 	Name  string
 	About string // what is wrong, in a sentence without a full stop
+	// Method is the one that it is a fault of; "" for direct routing.
+	Method Method
 
 	// notIPv6 says why there is no such fault with IPv6; "" if there is.
 	notIPv6 string
@@ -81,6 +83,11 @@ func Faults() []Fault {
 		Name: "director-as-real-server", About: faulty + " is a director of the same service too, and schedules what was forwarded to it once more",
 		check: doctor.SecondDirector, host: faulty, servers: 2,
 		inject: injectSecondDirector,
+	}, {
+		Name: "no-route-back", About: faulty + " answers clients past the director, which alone can answer as the VIP",
+		Method: Masquerading,
+		check:  doctor.NoRouteBack, host: faulty,
+		inject: injectNoRouteBack,
 	}}
 }
 
@@ -101,6 +108,13 @@ func FaultByName(name string) (Fault, error) {
 func (f Fault) With(config Config, family Family) (Config, error) {
 	if family == IPv6 && f.notIPv6 != "" {
 		return config, fmt.Errorf("fault %s: not with IPv6: %s", f.Name, f.notIPv6)
+	}
+	method := f.Method
+	if method == "" {
+		method = DirectRouting
+	}
+	if config.Method != method && (config.Method != "" || method != DirectRouting) {
+		return config, fmt.Errorf("fault %s: it is one of --method %s, not of %s", f.Name, method, config.Method)
 	}
 	if config.Servers < f.servers {
 		return config, fmt.Errorf("fault %s: it takes %d real servers", f.Name, f.servers)

@@ -140,6 +140,16 @@ func (l *Lab) routeToClient(family Family, device string) string {
 	return command
 }
 
+// injectNoRouteBack takes away the route to clients by the director, and gives the real server
+// the one that hosts of its segment have: none is needed to a client on it.
+func injectNoRouteBack(ctx context.Context, l *Lab, family Family) error {
+	command := fmt.Sprintf("ip route del %s via %s", l.hosts[0].Address(family), l.hosts[1].Address(family))
+	if e := edge(l.hosts); e.Name == Router {
+		command = fmt.Sprintf("ip -%d route replace default via %s", family, e.Address(family))
+	}
+	return l.onHost(ctx, faulty, command)
+}
+
 // injectMTU makes the real server's link narrower than its clients are told. The MTU
 // alone would not harm TCP: the segment size that the real server asks for follows
 // it, unless a route has one of its own.

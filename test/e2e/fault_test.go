@@ -15,7 +15,7 @@ import (
 func TestFaultsAreShownFoundMended(t *testing.T) {
 	for _, fault := range lab.Faults() {
 		for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
-			if _, err := fault.With(lab.Config{Servers: 2}, family); err != nil {
+			if _, err := fault.With(lab.Config{Servers: 2, Method: fault.Method}, family); err != nil {
 				continue // TestBreakRefuses has the reason
 			}
 			for _, topology := range []lab.Topology{lab.Flat, lab.Routed} {
@@ -30,7 +30,11 @@ func TestFaultsAreShownFoundMended(t *testing.T) {
 
 func checkFault(t *testing.T, fault lab.Fault, family lab.Family, topology lab.Topology) {
 	t.Helper()
-	c := newCommand(t, labDirectory(t), "lab", "--break", fault.Name, "--family", fmt.Sprint(int(family)), "--topology", string(topology), "-o", "json")
+	args := []string{"lab", "--break", fault.Name, "--family", fmt.Sprint(int(family)), "--topology", string(topology), "-o", "json"}
+	if fault.Method != "" {
+		args = append(args, "--method", string(fault.Method))
+	}
+	c := newCommand(t, labDirectory(t), args...)
 	if status := exitStatus(t, c.Run()); status != 0 {
 		t.Errorf("status %d\n%s", status, &c.stderr)
 	}
@@ -94,6 +98,8 @@ func TestBreakRefuses(t *testing.T) {
 		{"--break director-as-real-server --servers 1", "takes 2 real servers"},
 		{"--break no-vip --pcap lab.pcapng", "--pcap"},
 		{"--break no-vip --topology ring", "flat or routed"},
+		{"--break no-route-back", "one of --method nat"},
+		{"--break no-vip --method nat", "one of --method dr"},
 	} {
 		c := newCommand(t, t.TempDir(), append([]string{"lab"}, strings.Fields(test.args)...)...)
 		status := exitStatus(t, c.Run())
