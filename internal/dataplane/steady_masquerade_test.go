@@ -1,0 +1,138 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
+)
+
+// longWay has a plane's masqueraded services leave the short way: their timeouts are their
+// own, and the same.
+func longWay(t *testing.T, p *Plane) {
+	t.Helper()
+	changes := []lvs.SysctlChange{{Name: "timeout_established", Value: 900}, {Name: "timeout_udp", Value: 300}}
+	for _, m := range masqueradings {
+		for _, service := range []func(string, lvs.Scheduler) lvs.Service{tcpService, udpService} {
+			if err := p.SetSysctls(service(m.vip, lvs.RoundRobin).ServiceKey, changes); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A packet of a masqueraded connection in either direction, mostly a steady one.
+func masqueradedFrame(r *rand.Rand) []byte {
+	m := masqueradings[[]string{"ipv4", "ipv6"}[r.IntN(2)]]
+	from, to, reply := m.client, m.vip, r.IntN(2) == 1
+	if reply {
+		from, to = m.server, m.client
+	}
+	payload := make([]byte, r.IntN(5))
+	if r.IntN(20) == 0 {
+		payload = make([]byte, 1400+r.IntN(80)) // some have no room
+	}
+	for i := range payload {
+		payload[i] = byte(r.Uint32())
+	}
+	protocol, upper := byte(protoTCP), tcp(from, to, "A", payload...)
+	if r.IntN(3) == 0 {
+		protocol, upper = protoUDP, udp(from, to, payload...)
+	}
+	frame := sealed(ip(from, to, protocol, upper))
+	packet := frame[14:]
+	ttl, header := 8, 20
+	if packet[0]>>4 == 6 {
+		ttl, header = 7, 40
+	}
+	switch r.IntN(12) {
+	case 0: // the checksum is what it may be
+		at := header + map[byte]int{protoTCP: 16, protoUDP: 6}[protocol]
+		binary.BigEndian.PutUint16(packet[at:], []uint16{0, 0xffff, uint16(r.Uint32())}[r.IntN(3)])
+	case 1:
+		packet[ttl] = byte(1 + r.IntN(3))
+		setIPv4ChecksumOf(frame)
+	}
+	if reply {
+		return fromServer(frame, m.server)
+	}
+	return frame
+}
+
+// The short way of masqueraded packets does what the stages do: two planes, one of which has
+// none, give the same frames, verdicts, states and counts.
+func TestShortWayOfMasqueradedPackets(t *testing.T) {
+	short, long := masqueradedPlane(t), masqueradedPlane(t)
+	longWay(t, long)
+	r := random(t)
+	for _, m := range masqueradings {
+		for _, frame := range [][]byte{tcpFrame(m.client, m.vip, "S"), udpFrame(m.client, m.vip, 1)} {
+			for _, p := range []*Plane{short, long} {
+				wantVerdict(t, p, frame, "forward", xdpTX)
+			}
+		}
+	}
+	var told [2]map[string]uint64
+	frames := make([][]byte, 20_000)
+	for i := range frames {
+		frames[i] = masqueradedFrame(r)
+	}
+	var outs [2][]string
+	for i, p := range []*Plane{short, long} {
+		told[i] = verdictDelta(t, p, func() {
+			for _, frame := range frames {
+				action, out := mustRun(t, p, frame)
+				outs[i] = append(outs[i], fmt.Sprintf("%d %x", action, out))
+			}
+		})
+	}
+	for i, frame := range frames {
+		// ICMP answers have a random id, and a limit; what they are is told by the verdicts.
+		if outs[0][i] != outs[1][i] && outs[1][i][0] == '3' && len(outs[1][i]) == 2+2*len(frame) {
+			t.Fatalf("packet %d, %x:\nshort way %s\nlong way  %s", i, frame, outs[0][i], outs[1][i])
+		}
+	}
+	merge := func(counts map[string]uint64) map[string]uint64 {
+		counts = maps.Clone(counts)
+		answered := counts["answer-ttl"] + counts["answer-too-big"] + counts["drop-rate-limit"]
+		for _, name := range []string{"answer-ttl", "answer-too-big", "drop-rate-limit"} {
+			delete(counts, name)
+		}
+		counts["answered"] = answered
+		return counts
+	}
+	if diff := cmp.Diff(merge(told[0]), merge(told[1])); diff != "" {
+		t.Errorf("verdicts (-short +long):\n%s", diff)
+	}
+	if told[0]["forward"] < 5000 || told[0]["forward-reply"] < 5000 {
+		t.Errorf("verdicts %v", told[0])
+	}
+	if diff := cmp.Diff(shortWayCounts(t, short), shortWayCounts(t, long)); diff != "" {
+		t.Errorf("counts (-short +long):\n%s", diff)
+	}
+	checkTable(t, short)
+}
+
+// shortWayCounts tells connections with their state and packets, and real servers' counters.
+func shortWayCounts(t *testing.T, p *Plane) []string {
+	t.Helper()
+	var all []string
+	for c := range p.Connections() {
+		all = append(all, fmt.Sprint(c.Protocol, c.Client, c.Virtual, c.Server, c.State, c.Packets, c.Bytes))
+	}
+	services, err := p.Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, svc := range services {
+		all = append(all, fmt.Sprint(svc.ServiceKey, svc.Servers[0].Active, svc.Servers[0].Inactive, svc.Servers[0].Counters))
+	}
+	slices.Sort(all)
+	return all
+}
