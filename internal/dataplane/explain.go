@@ -83,9 +83,12 @@ func (p *Plane) tell(frame []byte, ifindex int, now uint32, sight *explainSight,
 		c := p.connection(after, now)
 		e.After = &c
 	}
-	if o.template = templateUsed(s, o, sight, now); o.template != nil {
+	o.template = templateUsed(s, o, sight, now)
+	switch {
+	case p.tellReply(&e, s, o, sight, now):
+	case o.template != nil:
 		p.tellTemplate(&e, o, now)
-	} else {
+	default:
 		p.tellChoice(&e, s, o, before)
 	}
 	p.tellOut(&e, s, o, ifindex)
@@ -195,6 +198,9 @@ func (p *Plane) tellOut(e *lvs.Explanation, s *stage, o *outcome, ifindex int) {
 	if o.verdict == directorVerdictFORWARD || o.verdict == directorVerdictFORWARD_NO_ENTRY {
 		rs := s.servers[o.server]
 		out.InterfaceIndex = int(rs.nextHop().Ifindex)
+	}
+	if o.verdict == directorVerdictFORWARD_REPLY {
+		out.InterfaceIndex = p.interfaceOf(out.Source, ifindex)
 	}
 	e.Out = &out
 }

@@ -193,6 +193,9 @@ func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, 
 	if err := r.copyGroups(p, sight.Groups[:], s); err != nil {
 		return nil, err
 	}
+	if err := r.copyOwner(p, sight, s); err != nil {
+		return nil, err
+	}
 	if sight.HasTemplate != 0 {
 		if err := r.copyGroups(p, sight.TemplateGroups[:], s); err != nil {
 			return nil, err
