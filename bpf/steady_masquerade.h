@@ -217,6 +217,9 @@ static __always_inline int follow_reply(struct xdp_md *ctx, const struct found *
 	to.port = conn->vport;
 	to.source = true;
 	to.udp = f->udp;
+	/* A reply of UDP tells a template that its client is served. */
+	if (f->udp && conn->flags & CONNECTION_CONTROLLED)
+		return NOT_TAKEN;
 	if (is_stale(f->conn, f->control) || !has_upper_sum(ctx, f->udp))
 		return NOT_TAKEN;
 	conn->expires = f->now + steady_timeout(set, f->udp);
