@@ -62,7 +62,7 @@ func runBench(ctx context.Context, progress io.Writer, cases []dataplane.BenchCa
 	var results []dataplane.BenchResult
 	for i, c := range cases {
 		fmt.Fprintf(progress, "%2d of %d  %s\n", i+1, len(cases), c.Name)
-		result, err := dataplane.Bench(ctx, c)
+		result, err := dataplane.Bench(ctx, c, dataplane.BenchRounds)
 		if err != nil {
 			return nil, err
 		}

@@ -20,7 +20,7 @@ func TestBenchCases(t *testing.T) {
 		if c.Flows > 1 && c.Scheduler != lvs.RoundRobin {
 			continue
 		}
-		r, err := Bench(t.Context(), c)
+		r, err := Bench(t.Context(), c, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
