@@ -33,7 +33,7 @@ func TestManyChecks(t *testing.T) {
 		fmt.Fprintf(&text, "  - address: tcp:%s:%d\n    scheduler: rr\n    checks: [it]\n    servers:\n", lab.IPv4.VIP(), port)
 		for _, host := range l.Servers() {
 			fmt.Fprintf(&text, "      - %s\n", host.Address(lab.IPv4))
-			accept(t, l, host.Name, netip.AddrPortFrom(lab.IPv4.VIP(), uint16(port)), &arrived)
+			serve(t, l, host.Name, netip.AddrPortFrom(lab.IPv4.VIP(), uint16(port)), func(net.Conn) { arrived.Add(1) })
 		}
 	}
 	file := filepath.Join(t.TempDir(), "many.yaml")
@@ -59,39 +59,9 @@ func TestManyChecks(t *testing.T) {
 	}
 }
 
-// accept takes connections on a host of the lab, counts and ends them.
-func accept(t *testing.T, l *lab.Lab, host string, at netip.AddrPort, count *atomic.Int64) {
-	t.Helper()
-	var listener net.Listener
-	err := l.Within(host, func() (err error) {
-		listener, err = net.Listen("tcp", at.String())
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-			count.Add(1)
-		}
-	}()
-}
-
 func countHealth(t *testing.T, l *lab.Lab, state lvs.HealthState) (count int) {
 	t.Helper()
-	client := l.DirectorClient()
-	defer client.Close()
-	services, err := client.Services(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services {
+	for _, s := range mustServices(t, l) {
 		for _, r := range s.All() {
 			if r.Health.State == state {
 				count++

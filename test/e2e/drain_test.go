@@ -114,14 +114,8 @@ func TestDrain(t *testing.T) {
 // givenTo returns how many connections the director has given to a server.
 func givenTo(t *testing.T, l *lab.Lab, name string) uint64 {
 	t.Helper()
-	client := l.DirectorClient()
-	defer client.Close()
-	services, err := client.Services(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	sum := uint64(0)
-	for _, s := range services {
+	for _, s := range mustServices(t, l) {
 		for _, r := range s.Servers {
 			for _, host := range l.Servers() {
 				if host.Name == name && (r.Address == host.Address(lab.IPv4) || r.Address == host.Address(lab.IPv6)) {

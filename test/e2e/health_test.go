@@ -45,13 +45,7 @@ func apply(t *testing.T, l *lab.Lab, text string) {
 // healthOf returns what the director says of a server of a service.
 func healthOf(t *testing.T, l *lab.Lab, service netip.AddrPort, server netip.Addr) lvs.HealthStatus {
 	t.Helper()
-	client := l.DirectorClient()
-	defer client.Close()
-	services, err := client.Services(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services {
+	for _, s := range mustServices(t, l) {
 		for _, r := range s.All() {
 			if s.Address == service.Addr() && s.Port == service.Port() && r.Address == server {
 				return r.Health

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -130,6 +131,48 @@ func mustUpAs(t *testing.T, config lab.Config) *lab.Lab {
 		}
 	})
 	return l
+}
+
+// mustServices returns what the director serves.
+func mustServices(t *testing.T, l *lab.Lab) []lvs.ServiceStatus {
+	t.Helper()
+	client := l.DirectorClient()
+	defer client.Close()
+	services, err := client.Services(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return services
+}
+
+// serve has a host of the lab answer, one after another, those who connect to a port of
+// one of its addresses, or of any if that is not valid, until the test ends.
+func serve(t *testing.T, l *lab.Lab, host string, at netip.AddrPort, answer func(net.Conn)) {
+	t.Helper()
+	var listener net.Listener
+	err := l.Within(host, func() (err error) {
+		listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: at.Addr().AsSlice(), Port: int(at.Port())})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			answer(conn)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-ended
+	})
 }
 
 // service returns the address of a service on the VIP.

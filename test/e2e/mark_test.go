@@ -18,30 +18,7 @@ const markedPort = 8080
 // until the test ends.
 func mustAnswer(t *testing.T, l *lab.Lab, server string) {
 	t.Helper()
-	var listener net.Listener
-	err := l.Within(server, func() (err error) {
-		listener, err = net.ListenTCP("tcp", &net.TCPAddr{Port: markedPort})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, server)
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		listener.Close()
-		<-ended
-	})
+	serve(t, l, server, netip.AddrPortFrom(netip.Addr{}, markedPort), func(conn net.Conn) { io.WriteString(conn, server) })
 }
 
 // mustName returns the name that a real server sends over a new connection.

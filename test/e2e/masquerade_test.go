@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/fairlead-lb/fairlead/internal/lab"
-	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // The lab shows masquerading: what the director translates, both ways, and that it is the
@@ -60,45 +57,16 @@ func TestDemonstrationOfMasqueradingAsText(t *testing.T) {
 // over links that are too narrow for what both begin with.
 func TestMasquerading(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
-	l, err := lab.Up(t.Context(), lab.Config{
-		Name: "nat", Directory: labDirectory(t), Binary: binary, Servers: 2, Topology: lab.Routed, Method: lab.Masquerading,
-	}, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	l := mustUpAs(t, lab.Config{Name: "nat", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed, Method: lab.Masquerading})
 	narrow(t, l)
-	var failures []<-chan error
-	for _, server := range l.Servers() {
-		failures = append(failures, serveNoise(t, l, server.Name, *pmtuBytes))
-	}
+	failures := serveNoiseEverywhere(t, l)
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
-		web, echo, noise := service(family, lab.HTTPPort), service(family, lab.EchoPort), service(family, narrowPort)
-		mustAddService(t, l, "-t", web, lvs.RoundRobin)
-		out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", fmt.Sprint(*tunnelRequests), "-c", "20", "http://"+web.String()+"/")
-		checkApacheBench(t, out, *tunnelRequests)
-		mustAddService(t, l, "-u", echo, lvs.RoundRobin)
-		mustEchoAll(t, l, echo, *tunnelRequests)
-
-		mustAddService(t, l, "-t", noise, lvs.RoundRobin)
-		for range l.Servers() {
-			transferNarrow(t, l, noise)
-		}
+		mustServeNarrow(t, l, family)
 		for _, name := range []string{"forward-icmp", "answer-too-big"} {
 			if verdictOf(t, l, name) == 0 {
 				t.Errorf("IPv%d: no packet left by %s: nothing was narrow", family, name)
 			}
 		}
 	}
-	for _, failed := range failures {
-		select {
-		case err := <-failed:
-			t.Error(err)
-		default:
-		}
-	}
+	wantNone(t, failures)
 }

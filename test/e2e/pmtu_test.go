@@ -60,35 +60,14 @@ func newNoise(length int64) noise {
 // hash, and that much noise. The error is of the first transfer that failed.
 func serveNoise(t *testing.T, l *lab.Lab, server string, length int64) <-chan error {
 	t.Helper()
-	var listener net.Listener
-	err := l.Within(server, func() (err error) {
-		listener, err = net.ListenTCP("tcp", &net.TCPAddr{Port: narrowPort})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	failed := make(chan error, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			err = exchangeNoise(conn, length, false)
-			if conn.Close(); err != nil {
-				select {
-				case failed <- fmt.Errorf("%s: %w", server, err):
-				default:
-				}
+	serve(t, l, server, netip.AddrPortFrom(netip.Addr{}, narrowPort), func(conn net.Conn) {
+		if err := exchangeNoise(conn, length, false); err != nil {
+			select {
+			case failed <- fmt.Errorf("%s: %w", server, err):
+			default:
 			}
 		}
-	}()
-	t.Cleanup(func() {
-		listener.Close()
-		<-ended
 	})
 	return failed
 }

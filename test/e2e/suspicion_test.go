@@ -96,13 +96,7 @@ func knock(t *testing.T, l *lab.Lab, at netip.AddrPort) (stop func()) {
 // wantSuspicion wants the director to tell of a suspicion, and of nobody else's.
 func wantSuspicion(t *testing.T, l *lab.Lab, at netip.AddrPort, suspect netip.Addr) {
 	t.Helper()
-	client := l.DirectorClient()
-	defer client.Close()
-	services, err := client.Services(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services {
+	for _, s := range mustServices(t, l) {
 		for _, r := range s.All() {
 			if s.Address != at.Addr() {
 				continue

@@ -30,35 +30,54 @@ func TestTunnels(t *testing.T) {
 func testTunnel(t *testing.T, method lab.Method) {
 	l := mustUpAs(t, lab.Config{Name: "tunnel", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed, Method: method})
 	narrow(t, l)
-	var failures []<-chan error
-	for _, server := range l.Servers() {
-		failures = append(failures, serveNoise(t, l, server.Name, *pmtuBytes))
-	}
+	failures := serveNoiseEverywhere(t, l)
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
-		web, echo, noise := service(family, lab.HTTPPort), service(family, lab.EchoPort), service(family, narrowPort)
-		mustAddService(t, l, "-t", web, lvs.RoundRobin)
-		out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", fmt.Sprint(*tunnelRequests), "-c", "20", "http://"+web.String()+"/")
-		checkApacheBench(t, out, *tunnelRequests)
-
-		mustAddService(t, l, "-u", echo, lvs.RoundRobin)
-		mustEchoAll(t, l, echo, *tunnelRequests)
-
-		mustAddService(t, l, "-t", noise, lvs.RoundRobin)
-		for range l.Servers() {
-			transferNarrow(t, l, noise)
-		}
+		mustServeNarrow(t, l, family)
 	}
 	if verdictOf(t, l, "answer-too-big") == 0 {
 		t.Error("nothing was too big for the tunnel")
 	}
 	otherFamily(t, l, method)
 	tunnelEndIsChecked(t, l)
+	wantNone(t, failures)
+}
+
+// serveNoiseEverywhere has all servers send noise. The errors are of transfers that failed.
+func serveNoiseEverywhere(t *testing.T, l *lab.Lab) (failures []<-chan error) {
+	t.Helper()
+	for _, server := range l.Servers() {
+		failures = append(failures, serveNoise(t, l, server.Name, *pmtuBytes))
+	}
+	return failures
+}
+
+// wantNone wants no transfer to have failed.
+func wantNone(t *testing.T, failures []<-chan error) {
+	t.Helper()
 	for _, failed := range failures {
 		select {
 		case err := <-failed:
 			t.Error(err)
 		default:
 		}
+	}
+}
+
+// mustServeNarrow has requests, datagrams and what is too large at first go through the
+// director, all to services that it makes.
+func mustServeNarrow(t *testing.T, l *lab.Lab, family lab.Family) {
+	t.Helper()
+	web, echo, noise := service(family, lab.HTTPPort), service(family, lab.EchoPort), service(family, narrowPort)
+	mustAddService(t, l, "-t", web, lvs.RoundRobin)
+	out := mustOutput(t, l, lab.Client, "ab", "-l", "-n", fmt.Sprint(*tunnelRequests), "-c", "20", "http://"+web.String()+"/")
+	checkApacheBench(t, out, *tunnelRequests)
+
+	mustAddService(t, l, "-u", echo, lvs.RoundRobin)
+	mustEchoAll(t, l, echo, *tunnelRequests)
+
+	mustAddService(t, l, "-t", noise, lvs.RoundRobin)
+	for range l.Servers() {
+		transferNarrow(t, l, noise)
 	}
 }
 

@@ -78,16 +78,7 @@ func stretch(t *testing.T) time.Duration {
 
 func TestApplyOfManyServices(t *testing.T) {
 	requireRoot(t)
-	dir, err := os.MkdirTemp("", "scale")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	program := buildBinary(t, dir)
+	program, dir := mustBuild(t)
 	enterNamespace(t)
 	mustNeighbours(t)
 	client := startDirector(t, program, dir)

@@ -98,14 +98,25 @@ func enterNamespace(t *testing.T) netns.NsHandle {
 	return own
 }
 
-func buildBinary(t *testing.T, dir string) string {
+// mustBuild returns the program under test, and the directory that it is in, in which a
+// director may run. Its name is short, as those of sockets have to be.
+func mustBuild(t *testing.T) (program, dir string) {
 	t.Helper()
-	binary := filepath.Join(dir, "fairlead")
-	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/fairlead").CombinedOutput()
+	dir, err := os.MkdirTemp("", "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	program = filepath.Join(dir, "fairlead")
+	out, err := exec.Command("go", "build", "-o", program, "../../cmd/fairlead").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	return binary
+	return program, dir
 }
 
 // startDirector runs the daemon in this namespace until the test ends, and
@@ -212,16 +223,7 @@ func connect(plane *dataplane.Plane, namespace netns.NsHandle, ifindex, first, l
 
 func TestFourMillionConnections(t *testing.T) {
 	requireRoot(t)
-	dir, err := os.MkdirTemp("", "scale")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	program := buildBinary(t, dir)
+	program, dir := mustBuild(t)
 	namespace := enterNamespace(t)
 	client := startDirector(t, program, dir)
 	mustIPVSAdm(t, program, dir, "-A -u 192.0.2.100:80 -s rr")
