@@ -146,6 +146,10 @@ func prepareHost(forward bool) error {
 		"net/ipv6/conf/default/dad_transmits":        "0",
 		"net/ipv6/conf/default/accept_ra":            "0",
 		"net/ipv6/conf/default/router_solicitations": "0",
+		// Reports of multicast groups are repeated at once, not in between what is shown:
+		// the switch would learn from them who is where.
+		"net/ipv6/conf/default/mldv1_unsolicited_report_interval": "1",
+		"net/ipv6/conf/default/mldv2_unsolicited_report_interval": "1",
 	}
 	for _, scope := range []string{"all", "default", "lo"} {
 		settings["net/ipv4/conf/"+scope+"/arp_ignore"] = "0"
