@@ -219,8 +219,13 @@ func (n *Namespace) Close() error {
 	if n.carrier != nil {
 		err = n.carrier.Close()
 	}
-	if link, missing := netlink.LinkByName(n.outside); missing == nil {
-		err = errors.Join(err, netlink.LinkDel(link))
+	link, missing := netlink.LinkByName(n.outside)
+	if missing != nil {
+		return err
+	}
+	// The kernel removes it with the namespace: that may come in between.
+	if failed := netlink.LinkDel(link); failed != nil && !errors.Is(failed, unix.ENODEV) {
+		err = errors.Join(err, fmt.Errorf("delete link %s: %w", n.outside, failed))
 	}
 	return err
 }
