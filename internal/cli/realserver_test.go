@@ -5,12 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A check that cannot tell is not one that found a fault.
@@ -35,19 +35,7 @@ func TestRealserverCheckCannotTell(t *testing.T) {
 // newNamespace moves the test to a thread in a network namespace with lo and eth0.
 func newNamespace(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		const why = "needs root for network namespaces: sudo go test ./internal/cli"
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	runtime.LockOSThread() // for good: the thread ends with the test's goroutine
-	handle, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { handle.Close() })
+	testhost.EnterNamespace(t)
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = "eth0"
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: "peer0"}); err != nil {

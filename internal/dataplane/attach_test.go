@@ -8,31 +8,16 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // enterNamespace runs the rest of a test in a network namespace of its own, with
 // two veth pairs: a0 and b0 here, a1 and b1 their other ends.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	needRoot(t)
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(netns.Set(before), before.Close(), own.Close()); err != nil {
-			t.Fatal(err) // the thread stays locked, and ends with the test
-		}
-		runtime.UnlockOSThread()
-	})
+	testhost.EnterNamespace(t)
 	addVeth(t, "a0", "a1")
 	addVeth(t, "b0", "b1")
 }
@@ -126,7 +111,7 @@ func TestAttachModes(t *testing.T) {
 		{ModeGeneric, ModeGeneric, attachedGeneric},
 	} {
 		t.Run(string(test.ask), func(t *testing.T) {
-			dir := mountBPF(t)
+			dir := testhost.MountBPF(t)
 			enterNamespace(t)
 			p := openMode(t, dir, test.ask)
 			got := mustAttach(t, p, "a0")[0]
@@ -151,7 +136,7 @@ func TestAttachModes(t *testing.T) {
 // A take-over replaces the program in the link that is there: the interface is
 // never without one.
 func TestTakeOverReplacesTheProgram(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeGeneric)
 	mustAttach(t, p, "a0", "b0")
@@ -197,7 +182,7 @@ func linkID(t *testing.T, p *Plane, name string) uint32 {
 }
 
 func TestUnloadDetaches(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeAuto)
 	mustAttach(t, p, "a0")
@@ -211,7 +196,7 @@ func TestUnloadDetaches(t *testing.T) {
 // An interface of the same name may be another one: made anew while the director
 // runs, or while it does not.
 func TestInterfaceMadeAnew(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeAuto)
 	mustAttach(t, p, "a0")
@@ -233,7 +218,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 }
 
 func TestAttachRefusals(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeAuto)
 	mustAttach(t, p, "a0")
@@ -259,7 +244,7 @@ func TestAttachRefusals(t *testing.T) {
 
 // The data plane learns of another MAC or IPv6 address when it is told to.
 func TestRefreshInterfaces(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeAuto)
 	index := mustAttach(t, p, "a0")[0].Index

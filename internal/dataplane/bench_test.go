@@ -4,13 +4,14 @@ import (
 	"testing"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // The benchmark runs, and tells something that can be: its figures are not
 // checked, the machine may be busy. Cases that differ from those that are run
 // only in size or scheduler are left to "make bench".
 func TestBenchCases(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	seen := map[string]bool{}
 	for _, c := range BenchCases() {
 		if seen[c.Name] {

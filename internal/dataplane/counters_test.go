@@ -28,10 +28,7 @@ func TestManyCountersAreRead(t *testing.T) {
 	for i := range 3 * manyServers {
 		wantVerdict(t, p, tcpFrame(fmt.Sprintf("203.0.113.6:%d", 1024+i), "192.0.2.10:80", "S"), "forward", xdpTX)
 	}
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	if got := services[0].Counters.Connections; got != 3*manyServers {
 		t.Errorf("%d connections, want %d", got, 3*manyServers)
 	}

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // While a server is drained its templates send it no connections; those that it has
 // go on until they are to be ended, and then nothing is left of them.
 func TestDrain(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1000)
 	svc := tcpService(vip4, lvs.RoundRobin)
 	svc.PersistenceTimeout, svc.PersistenceMask = 10*time.Minute, lvs.FullPersistenceMask(svc.Address)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 const explainedCases = 1000
@@ -31,7 +32,7 @@ type explainRun struct {
 // Explain says what the packet then does, and changes nothing.
 func TestExplainAgreesWithTheProgram(t *testing.T) {
 	r := &explainRun{
-		t: t, random: random(t), plane: openPlane(t, mountBPF(t), 1),
+		t: t, random: random(t), plane: openPlane(t, testhost.MountBPF(t), 1),
 		verdicts: map[string]int{}, chosen: map[string]int{},
 	}
 	for _, key := range modelServices {
@@ -383,7 +384,7 @@ func mayFindNobody(name lvs.Scheduler) bool {
 func TestExplainSaysWhy(t *testing.T) {
 	const vip, first, second = "192.0.2.10:80", "198.51.100.1:80", "198.51.100.2:80"
 	client := func(port int) string { return fmt.Sprintf("203.0.113.5:%d", port) }
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	for _, test := range []struct {
 		scheduler lvs.Scheduler
 		weights   [2]uint32 // of the first and the second server; the second is the newest
@@ -443,7 +444,7 @@ func TestExplainSaysWhy(t *testing.T) {
 // A SYN on the ports of a connection that is over: the scheduler still counts it.
 func TestExplainReusedConnection(t *testing.T) {
 	const vip, server, client = "192.0.2.10:80", "198.51.100.1:80", "203.0.113.5:1024"
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	svc := tcpService(vip, lvs.LeastConnection)
 	mustAddService(t, p, svc)
 	rs := mustAddServer(t, p, svc, server, 1)
@@ -463,7 +464,7 @@ func TestExplainReusedConnection(t *testing.T) {
 }
 
 func TestExplainRefusesOtherInterfaces(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	_, err := p.Explain(tcpFrame("203.0.113.5:1024", "192.0.2.10:80", "S"), testIfindex+1)
 	if !errors.Is(err, lvs.ErrInvalid) {
 		t.Errorf("got %v, want one that wraps ErrInvalid", err)

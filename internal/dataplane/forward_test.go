@@ -168,10 +168,7 @@ func TestNextHops(t *testing.T) {
 			testInterface(p).Redirect = test.redirect
 			setHop(t, p, server4, test.hop)
 			wantVerdict(t, p, tcpFrame(client4, vip4, "S"), test.verdict, test.action)
-			status, err := p.Services()
-			if err != nil {
-				t.Fatal(err)
-			}
+			status := mustServices(t, p)
 			if got := status[0].Servers[0].NextHop; got.Problem != test.hop.Problem || got.Usable() != (test.hop.Problem == "") {
 				t.Errorf("next hop %+v, want problem %q", got, test.hop.Problem)
 			}

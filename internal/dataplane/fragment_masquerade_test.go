@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // wantFragments puts fragments through a plane and compares what leaves.
@@ -138,7 +139,7 @@ func TestEarlyFragmentsOfReplies(t *testing.T) {
 // The addresses of masqueraded real servers are known as long as connections to them
 // can be, and no longer.
 func TestPartiesOfReplies(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1000)
 	defer func() { mustClose(t, p) }()
 	m := masqueradings["ipv4"]

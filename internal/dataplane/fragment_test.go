@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // fragments cuts a whole frame without options into fragments of that many bytes,
@@ -126,17 +126,7 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 // countersOf returns what a service has counted.
 func countersOf(t testing.TB, p *Plane, key lvs.ServiceKey) lvs.Counters {
 	t.Helper()
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services {
-		if s.ServiceKey == key {
-			return s.Counters
-		}
-	}
-	t.Fatalf("no service %s", key)
-	return lvs.Counters{}
+	return statusOf(t, p, key).Counters
 }
 
 // A datagram that is not for a service is the host's, in whatever order it comes.
@@ -277,22 +267,10 @@ func TestFloodOfHalfDatagrams(t *testing.T) {
 	})
 }
 
-// heldBy follows what a plane hands over, until the test ends.
+// heldBy follows the fragments that a plane hands over, until the test ends.
 func heldBy(t *testing.T, p *Plane) <-chan HeldFragment {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	held := make(chan HeldFragment, 1024)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- p.FollowFragments(ctx, func(f HeldFragment) error { held <- f; return nil })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("follow fragments: %v", err)
-		}
-	})
-	return held
+	return followed(t, p.FollowFragments)
 }
 
 // What comes before the first fragment is handed over; when that has come, it
@@ -409,14 +387,8 @@ func TestFragmentsOfMarkedServices(t *testing.T) {
 // storedParties are the addresses whose fragments may be a service's.
 func storedParties(t testing.TB, p *Plane) map[netip.Addr]directorParty {
 	t.Helper()
-	all := map[netip.Addr]directorParty{}
-	var raw directorAddress
-	var roles directorParty
-	entries := p.maps.Parties.Iterate()
-	for entries.Next(&raw, &roles) {
-		all[fromAddress(raw)] = roles
-	}
-	if err := entries.Err(); err != nil {
+	all, err := p.storedParties()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return all
@@ -424,7 +396,7 @@ func storedParties(t testing.TB, p *Plane) map[netip.Addr]directorParty {
 
 // The addresses whose fragments may be a service's are those of the services.
 func TestParties(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1000)
 	want := func(addrs ...string) {
 		t.Helper()

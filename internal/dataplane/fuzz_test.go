@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // Ten million malformed frames through the real program. What must hold:
@@ -55,7 +56,7 @@ const (
 const fuzzSteady = "203.0.113.7:%d"
 
 func TestMalformedFrames(t *testing.T) {
-	p := openPlane(t, mountBPF(t), fuzzConnections)
+	p := openPlane(t, testhost.MountBPF(t), fuzzConnections)
 	r := random(t)
 	templates := configureFuzz(t, p)
 	steady := establishSteady(t, p)

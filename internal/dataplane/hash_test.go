@@ -3,12 +3,14 @@ package dataplane
 import (
 	"math"
 	"testing"
+
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // Flows of neighbouring addresses and ports must fill the groups of the table as
 // chance would, whatever the keys: a group that gets more is one that overflows.
 func TestHashSpreadsNeighbours(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	const flows = 1 << 18
 	for range 3 {
 		for _, family := range []struct {

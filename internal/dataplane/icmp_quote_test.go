@@ -176,10 +176,7 @@ func TestErrorsAreCounted(t *testing.T) {
 	if got := left(); got > 11*time.Second {
 		t.Errorf("the timer began anew: %v", got)
 	}
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	for _, svc := range services {
 		want := uint64(1)
 		if svc.Protocol == lvs.SCTP {

@@ -3,19 +3,13 @@ package dataplane
 import (
 	"testing"
 	"time"
-
-	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A connection is idle for as long as no packet set its timer, by the timeout of its
 // service; when that was made shorter meanwhile, for no time at all.
 func TestIdle(t *testing.T) {
 	p := newTestPlane(t)
-	one, other := tcpService(vip4, lvs.RoundRobin), tcpService(vip6, lvs.RoundRobin)
-	mustAddService(t, p, one)
-	mustAddService(t, p, other)
-	mustAddServer(t, p, one, server4, 1)
-	mustAddServer(t, p, other, server6, 1)
+	one, _ := serveBoth(t, p)
 	mustSet(t, p, one.ServiceKey, map[string]int32{"timeout_established": 100})
 	for _, flags := range []string{"S", "A"} {
 		wantVerdict(t, p, tcpFrame(client4, vip4, flags), "forward", xdpTX)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // jumboMTU is that of the cable: its frames lie in several buffers.
@@ -76,7 +77,7 @@ func TestJumboFrames(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			enterNamespace(t)
 			waitUp(t, "a0", "a1")
-			p := openMode(t, mountBPF(t), mode)
+			p := openMode(t, testhost.MountBPF(t), mode)
 			mustAttach(t, p, "a0", "a1") // veth takes redirected frames if both ends have a program
 			svc := udpService(vip4, lvs.RoundRobin)
 			mustAddService(t, p, svc)

@@ -159,10 +159,7 @@ func TestErrorBeginsMasqueradedConnection(t *testing.T) {
 func TestErrorsAboutMasqueradingVLAN(t *testing.T) {
 	p := masqueradedPlane(t)
 	m := masqueradings["ipv6"]
-	hop := lvs.NextHop{InterfaceIndex: testIfindex, MTU: 1500, VLAN: 7, Source: directorMAC, Destination: serverMAC(addrOf(m.server))}
-	if err := p.SetNextHop(addrOf(m.server), hop); err != nil {
-		t.Fatal(err)
-	}
+	tagServer(t, p, addrOf(m.server), 7)
 	wantVerdict(t, p, tcpFrame(m.client, m.vip, "S"), "forward", xdpTX)
 	body := tcp(m.client, m.vip, "A")
 	about := aboutMasquerading{m, protoTCP, body, len(body), nil, 0}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A masquerading is a service of one masqueraded real server, and a client of it.
@@ -140,10 +141,7 @@ func TestMasquerades(t *testing.T) {
 			})
 		}
 	}
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	for _, svc := range services {
 		c := svc.Servers[0].Counters
 		if c.Connections != 1 || c.InPackets != 3 || c.OutPackets != 3 || c.InBytes == 0 || c.OutBytes != c.InBytes {
@@ -314,14 +312,20 @@ func TestMethodIsTheConnections(t *testing.T) {
 	checkTable(t, p)
 }
 
+// tagServer has a real server reached in a VLAN.
+func tagServer(t *testing.T, p *Plane, server netip.Addr, vlan uint16) {
+	t.Helper()
+	hop := lvs.NextHop{InterfaceIndex: testIfindex, MTU: 1500, VLAN: vlan, Source: directorMAC, Destination: serverMAC(server)}
+	if err := p.SetNextHop(server, hop); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Tags go and come on both ways.
 func TestMasqueradesVLAN(t *testing.T) {
 	p := masqueradedPlane(t)
 	m := masqueradings["ipv4"]
-	hop := lvs.NextHop{InterfaceIndex: testIfindex, MTU: 1500, VLAN: 7, Source: directorMAC, Destination: serverMAC(addrOf(m.server))}
-	if err := p.SetNextHop(addrOf(m.server), hop); err != nil {
-		t.Fatal(err)
-	}
+	tagServer(t, p, addrOf(m.server), 7)
 	request := ipv4Packet(addrOf(m.client), addrOf(m.vip), protoTCP, nil, tcp(m.client, m.vip, "S"))
 	out := wantVerdict(t, p, ethernet(etherIPv4, request, vlanTag{etherVLAN, 9}), "forward", xdpTX)
 	if vlan, _, packet := network(out); vlan != 7 || netip.AddrFrom4([4]byte(packet[16:20])) != addrOf(m.server) {
@@ -336,7 +340,7 @@ func TestMasqueradesVLAN(t *testing.T) {
 
 // A table without room drops what masquerading could not bring back.
 func TestMasqueradingWithoutRoom(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	masquerade(t, p, tcpService(vip4, lvs.RoundRobin), "198.51.100.11:8080")
 	verdicts := verdictDelta(t, p, func() {
 		for i := range 2 * p.TableSize() {

@@ -2,9 +2,7 @@ package dataplane
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"testing"
 
@@ -16,19 +14,7 @@ import (
 // oversizedBy follows what a plane gives to be fragmented, until the test ends.
 func oversizedBy(t *testing.T, p *Plane) <-chan OversizedPacket {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	packets := make(chan OversizedPacket, 64)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- p.FollowOversized(ctx, func(o OversizedPacket) error { packets <- o; return nil })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("follow oversized packets: %v", err)
-		}
-	})
-	return packets
+	return followed(t, p.FollowOversized)
 }
 
 // patterned is a payload whose parts differ.

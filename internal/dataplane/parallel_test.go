@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // Packets of several CPUs at once, into a table that is full most of the time:
@@ -76,7 +77,7 @@ func TestManyCPUs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := random(t)
-			p := openPlane(t, mountBPF(t), test.connections)
+			p := openPlane(t, testhost.MountBPF(t), test.connections)
 			svc := servedBy(t, p, lvs.RoundRobin, 4)
 			for range hammerRounds {
 				var threads sync.WaitGroup

@@ -111,9 +111,8 @@ func (p *parties) deleteServer(slot uint32, addr netip.Addr) error {
 	return p.count(p.servers, addr, -1)
 }
 
-// readParties makes the addresses fit the services and real servers that were read
-// back.
-func (p *Plane) readParties() error {
+// storedParties returns the addresses in the data plane.
+func (p *Plane) storedParties() (map[netip.Addr]directorParty, error) {
 	stored := map[netip.Addr]directorParty{}
 	var raw directorAddress
 	var roles directorParty
@@ -122,7 +121,17 @@ func (p *Plane) readParties() error {
 		stored[fromAddress(raw)] = roles
 	}
 	if err := entries.Err(); err != nil {
-		return fmt.Errorf("read the addresses for fragments: %w", err)
+		return nil, fmt.Errorf("read the addresses for fragments: %w", err)
+	}
+	return stored, nil
+}
+
+// readParties makes the addresses fit the services and real servers that were read
+// back.
+func (p *Plane) readParties() error {
+	stored, err := p.storedParties()
+	if err != nil {
+		return err
 	}
 	for key := range p.services {
 		if err := p.parties.addService(key); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // from returns the frame as it comes from another MAC address.
@@ -101,7 +102,7 @@ func TestPeerFilter(t *testing.T) {
 }
 
 func TestPeersOutliveThePlane(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1)
 	named := map[netip.Addr]lvs.MAC{
 		netip.MustParseAddr("192.0.2.12"): {2, 0, 0, 0, 0, 0x12}, netip.MustParseAddr("2001:db8::13"): {},
@@ -189,10 +190,7 @@ func TestLocalServer(t *testing.T) {
 					t.Errorf("passed to the host as\n%x, came as\n%x", out, frame)
 				}
 			}
-			services, err := p.Services()
-			if err != nil {
-				t.Fatal(err)
-			}
+			services := mustServices(t, p)
 			for i, want := range []struct {
 				packets          uint64
 				active, inactive uint32

@@ -1,18 +1,19 @@
 package dataplane
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // These tests run the real program in the kernel, one packet at a time.
@@ -34,34 +35,6 @@ const (
 	xdpRedirect = 4
 )
 
-// needRoot skips without privileges; in CI that is a failure.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("needs root in CI")
-	}
-	t.Skip("needs root: sudo -E go test ./internal/dataplane")
-}
-
-// mountBPF returns a bpffs of the test's own.
-func mountBPF(t testing.TB) string {
-	t.Helper()
-	needRoot(t)
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount bpffs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount bpffs: %v", err)
-		}
-	})
-	return dir
-}
-
 // openPlane opens a plane with room for that many connections; it is closed
 // when the test ends.
 func openPlane(t testing.TB, dir string, connections int) *Plane {
@@ -78,7 +51,7 @@ func openPlane(t testing.TB, dir string, connections int) *Plane {
 
 func newTestPlane(t testing.TB) *Plane {
 	t.Helper()
-	return openPlane(t, mountBPF(t), 10_000)
+	return openPlane(t, testhost.MountBPF(t), 10_000)
 }
 
 func tcpService(addr string, scheduler lvs.Scheduler) lvs.Service {
@@ -244,6 +217,57 @@ func verdictDelta(t testing.TB, p *Plane, fn func()) map[string]uint64 {
 	return after
 }
 
+// serveBoth adds a service of either family, with a real server each.
+func serveBoth(t testing.TB, p *Plane) (ipv4, ipv6 lvs.Service) {
+	t.Helper()
+	ipv4, ipv6 = tcpService(vip4, lvs.RoundRobin), tcpService(vip6, lvs.RoundRobin)
+	mustAddService(t, p, ipv4)
+	mustAddService(t, p, ipv6)
+	mustAddServer(t, p, ipv4, server4, 1)
+	mustAddServer(t, p, ipv6, server6, 1)
+	return ipv4, ipv6
+}
+
+// mustServices returns what a plane serves.
+func mustServices(t testing.TB, p *Plane) []lvs.ServiceStatus {
+	t.Helper()
+	services, err := p.Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return services
+}
+
+// statusOf returns a service as it is served.
+func statusOf(t testing.TB, p *Plane, key lvs.ServiceKey) lvs.ServiceStatus {
+	t.Helper()
+	for _, s := range mustServices(t, p) {
+		if s.ServiceKey == key {
+			return s
+		}
+	}
+	t.Fatalf("no service %s", key)
+	return lvs.ServiceStatus{}
+}
+
+// followed returns what a plane tells a follower, which ends with the test.
+func followed[T any](t *testing.T, follow func(context.Context, func(T) error) error) <-chan T {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	told := make(chan T, 1024)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- follow(ctx, func(one T) error { told <- one; return nil })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("follow: %v", err)
+		}
+	})
+	return told
+}
+
 func TestForwardsTCP(t *testing.T) {
 	for _, family := range []struct{ name, vip, rs, client string }{
 		{"ipv4", "192.0.2.10:80", "198.51.100.11:80", "203.0.113.5:1024"},
@@ -268,10 +292,7 @@ func TestForwardsTCP(t *testing.T) {
 				t.Errorf("source MAC %s, want the director's", got)
 			}
 			mustRun(t, p, segment{client: family.client, vip: family.vip, flags: "A"}.frame(t))
-			status, err := p.Services()
-			if err != nil {
-				t.Fatal(err)
-			}
+			status := mustServices(t, p)
 			got := status[0].Servers[0]
 			if got.Active != 1 || got.Inactive != 0 {
 				t.Errorf("active %d inactive %d, want 1 0", got.Active, got.Inactive)

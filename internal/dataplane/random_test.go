@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // Thousands of random steps by the program and by the model, compared after each.
@@ -36,7 +37,7 @@ type randomRun struct {
 }
 
 func TestRandomSteps(t *testing.T) {
-	r := &randomRun{t: t, random: random(t), dir: mountBPF(t)}
+	r := &randomRun{t: t, random: random(t), dir: testhost.MountBPF(t)}
 	r.plane = openPlane(t, r.dir, 1000)
 	r.model = &model{
 		timeouts:    ticksOf(r.plane),

@@ -10,17 +10,8 @@ import (
 // signsOf returns what was seen against the only real server of a service.
 func signsOf(t testing.TB, p *Plane, key lvs.ServiceKey) string {
 	t.Helper()
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range services {
-		if s.ServiceKey == key {
-			return fmt.Sprintf("%d retries, %d resets", s.Servers[0].Retries, s.Servers[0].Resets)
-		}
-	}
-	t.Fatalf("no service %s", key)
-	return ""
+	server := statusOf(t, p, key).Servers[0]
+	return fmt.Sprintf("%d retries, %d resets", server.Retries, server.Resets)
 }
 
 // First packets that come again unanswered speak against a real server, and nothing that

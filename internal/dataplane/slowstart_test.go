@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // Of the new connections, a server that starts slowly gets at most the part of the
@@ -67,7 +68,7 @@ func TestSlowStart(t *testing.T) {
 
 // A server that is taken over in its slow start goes on with it.
 func TestSlowStartIsTakenOver(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1)
 	svc := tcpService(vip4, lvs.RoundRobin)
 	mustSet(t, p, lvs.ServiceKey{}, map[string]int32{"slow_start": 100})

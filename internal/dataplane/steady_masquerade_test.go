@@ -126,10 +126,7 @@ func shortWayCounts(t *testing.T, p *Plane) []string {
 	for c := range p.Connections() {
 		all = append(all, fmt.Sprint(c.Protocol, c.Client, c.Virtual, c.Server, c.State, c.Packets, c.Bytes))
 	}
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	for _, svc := range services {
 		all = append(all, fmt.Sprint(svc.ServiceKey, svc.Servers[0].Active, svc.Servers[0].Inactive, svc.Servers[0].Counters))
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 func mustSet(t testing.TB, p *Plane, key lvs.ServiceKey, values map[string]int32) {
@@ -82,11 +83,7 @@ func TestSysctlPlaces(t *testing.T) {
 // A service's own value holds for it alone; what it has not follows the director.
 func TestServicePolicy(t *testing.T) {
 	p := newTestPlane(t)
-	one, other := tcpService(vip4, lvs.RoundRobin), tcpService(vip6, lvs.RoundRobin)
-	mustAddService(t, p, one)
-	mustAddService(t, p, other)
-	mustAddServer(t, p, one, server4, 1)
-	mustAddServer(t, p, other, server6, 1)
+	one, _ := serveBoth(t, p)
 	expires := func(client, vip, flags string) time.Duration {
 		t.Helper()
 		wantVerdict(t, p, tcpFrame(client, vip, flags), "forward", xdpTX)
@@ -155,7 +152,7 @@ func TestServicePolicy(t *testing.T) {
 
 // Values survive the director, those of services too.
 func TestSysctlsAreTakenOver(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1000)
 	svc := servedBy(t, p, lvs.RoundRobin, 2)
 	gone := tcpService(vip6, lvs.RoundRobin)
@@ -204,7 +201,7 @@ func TestSysctlsAreTakenOver(t *testing.T) {
 // Three of the modes of defence act when the table is nearly full, and no longer
 // when it is not.
 func TestDefenceFollowsTheTable(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1000)
+	p := openPlane(t, testhost.MountBPF(t), 1000)
 	servedBy(t, p, lvs.RoundRobin, 4)
 	modes := []string{"drop_entry", "drop_packet", "secure_tcp"}
 	check := func(what string, mode int32, acts bool) {
@@ -257,7 +254,7 @@ func TestDefenceFollowsTheTable(t *testing.T) {
 // drop_entry takes half-open entries at once; those with few packets that were
 // idle for a minute by turns; and no others.
 func TestDropEntry(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1000)
+	p := openPlane(t, testhost.MountBPF(t), 1000)
 	servedBy(t, p, lvs.RoundRobin, 1)
 	udpSvc := udpService(vip4, lvs.RoundRobin)
 	mustAddService(t, p, udpSvc)
@@ -317,11 +314,7 @@ func TestDropEntry(t *testing.T) {
 // A service's own drop_packet leaves others alone.
 func TestDropPacketOfAService(t *testing.T) {
 	p := newTestPlane(t)
-	one, other := tcpService(vip4, lvs.RoundRobin), tcpService(vip6, lvs.RoundRobin)
-	mustAddService(t, p, one)
-	mustAddService(t, p, other)
-	mustAddServer(t, p, one, server4, 1)
-	mustAddServer(t, p, other, server6, 1)
+	one, _ := serveBoth(t, p)
 	mustSet(t, p, one.ServiceKey, map[string]int32{"drop_packet": 3, "am_droprate": 3})
 	for i := range 9 {
 		verdict, action := "forward", uint32(xdpTX)

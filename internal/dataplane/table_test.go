@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A table as small as they get: sixteen groups, which are every flow's way.
@@ -17,7 +18,7 @@ const smallTable = int(directorLimitPROBE_SLOTS)
 // smallPlane has a service of four real servers, and room for 128 connections.
 func smallPlane(t testing.TB, scheduler lvs.Scheduler) (*Plane, lvs.Service) {
 	t.Helper()
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	if p.TableSize() != smallTable {
 		t.Fatalf("the table has %d slots, want %d", p.TableSize(), smallTable)
 	}
@@ -58,10 +59,7 @@ func send(t testing.TB, p *Plane, i int, flags, verdict string) byte {
 // service.
 func counts(t testing.TB, p *Plane) (active, inactive uint32) {
 	t.Helper()
-	all, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := mustServices(t, p)
 	for _, rs := range all[0].Servers {
 		active += rs.Active
 		inactive += rs.Inactive
@@ -124,10 +122,7 @@ func TestFullTable(t *testing.T) {
 	}
 	checkTable(t, p)
 	wantCounts(t, p, uint32(smallTable), 0)
-	status, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	status := mustServices(t, p)
 	// What goes without an entry is no connection, but its packets count.
 	if c := status[0].Counters; c.Connections != uint64(smallTable) || c.InPackets != uint64(3*smallTable+600) {
 		t.Errorf("counted %+v, want %d connections, %d packets", c, smallTable, 3*smallTable+600)
@@ -231,7 +226,7 @@ func wantEmpty(t testing.TB, p *Plane) {
 // A SYN starts a new connection where the old one is over for sure, and goes on
 // with it where it may not be.
 func TestConnectionReuse(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	for _, test := range []struct {
 		name, flags string // of the segments before
 		reused      bool
@@ -310,10 +305,7 @@ func TestRemovedServerReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCounts(t, p, 8, 0)
-	status, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	status := mustServices(t, p)
 	if got := status[0].Servers[0]; got.RealServer != gone || got.Counters.Connections != 2 || got.Counters.InPackets != 4 {
 		t.Errorf("returned as %+v, want 2 connections and 4 packets", got)
 	}
@@ -339,17 +331,14 @@ func TestRemovedServerReturns(t *testing.T) {
 	if err := p.AddServer(svc.ServiceKey, gone); err != nil {
 		t.Fatal(err)
 	}
-	if status, err = p.Services(); err != nil {
-		t.Fatal(err)
-	}
-	if got := status[0].Servers[0]; got.Counters != (lvs.Counters{}) {
+	if got := mustServices(t, p)[0].Servers[0]; got.Counters != (lvs.Counters{}) {
 		t.Errorf("a new server begins with %+v", got.Counters)
 	}
 }
 
 // Thresholds stop new connections and let them in again.
 func TestThresholds(t *testing.T) {
-	p := openPlane(t, mountBPF(t), 1)
+	p := openPlane(t, testhost.MountBPF(t), 1)
 	for _, test := range []struct{ upper, lower, again int }{
 		{4, 0, 2}, // below three quarters: 2
 		{4, 3, 2},

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // busyPlane is a plane with services, servers and connections of all kinds.
@@ -48,10 +49,7 @@ type told struct {
 
 func tell(t testing.TB, p *Plane) told {
 	t.Helper()
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	conns := slices.Collect(p.Connections())
 	for i := range conns {
 		conns[i].Expires, conns[i].Idle = conns[i].Expires.Round(time.Minute), 0
@@ -76,7 +74,7 @@ func mustClose(t testing.TB, p *Plane) {
 }
 
 func TestTakeOverKeepsEverything(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p, _ := busyPlane(t, dir)
 	if p.TookOver() {
 		t.Error("a new plane says that it took over")
@@ -103,7 +101,7 @@ func TestTakeOverKeepsEverything(t *testing.T) {
 
 // What one plane adds after a take-over does not collide with what it found.
 func TestChangesAfterTakeOver(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p, svc := busyPlane(t, dir)
 	for range 3 {
 		mustClose(t, p)
@@ -181,7 +179,7 @@ func TestTakeOverMendsHalfDoneChanges(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir := mountBPF(t)
+			dir := testhost.MountBPF(t)
 			p, svc := busyPlane(t, dir)
 			want := tell(t, p)
 			test.half(t, state{p, p.services[svc.ServiceKey]})
@@ -255,7 +253,7 @@ func wantAllFree(t testing.TB, p *Plane) {
 // The counters of a service stand whatever moment its director is killed at: the
 // server with the most counts leaves and returns.
 func TestCountersOutliveHalfDoneChanges(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p, svc := busyPlane(t, dir)
 	want := tell(t, p).Services[0].Counters
 	slot := p.services[svc.ServiceKey].servers[0]
@@ -293,7 +291,7 @@ func TestCountersOutliveHalfDoneChanges(t *testing.T) {
 // A successor changes nothing before it takes over, and then finds what has become of
 // everything meanwhile.
 func TestSuccessor(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p, svc := busyPlane(t, dir)
 	before := tell(t, p)
 	given, err := Prepare(Config{PinDir: dir})
@@ -334,7 +332,7 @@ func TestOtherLayoutIsRefused(t *testing.T) {
 		{"probes", func(set *directorSettings) { set.ProbeSlots /= 2 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir := mountBPF(t)
+			dir := testhost.MountBPF(t)
 			p := openPlane(t, dir, 1)
 			test.change(p.settings())
 			mustClose(t, p)
@@ -350,7 +348,7 @@ func TestOtherLayoutIsRefused(t *testing.T) {
 
 // A map of another shape is another version's too.
 func TestOtherMapIsRefused(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 1)
 	path := filepath.Join(dir, stateDir, directorMapVerdicts)
 	if err := os.Remove(path); err != nil {
@@ -367,7 +365,7 @@ func TestOtherMapIsRefused(t *testing.T) {
 }
 
 func TestUnload(t *testing.T) {
-	dir := filepath.Join(mountBPF(t), "director")
+	dir := filepath.Join(testhost.MountBPF(t), "director")
 	p, _ := busyPlane(t, dir)
 	mustClose(t, p)
 	if err := Unload(dir); err != nil {
@@ -388,7 +386,7 @@ func TestUnload(t *testing.T) {
 
 // Pinning that was cut off leaves something that is not taken for state.
 func TestUnfinishedPinIsCleared(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	mustClose(t, openPlane(t, dir, 1))
 	if err := os.Rename(filepath.Join(dir, stateDir), filepath.Join(dir, newStateDir)); err != nil {
 		t.Fatal(err)
@@ -407,7 +405,7 @@ func TestUnfinishedPinIsCleared(t *testing.T) {
 
 // Two planes below one bpffs know nothing of each other.
 func TestPlanesAreIndependent(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	one, _ := busyPlane(t, filepath.Join(dir, "one"))
 	two := openPlane(t, filepath.Join(dir, "two"), 1)
 	wantVerdict(t, two, tcpFrame(client4, vip4, "S"), "pass-no-services", xdpPass)

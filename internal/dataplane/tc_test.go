@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // What tc makes of a packet (linux/pkt_cls.h).
@@ -154,7 +155,7 @@ func TestTCMarks(t *testing.T) {
 // that was told another.
 func TestTCMode(t *testing.T) {
 	enterNamespace(t)
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openMode(t, dir, ModeTC)
 	if got := mustAttach(t, p, "a0"); got[0].Mode != ModeTC {
 		t.Fatalf("attached %+v", got)

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 func TestTraceEnds(t *testing.T) {
@@ -120,7 +121,7 @@ func TestTraceLease(t *testing.T) {
 // While somebody traces, another program is on the interfaces; then the plain one
 // again.
 func TestTraceReplacesTheProgram(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	enterNamespace(t)
 	p := openMode(t, dir, ModeNative)
 	mustAttach(t, p, "a0")

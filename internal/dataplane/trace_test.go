@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A testTrace is a trace that goes on while a test runs packets.
@@ -105,7 +106,7 @@ func (tr *testTrace) stop() {
 // random situations.
 func TestTraceAgreesWithTheProgram(t *testing.T) {
 	r := &explainRun{
-		t: t, random: random(t), plane: openPlane(t, mountBPF(t), 1),
+		t: t, random: random(t), plane: openPlane(t, testhost.MountBPF(t), 1),
 		verdicts: map[string]int{}, chosen: map[string]int{},
 	}
 	for _, key := range modelServices {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // outerFrame is what a director sends for a packet from the client to the VIP, made
@@ -33,7 +34,7 @@ func innerFrame(client, vip string, tags ...vlanTag) []byte {
 
 func newTunnelEnd(t *testing.T, end TunnelEnd) *TunnelEndProgram {
 	t.Helper()
-	needRoot(t)
+	testhost.NeedRoot(t)
 	p, err := LoadTunnelEnd(end)
 	if err != nil {
 		t.Fatalf("%+v", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // The director's own addresses, which outer packets come from.
@@ -338,7 +339,7 @@ func TestGUESpreadsFlows(t *testing.T) {
 // An edit of the method or of the tunnel takes effect as one whole, and is read
 // back, also by the director that takes over.
 func TestEditTunnel(t *testing.T) {
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 10_000)
 	svc := tcpService(vip4, lvs.RoundRobin)
 	mustAddService(t, p, svc)
@@ -354,10 +355,7 @@ func TestEditTunnel(t *testing.T) {
 		if diff := cmp.Diff(want, out); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", rs, diff)
 		}
-		services, err := p.Services()
-		if err != nil {
-			t.Fatal(err)
-		}
+		services := mustServices(t, p)
 		got := services[0].Servers[0]
 		if diff := cmp.Diff(rs, got.RealServer, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Errorf("read back (-want +got):\n%s", diff)
@@ -399,10 +397,7 @@ func TestTunnelWithoutSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantVerdict(t, p, tcpFrame(client4, vip4, "S"), "drop-no-next-hop", xdpDrop)
-	services, err := p.Services()
-	if err != nil {
-		t.Fatal(err)
-	}
+	services := mustServices(t, p)
 	if got := services[0].Servers[0].NextHop; got.Usable() {
 		t.Errorf("next hop %+v is said to be usable", got)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // mostVerified is how many instructions the verifier may look at for one
@@ -19,7 +20,7 @@ import (
 const mostVerified = 700_000
 
 func TestVerifierIsFarFromItsLimit(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	director, err := loadDirector()
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +80,7 @@ func TestFewCapabilitiesSuffice(t *testing.T) {
 		withFewCapabilities(t, dir)
 		return
 	}
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), fewCapabilities+"="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -7,20 +7,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// needRoot skips a test that needs root; in CI, where nothing may be skipped, it
-// fails.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("needs root, and CI skips nothing")
-	}
-	t.Skip("needs root: sudo go test ./internal/director")
-}
+	"github.com/fairlead-lb/fairlead/internal/testhost"
+)
 
 func TestMountedSource(t *testing.T) {
 	const mountinfo = `22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -48,7 +37,7 @@ nonsense
 }
 
 func TestMountBPF(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	dir := filepath.Join(t.TempDir(), "b p f")
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	for _, want := range []bool{true, false} {
@@ -72,7 +61,7 @@ func TestMountBPF(t *testing.T) {
 }
 
 func TestBPFOfAnAdministratorStays(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
 		t.Fatal(err)

@@ -12,18 +12,17 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // The daemon is tested as a process of its own, in a network namespace: the test
@@ -63,21 +62,12 @@ func runTestDirector(runDir string) error {
 }
 
 // A host is a network namespace with eth0, wired to another's.
-type host struct{ netns.NsHandle }
+type host struct{ testhost.Namespace }
 
 // in calls do on a thread that is in the host's namespace.
 func (h host) in(t *testing.T, do func() error) {
 	t.Helper()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := netns.Set(h.NsHandle); err != nil {
-			result <- err
-			return
-		}
-		result <- do()
-	}()
-	if err := <-result; err != nil {
+	if err := h.Do(do); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -106,23 +96,7 @@ func connect(t *testing.T, runDir string) (*api.Client, context.Context) {
 // newWire makes a director 192.0.2.10 and a real server 192.0.2.11. It needs root.
 func newWire(t *testing.T) (director, server host) {
 	t.Helper()
-	needRoot(t)
-	made := make(chan host)
-	for _, h := range []*host{&director, &server} {
-		go func() {
-			runtime.LockOSThread()
-			ns, err := netns.New()
-			if err != nil {
-				t.Error(err)
-			}
-			made <- host{ns}
-		}()
-		*h = <-made
-		if !h.IsOpen() {
-			t.FailNow()
-		}
-		t.Cleanup(func() { h.Close() })
-	}
+	director, server = host{testhost.NewNamespace(t)}, host{testhost.NewNamespace(t)}
 	director.in(t, func() error {
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(server.NsHandle)),
@@ -370,7 +344,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 }
 
 func TestMissingInterface(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	runDir := newRunDir(t)
 	director, _ := newWire(t)
 	director.in(t, func() error {

@@ -1,47 +1,31 @@
 package doctor
 
 import (
+	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"testing"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // inNamespace runs the commands and then f in a network namespace of its own.
 func inNamespace(t *testing.T, commands string, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		const why = "needs root for network namespaces: sudo go test ./internal/doctor"
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		handle, err := netns.New()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer handle.Close()
+	err := testhost.NewNamespace(t).Do(func() error {
 		out, err := exec.CommandContext(t.Context(), "sh", "-ec", commands).CombinedOutput()
 		if err != nil {
-			t.Errorf("%v: %s", err, out)
-			return
+			return fmt.Errorf("%w: %s", err, out)
 		}
 		f()
-	}()
-	<-done
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // twoInterfaces has two interfaces on one segment, as eth0 and eth1 of a director.

@@ -2,44 +2,28 @@ package ethtool_test
 
 import (
 	"errors"
-	"os"
-	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/ethtool"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // withDevice runs f in a network namespace that has a device eth0.
 func withDevice(t *testing.T, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		const why = "needs root for network namespaces: sudo go test ./internal/ethtool"
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
+	err := testhost.NewNamespace(t).Do(func() error {
+		err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer"})
+		if err == nil {
+			f()
 		}
-		t.Skip(why)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		handle, err := netns.New()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer handle.Close()
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer"}); err != nil {
-			t.Error(err)
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 // The names of features are the kernel's.

@@ -132,7 +132,7 @@ func (b *bench) until(t *testing.T, what string, is func() bool) {
 // pass lets time go by in a bubble of synctest, where it takes none, and returns when
 // all that was due is done.
 func pass(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 

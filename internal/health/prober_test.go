@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // patience is for checks that should be answered: much longer than it takes.
@@ -89,17 +90,7 @@ func speaks(t *testing.T, words string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, words)
-			conn.Close()
-		}
-	}()
+	testhost.Say(t, l, words)
 	return l.Addr().String()
 }
 
@@ -423,9 +414,7 @@ func TestUDP(t *testing.T) {
 }
 
 func TestICMP(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for raw sockets: sudo go test ./internal/health")
-	}
+	testhost.NeedRoot(t)
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		wantCause(t, at, ask(t, checkOf(lvs.CheckICMP), at), "")
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/journey"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // TestMain lets the test binary stand for fairlead where a lab runs it as a real
@@ -35,20 +36,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root: sudo go test ./internal/lab")
-}
-
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	requireRoot(t)
+	testhost.NeedRoot(t)
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -7,59 +7,30 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A namespace is a network namespace that ends with its test.
 type namespace struct {
+	testhost.Namespace
 	t       *testing.T
-	handle  netns.NsHandle
 	netlink *netlink.Handle
-}
-
-// needRoot skips a test that makes network namespaces, or fails it in CI.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	const why = "needs root for network namespaces: sudo go test ./internal/neighbor"
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 func newNamespace(t *testing.T) *namespace {
 	t.Helper()
-	needRoot(t)
-	type result struct {
-		handle netns.NsHandle
-		err    error
-	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		handle, err := netns.New()
-		made <- result{handle, err}
-	}()
-	r := <-made
-	mustDo(t, "make network namespace", r.err)
-	handle, err := netlink.NewHandleAt(r.handle, unix.NETLINK_ROUTE)
+	own := testhost.NewNamespace(t)
+	handle, err := netlink.NewHandleAt(own.NsHandle, unix.NETLINK_ROUTE)
 	mustDo(t, "open netlink", err)
-	n := &namespace{t, r.handle, handle}
-	t.Cleanup(func() {
-		handle.Close()
-		_ = r.handle.Close()
-	})
+	t.Cleanup(handle.Close)
+	n := &namespace{own, t, handle}
 	// Else IPv6 is silent for a second or two after an interface comes up.
 	n.sysctl(map[string]string{"ipv6/conf/default/accept_dad": "0", "ipv6/conf/default/dad_transmits": "0"})
 	n.up("lo")
@@ -69,16 +40,7 @@ func newNamespace(t *testing.T) *namespace {
 // do calls f on a thread in the namespace.
 func (n *namespace) do(f func() error) {
 	n.t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if err := netns.Set(n.handle); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	mustDo(n.t, "work in network namespace", <-done)
+	mustDo(n.t, "work in network namespace", n.Do(f))
 }
 
 // sysctl writes settings under /proc/sys/net.
@@ -103,7 +65,7 @@ func (n *namespace) join(name string, peer *namespace, peerName string) {
 	mustDo(n.t, "make veth pair", n.netlink.LinkAdd(&netlink.Veth{
 		LinkAttrs:     attributes,
 		PeerName:      peerName,
-		PeerNamespace: netlink.NsFd(peer.handle),
+		PeerNamespace: netlink.NsFd(peer.NsHandle),
 	}))
 	n.up(name)
 	peer.up(peerName)
@@ -160,7 +122,7 @@ func (n *namespace) carrierLost(name string) <-chan struct{} {
 	n.t.Helper()
 	updates, stop, lost := make(chan netlink.LinkUpdate), make(chan struct{}), make(chan struct{})
 	n.t.Cleanup(func() { close(stop) })
-	mustDo(n.t, "subscribe to links", netlink.LinkSubscribeAt(n.handle, updates, stop))
+	mustDo(n.t, "subscribe to links", netlink.LinkSubscribeAt(n.NsHandle, updates, stop))
 	go func() {
 		for u := range updates {
 			if u.Attrs().Name == name && u.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {

@@ -70,7 +70,7 @@ func TestAuditFindsWhatWasNotTold(t *testing.T) {
 	n := newNetwork(t, plans[0])
 	w := startWatching(t, n.director, func(w *Watcher) {
 		// Of a socket that is subscribed to nothing, no notification comes.
-		deaf, err := nl.GetNetlinkSocketAt(n.director.handle, -1, 0)
+		deaf, err := nl.GetNetlinkSocketAt(n.director.NsHandle, -1, 0)
 		mustDo(t, "open netlink socket", err)
 		w.conn.notifications.Close()
 		w.conn.notifications = deaf

@@ -3,17 +3,14 @@ package probe_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -22,6 +19,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/probe"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 var (
@@ -40,37 +38,15 @@ type carrier struct{ *dataplane.Probes }
 
 func (c carrier) Route(r probe.Route) error { return c.Probes.Route(dataplane.Probe(r)) }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	const why = "needs root for network namespaces: sudo go test ./internal/probe"
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // A namespace ends with its test.
 type namespace struct {
-	t      *testing.T
-	handle netns.NsHandle
+	testhost.Namespace
+	t *testing.T
 }
 
 func newNamespace(t *testing.T) namespace {
 	t.Helper()
-	made := make(chan netns.NsHandle)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		handle, err := netns.New()
-		if err != nil {
-			t.Error(err)
-		}
-		made <- handle
-	}()
-	n := namespace{t, <-made}
-	t.Cleanup(func() { n.handle.Close() })
+	n := namespace{testhost.NewNamespace(t), t}
 	n.do(func() error {
 		// As on real servers: nobody answers or asks in the name of the VIP.
 		for name, value := range map[string]string{
@@ -93,16 +69,7 @@ func newNamespace(t *testing.T) namespace {
 // do calls f on a thread in the namespace.
 func (n namespace) do(f func() error) {
 	n.t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if err := netns.Set(n.handle); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	if err := <-done; err != nil {
+	if err := n.Do(f); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -130,7 +97,7 @@ func connect(t *testing.T, director, server namespace, number int) (hop lvs.Next
 	director.do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = name
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(server.handle))}
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(server.NsHandle))}
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
 		}
@@ -167,17 +134,7 @@ func serve(t *testing.T, server namespace, name string) {
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { l.Close() })
-			go func() {
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						return
-					}
-					io.WriteString(conn, name)
-					conn.Close()
-				}
-			}()
+			testhost.Say(t, l, name)
 			u, err := net.ListenPacket("udp", at)
 			if err != nil {
 				return err
@@ -208,7 +165,7 @@ type bench struct {
 
 func newBench(t *testing.T) bench {
 	t.Helper()
-	needRoot(t)
+	testhost.NeedRoot(t)
 	b := bench{director: newNamespace(t)}
 	for i, name := range []string{"rs1", "rs2"} {
 		server := newNamespace(t)

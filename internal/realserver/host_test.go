@@ -7,47 +7,31 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // A host is a network namespace that ends with its test.
 type host struct {
+	testhost.Namespace
 	t      *testing.T
-	handle netns.NsHandle
 	config Config
 }
 
 // newHost returns a namespace with lo up, and with its own run and root directories.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		const why = "needs root for network namespaces: sudo go test ./internal/realserver"
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	h := &host{t: t, config: Config{
+	h := &host{Namespace: testhost.NewNamespace(t), t: t, config: Config{
 		RunDir:     filepath.Join(t.TempDir(), "run"),
 		Root:       t.TempDir(),
 		Executable: "/usr/bin/fairlead",
 		Log:        slog.New(slog.DiscardHandler),
 	}}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		var err error
-		h.handle, err = netns.New()
-		made <- err
-	}()
-	must(t, "make network namespace", <-made)
-	t.Cleanup(func() { h.handle.Close() })
 	// Else IPv6 is silent for a second or two after an interface comes up.
 	h.sysctl("net/ipv6/conf/default/accept_dad", "0")
 	h.sysctl("net/ipv6/conf/default/dad_transmits", "0")
@@ -74,7 +58,7 @@ func (h *host) join(name string, peer *host, peerName string) {
 	h.do(func() error {
 		attributes := netlink.NewLinkAttrs()
 		attributes.Name = name
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: peerName, PeerNamespace: netlink.NsFd(peer.handle)})
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: peerName, PeerNamespace: netlink.NsFd(peer.NsHandle)})
 	})
 	h.ip("link set " + name + " up")
 	peer.ip("link set " + peerName + " up")
@@ -95,27 +79,14 @@ func (h *host) ready(name string) bool {
 // do calls f on a thread in the namespace.
 func (h *host) do(f func() error) {
 	h.t.Helper()
-	must(h.t, "work in network namespace", h.try(f))
-}
-
-func (h *host) try(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if err := netns.Set(h.handle); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	must(h.t, "work in network namespace", h.Do(f))
 }
 
 // shell runs a command line in the namespace and returns what it prints.
 func (h *host) shell(line string) string {
 	h.t.Helper()
 	var out []byte
-	err := h.try(func() (err error) {
+	err := h.Do(func() (err error) {
 		out, err = exec.Command("sh", "-e", "-c", line).CombinedOutput()
 		return err
 	})
@@ -138,7 +109,7 @@ func (h *host) sysctl(name, value string) {
 // with calls f with the real server of this namespace, whose setter wrap may
 // replace.
 func (h *host) with(wrap func(setter) setter, f func(*RealServer) error) error {
-	return h.try(func() error {
+	return h.Do(func() error {
 		r, err := Open(h.config)
 		if err != nil {
 			return err

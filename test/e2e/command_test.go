@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/lab"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // The commands that every LVS tutorial teaches, as written there.
@@ -182,7 +183,7 @@ func TestKilledLabIsCleared(t *testing.T) {
 
 // The default directory of labs goes with the last lab in it.
 func TestLastLabTakesDirectoryAlong(t *testing.T) {
-	requireRoot(t)
+	testhost.NeedRoot(t)
 	name := fmt.Sprintf("last-%d", os.Getpid())
 	c := newCommand(t, "", "lab", "up", "--servers", "1", "--name", name)
 	if status := exitStatus(t, c.Run()); status != 0 {

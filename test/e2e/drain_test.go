@@ -59,9 +59,7 @@ func TestDrain(t *testing.T) {
 	})
 	before := givenTo(t, l, server.Name)
 	load.awaitProgress()
-	for _, out := range load.finish() {
-		checkApacheBench(t, out, loadRequests)
-	}
+	load.finish()
 	if after := givenTo(t, l, server.Name); after != before {
 		t.Errorf("%d new connections to a drained server", after-before)
 	}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	bigendian "encoding/binary"
 	"errors"
 	"flag"
@@ -170,16 +169,7 @@ func TestFragments(t *testing.T) {
 }
 
 func testFragments(t *testing.T, method lab.Method) {
-	config := lab.Config{Name: "fragments", Directory: labDirectory(t), Binary: binary, Servers: 2, Method: method}
-	l, err := lab.Up(t.Context(), config, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	l := mustUpAs(t, lab.Config{Name: "fragments", Directory: labDirectory(t), Servers: 2, Method: method})
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
 		address := service(family, lab.EchoPort)
 		mustAddService(t, l, "-u", address, lvs.RoundRobin)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairlead-lb/fairlead/internal/lab"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 // binary is the program under test; TestMain builds it.
@@ -48,13 +49,6 @@ func missing(t *testing.T, what, remedy string) {
 	t.Skipf("needs %s: %s", what, remedy)
 }
 
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		missing(t, "root", "sudo go test ./test/e2e")
-	}
-}
-
 func requireCommand(t *testing.T, name, debianPackage string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -66,7 +60,7 @@ func requireCommand(t *testing.T, name, debianPackage string) {
 // Unix socket, and checks in the end that nothing is left in it.
 func labDirectory(t *testing.T) string {
 	t.Helper()
-	requireRoot(t)
+	testhost.NeedRoot(t)
 	directory, err := os.MkdirTemp("", "labs")
 	if err != nil {
 		t.Fatal(err)

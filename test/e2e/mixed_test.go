@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,16 +15,8 @@ import (
 // A service whose real servers are reached by direct routing, masquerading and a tunnel, and
 // one of which is the director itself, serves each client by the one that it got.
 func TestMixedMethods(t *testing.T) {
-	l, err := lab.Up(t.Context(), lab.Config{
-		Name: "mixed", Directory: labDirectory(t), Binary: binary, Servers: 3, Topology: lab.Routed, Method: lab.TunnelIPIP,
-	}, func(step string) { t.Log(step) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
+	l := mustUpAs(t, lab.Config{
+		Name: "mixed", Directory: labDirectory(t), Servers: 3, Topology: lab.Routed, Method: lab.TunnelIPIP,
 	})
 	const direct, masqueraded, tunnelled = "rs1", "rs2", "rs3"
 	director, servers := l.Hosts()[1], l.Servers()

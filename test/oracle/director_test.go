@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -14,11 +13,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	fairlead "github.com/fairlead-lb/fairlead/internal/director"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
@@ -39,7 +38,7 @@ type director struct {
 
 func newDirector(t *testing.T) *director {
 	t.Helper()
-	needRoot(t)
+	testhost.NeedRoot(t)
 	d := &director{interfaces: map[string]int{}, mtu: 1500, started: time.Now()}
 	runtime.LockOSThread() // for good: the thread is in another namespace
 	var err error
@@ -54,7 +53,7 @@ func newDirector(t *testing.T) *director {
 	d.addAddress(t, "rs0", "2001:db8:1::1/64")
 	d.addAddress(t, "rs0", "198.51.100.1/24")
 
-	dir := mountBPF(t)
+	dir := testhost.MountBPF(t)
 	d.Plane, err = dataplane.Open(dataplane.Config{PinDir: dir, Connections: 10_000})
 	mustDo(t, "open the data plane", err)
 	t.Cleanup(func() {
@@ -84,33 +83,11 @@ func (d *director) followOversized(t *testing.T) {
 	})
 }
 
-// needRoot skips without privileges; in CI that is a failure.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	const why = "needs root: sudo go test ./test/oracle"
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 func mustDo(t *testing.T, what string, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-}
-
-// mountBPF returns a bpffs of the test's own.
-func mountBPF(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	mustDo(t, "mount bpffs", unix.Mount("bpf", dir, "bpf", 0, ""))
-	t.Cleanup(func() { mustDo(t, "unmount bpffs", unix.Unmount(dir, 0)) })
-	return dir
 }
 
 // addInterface adds one end of a cable. It stays down: nothing but our frames is

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 	"github.com/fairlead-lb/fairlead/test/oracle/kernel"
 	"github.com/fairlead-lb/fairlead/test/oracle/random"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
@@ -69,7 +70,7 @@ func TestKernelAnswersAsRecorded(t *testing.T) {
 
 // TestRandom plays random scenarios on the kernel and on fairlead.
 func TestRandom(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	k := bootKernel(t)
 	d := newDirector(t)
 	features := d.features(t)

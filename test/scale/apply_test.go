@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 const (
@@ -77,7 +78,7 @@ func stretch(t *testing.T) time.Duration {
 }
 
 func TestApplyOfManyServices(t *testing.T) {
-	requireRoot(t)
+	testhost.NeedRoot(t)
 	program, dir := mustBuild(t)
 	enterNamespace(t)
 	mustNeighbours(t)

@@ -11,19 +11,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead-lb/fairlead/internal/api"
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
 
 const (
@@ -39,40 +38,11 @@ var (
 	vip         = netip.MustParseAddrPort("192.0.2.100:80")
 )
 
-// requireRoot skips without privileges; in CI that is a failure.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") != "":
-		t.Fatal("needs root in CI")
-	default:
-		t.Skip("needs root: sudo go test ./test/scale")
-	}
-}
-
 // enterNamespace puts this goroutine into a network namespace of its own, with
 // eth0, the wire of a director, and the address of a real server's network.
-func enterNamespace(t *testing.T) netns.NsHandle {
+func enterNamespace(t *testing.T) testhost.Namespace {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := netns.Set(before); err != nil {
-			t.Errorf("return to the namespace: %v", err)
-			return
-		}
-		before.Close()
-		own.Close()
-		runtime.UnlockOSThread()
-	})
+	own := testhost.EnterNamespace(t)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = "eth0", directorMAC[:]
 	wire := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}
@@ -198,31 +168,21 @@ func datagram() []byte {
 	return frame
 }
 
-// connect sends the datagrams of connections first to last-1, in that namespace.
-func connect(plane *dataplane.Plane, namespace netns.NsHandle, ifindex, first, last int) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		return err
-	}
-	defer before.Close()
-	if err := netns.Set(namespace); err != nil {
-		return err
-	}
+// connect sends the datagrams of connections first to last-1.
+func connect(plane *dataplane.Plane, ifindex, first, last int) error {
 	frame := datagram()
 	for i := first; i < last; i++ {
 		binary.BigEndian.PutUint32(frame[14+12:], 198<<24|18<<16|uint32(i/50_000+1))
 		binary.BigEndian.PutUint16(frame[34:], uint16(1024+i%50_000))
 		if _, _, err := plane.Run(frame, ifindex); err != nil {
-			return errors.Join(err, netns.Set(before))
+			return err
 		}
 	}
-	return netns.Set(before)
+	return nil
 }
 
 func TestFourMillionConnections(t *testing.T) {
-	requireRoot(t)
+	testhost.NeedRoot(t)
 	program, dir := mustBuild(t)
 	namespace := enterNamespace(t)
 	client := startDirector(t, program, dir)
@@ -244,7 +204,9 @@ func TestFourMillionConnections(t *testing.T) {
 	var workers errgroup.Group
 	half := connections / 2
 	for _, part := range [][2]int{{0, half}, {half, connections}} {
-		workers.Go(func() error { return connect(plane, namespace, wire.Attrs().Index, part[0], part[1]) })
+		workers.Go(func() error {
+			return namespace.Do(func() error { return connect(plane, wire.Attrs().Index, part[0], part[1]) })
+		})
 	}
 	if err := workers.Wait(); err != nil {
 		t.Fatal(err)
