@@ -214,7 +214,7 @@ func (g *generator) packet(svc *service, protocol, vip string) string {
 			server += vip[strings.LastIndex(vip, ":"):]
 		}
 		text = "<" + server + ">" + text
-	case g.features.ICMP && g.relaysErrors(svc) && g.chance(12):
+	case g.features.ICMP && g.relaysErrors() && g.chance(12):
 		return text + "/" + pick(g, "icmp-unreachable", "icmp-too-big", "icmp-exceeded")
 	}
 	switch protocol {
@@ -235,13 +235,9 @@ func (g *generator) packet(svc *service, protocol, vip string) string {
 	return text
 }
 
-// relaysErrors reports whether ICMP errors about connections to a service go where IPVS sends
+// relaysErrors reports whether ICMP errors about connections go where IPVS sends
 // them. That to a real server that was removed is no place for them.
-func (g *generator) relaysErrors(svc *service) bool {
-	return len(g.timing.removed) == 0 && !slices.ContainsFunc(g.services, func(other *service) bool {
-		return other.number == svc.number && slices.ContainsFunc(other.servers, func(server string) bool { return g.isMasqueraded(other, server) })
-	})
-}
+func (g *generator) relaysErrors() bool { return len(g.timing.removed) == 0 }
 
 // read reads in one way. It comes back to a whole second.
 func (g *generator) read() {

@@ -283,6 +283,9 @@ const (
 	rearms  = 2
 )
 
+// A templateEnd is when the time of a template may be over, and how late its timer may run out.
+type templateEnd struct{ at, slack time.Duration }
+
 // unsure reports whether a timer may or may not have run out by now.
 func (t *timing) unsure() bool {
 	if t.ended >= 0 && t.now-t.ended < instant {
@@ -295,20 +298,54 @@ func (t *timing) unsure() bool {
 				return true
 			}
 		}
-		for timeout := range t.persists {
-			slack := late(timeout)
-			for n := range rearms + 1 {
-				if over := timeout + time.Duration(n)*rearmed; age > over-margin && age < over+slack+margin {
+		for _, lifetime := range t.lifetimes(sent) {
+			if age > lifetime+(rearms+1)*rearmed-margin && age < t.allOver() {
+				return true
+			}
+			slack := late(lifetime)
+			for n := range time.Duration(rearms + 1) {
+				if t.isUnsureAt(templateEnd{sent + lifetime + n*rearmed, slack}) {
 					return true
 				}
 				slack += late(rearmed)
 			}
-			if age > timeout+(rearms+1)*rearmed-margin && age < t.allOver() {
-				return true
-			}
 		}
 	}
 	return false
+}
+
+// lifetimes returns how long a template may live that a packet used: as long as its service
+// says or, if it may have been kept beyond that before, for what it got then.
+func (t *timing) lifetimes(sent time.Duration) (all []time.Duration) {
+	for timeout := range t.persists {
+		all = append(all, timeout)
+		if slices.ContainsFunc(t.sent, func(earlier time.Duration) bool { return sent-earlier > timeout-margin }) {
+			all = append(all, rearmed)
+		}
+	}
+	return all
+}
+
+// isUnsureAt reports whether a template is or is not there now: its timer is due, or ran out
+// together with that of a connection, which may have been its last. The kernel's wheel takes the timers of one tick
+// in an order of its own, and so may have kept the template for that connection's sake.
+func (t *timing) isUnsureAt(end templateEnd) bool {
+	over := t.now - end.at
+	return over > -margin && over < end.slack+margin ||
+		over > 0 && over < rearmed+late(rearmed)+end.slack+margin && t.meetsConnection(end)
+}
+
+// meetsConnection reports whether the timer of a connection may run out together with a template's.
+func (t *timing) meetsConnection(template templateEnd) bool {
+	return slices.ContainsFunc(t.sent, func(sent time.Duration) bool {
+		for timeout := range t.timeouts {
+			at := sent + timeout
+			if at < template.at+template.slack+instant && template.at < at+late(timeout)+instant {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // allOver returns the age at which nothing of a packet is left.
