@@ -99,7 +99,7 @@ static __always_inline struct handover *name_handover(const struct packet *pkt, 
 __noinline int hand_over(struct xdp_md *ctx, const struct packet *pkt,
 			 const struct fragment_header *frag)
 {
-	__u32 length = bpf_xdp_get_buff_len(ctx), last = length - 1;
+	__u32 length = bpf_xdp_get_buff_len(ctx);
 	struct handover *h;
 
 	if (!pkt || !frag)
@@ -107,13 +107,9 @@ __noinline int hand_over(struct xdp_md *ctx, const struct packet *pkt,
 	h = name_handover(pkt, frag->id, ctx->ingress_ifindex);
 	if (!h)
 		return BUG_MAP;
-	/* Linux 6.1 does not learn from a comparison with 0 that a number is at
-	 * least 1. */
-	asm volatile("" : "+r"(last));
-	if (last >= MAX_HELD_FRAME || bpf_xdp_load_bytes(ctx, 0, h->frame, last + 1))
-		return DROP_FRAGMENT_LOST;
 	h->head.length = length;
-	if (bpf_ringbuf_output(&held_fragments, h, sizeof(h->head) + last + 1, 0))
+	if (!copy_frame(ctx, &length, h->frame, MAX_HELD_FRAME) ||
+	    bpf_ringbuf_output(&held_fragments, h, sizeof(h->head) + length, 0))
 		return DROP_FRAGMENT_LOST;
 	return HOLD_FRAGMENT;
 }

@@ -108,19 +108,13 @@ __noinline int read_first_fragment(struct xdp_md *ctx, struct packet *pkt, __u8 
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(protocol); i++) {
 		struct extension_header *ext;
 
-		offset = forget(offset);
-		if (offset > MAX_L4_OFFSET || offset > pkt->length)
-			return PASS_MALFORMED;
-		ext = l3 + offset;
-		if ((void *)(ext + 1) > end)
+		ext = find_extension(pkt, l3, &offset, end);
+		if (!ext)
 			return PASS_MALFORMED;
 		offset += extension_length(ext, protocol);
 		protocol = ext->next;
 	}
-	offset = forget(offset);
-	if (offset > MAX_L4_OFFSET || offset > pkt->length)
-		return PASS_MALFORMED;
-	return parse_upper(pkt, l3 + offset, end, pkt->length - offset, protocol);
+	return parse_behind(pkt, l3, offset, end, protocol);
 }
 
 #endif

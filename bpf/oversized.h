@@ -31,7 +31,7 @@ struct {
  */
 __noinline int hand_over_oversized(struct xdp_md *ctx, const struct packet *pkt, __u32 out)
 {
-	__u32 zero = 0, length = bpf_xdp_get_buff_len(ctx), last = length - 1;
+	__u32 zero = 0, length = bpf_xdp_get_buff_len(ctx);
 	struct oversized_frame *o;
 
 	if (!pkt)
@@ -42,16 +42,13 @@ __noinline int hand_over_oversized(struct xdp_md *ctx, const struct packet *pkt,
 	o = bpf_map_lookup_elem(&oversized_frames, &zero);
 	if (!o)
 		return BUG_MAP;
-	/* See hand_over. */
-	asm volatile("" : "+r"(last));
-	if (last >= MAX_OVERSIZED_FRAME || bpf_xdp_load_bytes(ctx, 0, o->frame, last + 1))
-		return DROP_TOO_BIG;
 	o->head.ifindex = out;
 	o->head.length = length;
 	o->head.mtu = pkt->mtu;
 	o->head.l3 = pkt->l3;
 	o->head.tag = tag_beside(ctx);
-	if (bpf_ringbuf_output(&oversized_packets, o, sizeof(o->head) + last + 1, 0))
+	if (!copy_frame(ctx, &length, o->frame, MAX_OVERSIZED_FRAME) ||
+	    bpf_ringbuf_output(&oversized_packets, o, sizeof(o->head) + length, 0))
 		return DROP_TOO_BIG;
 	return FORWARD_IN_FRAGMENTS;
 }

@@ -375,10 +375,48 @@ static __always_inline __u32 extension_length(const struct extension_header *ext
 	return (ext->length + 1) * 8;
 }
 
+/* Copies a frame of at most so many bytes; afterwards the verifier knows that its length
+ * is among them. */
+static __always_inline bool copy_frame(struct xdp_md *ctx, __u32 *length, void *to, __u32 most)
+{
+	__u32 last = *length - 1;
+
+	/* Linux 6.1 does not learn from a comparison with 0 that a number is at
+	 * least 1. */
+	asm volatile("" : "+r"(last));
+	if (last >= most)
+		return false;
+	*length = last + 1;
+	return !bpf_xdp_load_bytes(ctx, 0, to, *length);
+}
+
 /* Offset 0 and no more to come is a whole packet (RFC 6946). */
 static __always_inline bool is_fragment(const struct extension_header *ext)
 {
 	return ext->fragment & bpf_htons(0xfff9);
+}
+
+/* The extension header at an offset; NULL: it is not whole. */
+static __always_inline struct extension_header *find_extension(const struct packet *pkt, void *l3,
+							       __u32 *offset, void *end)
+{
+	struct extension_header *ext;
+
+	*offset = forget(*offset);
+	if (*offset > MAX_L4_OFFSET || *offset > pkt->length)
+		return NULL;
+	ext = l3 + *offset;
+	return (void *)(ext + 1) > end ? NULL : ext;
+}
+
+/* What lies behind the extension headers. */
+static __always_inline enum verdict parse_behind(struct packet *pkt, void *l3, __u32 offset,
+						 void *end, __u8 protocol)
+{
+	offset = forget(offset);
+	if (offset > MAX_L4_OFFSET || offset > pkt->length)
+		return PASS_MALFORMED;
+	return parse_upper(pkt, l3 + offset, end, pkt->length - offset, protocol);
 }
 
 static __always_inline enum verdict parse_ipv6(struct packet *pkt, struct xdp_md *ctx, void *l3,
@@ -405,21 +443,15 @@ static __always_inline enum verdict parse_ipv6(struct packet *pkt, struct xdp_md
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && unlikely(is_extension(next)); i++) {
 		struct extension_header *ext;
 
-		offset = forget(offset);
-		if (offset > MAX_L4_OFFSET || offset > pkt->length)
-			return PASS_MALFORMED;
-		ext = l3 + offset;
-		if ((void *)(ext + 1) > end)
+		ext = find_extension(pkt, l3, &offset, end);
+		if (!ext)
 			return PASS_MALFORMED;
 		if (next == IPPROTO_FRAGMENT && is_fragment(ext))
 			return leave_fragment(pkt, offset, ext->next);
 		offset += extension_length(ext, next);
 		next = ext->next;
 	}
-	offset = forget(offset);
-	if (offset > MAX_L4_OFFSET || offset > pkt->length)
-		return PASS_MALFORMED;
-	return parse_upper(pkt, l3 + offset, end, pkt->length - offset, next);
+	return parse_behind(pkt, l3, offset, end, next);
 }
 
 static __always_inline bool is_vlan(__be16 ethertype)
