@@ -1,6 +1,6 @@
 // Package kernel plays scenarios on the IPVS of a real Linux kernel, which runs as
 // an ordinary process: Debian's user-mode-linux. Needed are Debian's packages
-// user-mode-linux, ipvsadm and gcc, and Go; root is not.
+// user-mode-linux, ipvsadm, keepalived and gcc, and Go; root is not.
 package kernel
 
 import (
@@ -41,6 +41,7 @@ type Kernel struct{ folder string }
 func New(ctx context.Context, folder string) (*Kernel, error) {
 	for command, debian := range map[string]string{
 		"linux.uml": "user-mode-linux", "gcc": "gcc", "go": "golang-go", "/usr/sbin/ipvsadm": "ipvsadm",
+		"/usr/sbin/keepalived": "keepalived",
 	} {
 		if _, err := exec.LookPath(command); err != nil {
 			return nil, fmt.Errorf("find %s of Debian's package %s: %w", command, debian, ErrMissing)

@@ -27,6 +27,15 @@ type Machine interface {
 	Connections() ([]Connection, error)
 }
 
+// A Balancer is a machine that keepalived configures.
+type Balancer interface {
+	// Keepalived runs what a keepalived.conf describes, and returns when its virtual
+	// servers are there.
+	Keepalived(path string) error
+	// KeepalivedOf does so with the text of one.
+	KeepalivedOf(text string) error
+}
+
 // A CommandResult is what a command printed, and its exit status.
 type CommandResult struct {
 	Stdout, Stderr string

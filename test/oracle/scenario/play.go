@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -81,6 +82,8 @@ func (p *player) play(s *Step) (answer []string, err error) {
 		return p.servers()
 	case Connections:
 		return p.connections()
+	case Keepalived:
+		err = p.keepalived(s)
 	default:
 		err = fmt.Errorf("%q is none of the verbs", s.Verb)
 	}
@@ -112,6 +115,9 @@ func (p *player) ipvsadm(s *Step) ([]string, error) {
 	}
 	return answer, nil
 }
+
+// Printed returns the answer of a command that prints a text, and nothing else.
+func Printed(text string) []string { return marked(printed, text) }
 
 func marked(mark, text string) (lines []string) {
 	for line := range strings.Lines(text) {
@@ -162,6 +168,17 @@ func listsConnections(words []string) bool {
 	return slices.ContainsFunc(words, func(word string) bool {
 		return word == "--connection" || len(word) > 1 && word[0] == '-' && word[1] != '-' && strings.Contains(word, "c")
 	}) && len(words) > 0 && (strings.HasPrefix(words[0], "-L") || strings.HasPrefix(words[0], "-l") || words[0] == "--list")
+}
+
+func (p *player) keepalived(s *Step) error {
+	balancer, ok := p.machine.(Balancer)
+	if !ok {
+		return errors.New("it is not of this machine")
+	}
+	if len(s.Words) > 0 {
+		return balancer.Keepalived(s.Words[0])
+	}
+	return balancer.KeepalivedOf(strings.Join(s.Input, "\n") + "\n")
 }
 
 func (p *player) send(s *Step) ([]string, error) {

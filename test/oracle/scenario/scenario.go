@@ -39,6 +39,7 @@ const (
 	Frame       Verb = "frame"
 	Servers     Verb = "servers"
 	Connections Verb = "connections"
+	Keepalived  Verb = "keepalived"
 )
 
 // words tells how many words follow a verb: at least, and at most or -1.
@@ -54,6 +55,7 @@ var words = map[Verb][2]int{
 	Frame:       {1, -1},
 	Servers:     {0, 0},
 	Connections: {0, 0},
+	Keepalived:  {0, 1},
 }
 
 // Marks of lines.

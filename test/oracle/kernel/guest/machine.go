@@ -85,10 +85,14 @@ type machine struct {
 	number    int
 	namespace netns.NsHandle
 	wires     []*wire
-	marked    bool // cl0 has a filter that marks
+	marked    bool        // cl0 has a filter that marks
+	balancing *os.Process // keepalived, if it runs
 }
 
-var _ scenario.Machine = (*machine)(nil)
+var (
+	_ scenario.Machine  = (*machine)(nil)
+	_ scenario.Balancer = (*machine)(nil)
+)
 
 func (w *world) newMachine() (*machine, error) {
 	w.machines++
@@ -108,6 +112,9 @@ func (w *world) newMachine() (*machine, error) {
 }
 
 func (m *machine) close() error {
+	if err := m.stopBalancing(); err != nil {
+		return err
+	}
 	for _, w := range m.wires {
 		if err := unix.Close(w.socket); err != nil {
 			return err
