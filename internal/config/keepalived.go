@@ -276,7 +276,7 @@ type timing struct {
 func (im *keepalivedImport) virtualServer(s *statement, groups map[string][]member) {
 	s.carried = true
 	vs := &virtualServer{
-		protocol: lvs.TCP, method: forwarding{method: lvs.Masquerading}, weight: 1, at: s,
+		method: forwarding{method: lvs.Masquerading}, weight: 1, at: s,
 		service: lvs.Service{Scheduler: lvs.DefaultScheduler},
 		timing:  timing{interval: 60 * time.Second, timeout: 5 * time.Second, retry: -1},
 		health:  lvs.ServiceHealth{Quorum: 1},
@@ -305,6 +305,10 @@ func (im *keepalivedImport) virtualServer(s *statement, groups map[string][]memb
 		if inner.words[0] != "real_server" {
 			im.virtualServerKeyword(vs, inner)
 		}
+	}
+	if addressed := func(m member) bool { return m.mark == 0 }; vs.protocol == 0 && slices.ContainsFunc(vs.members, addressed) {
+		vs.protocol = lvs.UDP
+		im.note(s, "no protocol is said, and keepalived takes UDP")
 	}
 	for _, inner := range s.block {
 		if inner.words[0] == "real_server" {
@@ -383,8 +387,10 @@ func (im *keepalivedImport) server(declared realServer, key lvs.ServiceKey) (lvs
 	if server.Port == 0 {
 		server.Port = key.Port
 	}
-	if server.Method != lvs.Masquerading && key.Mark == 0 && server.Port != key.Port {
-		im.list(declared.at.at, "only NAT changes the port: the server has the service's, %d; checks ask port %d", key.Port, server.Port)
+	if server.Method != lvs.Masquerading && server.Port != key.Port {
+		if key.Mark == 0 {
+			im.list(declared.at.at, "only NAT changes the port: the server has the service's, %d; checks ask port %d", key.Port, server.Port)
+		}
 		health.Checks = slices.Clone(health.Checks)
 		for i := range health.Checks {
 			if c := &health.Checks[i]; c.Port == 0 && slices.Contains(sections["port"], c.Type) {
@@ -429,8 +435,10 @@ func (im *keepalivedImport) sorryServer(vs *virtualServer, key lvs.ServiceKey) l
 	sorry := lvs.RealServer{
 		RealServerKey: lvs.RealServerKey{Address: m.addrs[0], Port: cmp.Or(m.port, key.Port)}, Method: by.method, Tunnel: by.tunnel, Weight: 1,
 	}
-	if by.method != lvs.Masquerading && key.Mark == 0 && sorry.Port != key.Port {
-		im.list(vs.sorry.at, "only NAT changes the port: the server has the service's, %d", key.Port)
+	if by.method != lvs.Masquerading && sorry.Port != key.Port {
+		if key.Mark == 0 {
+			im.list(vs.sorry.at, "only NAT changes the port: the server has the service's, %d", key.Port)
+		}
 		sorry.Port = key.Port
 	}
 	if by.method != lvs.Tunnelling && sorry.Address.Is4() != key.Address.Is4() {

@@ -251,12 +251,13 @@ include nowhere.conf
 	for _, want := range []string{
 		"main.conf:4: there is no sync daemon",
 		"main.conf:5: it is of keepalived itself",
+		"main.conf:13: no protocol is said, and keepalived takes UDP",
 		"main.conf:24: the command is run by the director's own user",
 		"main.conf:34: checks are sent from the host's own address",
 		"main.conf:36: the file's number is the weight here, or up above 0, not an offset: write a check of type file",
 		"main.conf:42: a server without checks is never up or down",
-		"main.conf:67: service tcp:192.0.2.100:80 is there already",
-		"main.conf:69: service tcp:192.0.2.120:0: a service of all ports needs persistence_timeout",
+		"main.conf:67: service udp:192.0.2.100:80 is there already",
+		"main.conf:69: service udp:192.0.2.120:0: a service of all ports needs persistence_timeout",
 		"main.conf:73: only NAT changes the port: the server has the service's, 80; checks ask port 8080",
 		"main.conf:85: a body that is not to match is not asked for",
 		"main.conf:96: one address is asked by a check: write another check for this one",
@@ -277,7 +278,7 @@ sysctls:
   timeout_established: 1h
   timeout_udp: 1m
 services:
-  - address: tcp:192.0.2.130:80
+  - address: udp:192.0.2.130:80
     scheduler: wlc
     method: masquerade
     servers:
@@ -290,10 +291,11 @@ services:
       - address: 198.51.100.22
         weight: 6
   - address:
-      - tcp:192.0.2.100:80
-      - tcp:192.0.2.101:80
-      - tcp:192.0.2.104:443
-      - tcp:192.0.2.105:443
+      - udp:192.0.2.100:80
+      - udp:192.0.2.101:80
+      - udp:192.0.2.104:443
+      - udp:192.0.2.105:443
+      - fwmark:7
     scheduler: sh
     flags: [sh-port]
     method: tunnel
