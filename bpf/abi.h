@@ -65,6 +65,8 @@ enum limit {
 	/* Rules that mark packets. A packet without a connection is compared with
 	 * them one after the other: a few nanoseconds each. */
 	MAX_MARK_RULES = 256,
+	/* Addresses that clients of FullNAT connections come from, of both families. */
+	MAX_LOCAL_ADDRESSES = 256,
 	/* Interfaces are found by index modulo this. */
 	MAX_INTERFACES = 4096,
 	/* IPv6 extension headers before the upper layer (RFC 8200 allows more,
@@ -139,6 +141,7 @@ enum verdict {
 	FORWARD_NO_ENTRY,	/* the table had no room: by hash */
 	FORWARD_ICMP,		/* an error about a connection */
 	FORWARD_IN_FRAGMENTS,	/* or to a client; the director makes them */
+	FORWARD_NO_TOA,		/* FullNAT: without the option that tells the client's address */
 
 	/* from a real server to its client */
 	FORWARD_REPLY,		/* masquerading: with the virtual address again */
@@ -148,6 +151,7 @@ enum verdict {
 
 	/* answered with ICMP */
 	ANSWER_NO_SERVER,	/* port unreachable */
+	ANSWER_NO_LOCAL_PORT,	/* FullNAT: the same, as the pool has no free port */
 	ANSWER_TTL,		/* time exceeded */
 	ANSWER_TOO_BIG,		/* fragmentation needed, packet too big */
 

@@ -42,6 +42,7 @@ enum connection_flag {
 	CONNECTION_CONTROLLED = 16,	/* a template made it: see bond.h */
 	CONNECTION_MASQUERADED = 32,	/* it has an entry for its replies: see reply.h */
 	CONNECTION_REPLY = 64,		/* no connection but that entry */
+	CONNECTION_FULLNAT = 128,	/* either: the client has a local address there */
 };
 
 /*

@@ -16,6 +16,7 @@ _Static_assert(sizeof(struct next_hop) == 24, "no hidden padding");
 enum forwarding_method {
 	METHOD_MASQUERADING = 0,
 	METHOD_DIRECT_ROUTING = 3,
+	METHOD_FULLNAT = 5,	/* not in IPVS */
 };
 
 /* Of what a slot of real_servers holds; Go. */
@@ -97,7 +98,8 @@ struct real_server {
 	struct service_key service;
 	struct address raddr;
 	__be16 rport;
-	__u16 identity_padding[3];
+	__u16 toa;		/* FullNAT: 1: the client's address goes with a TCP option; Go */
+	__u16 identity_padding[2];
 	__u32 idle_since;	/* of a removed one, tick; 0: not idle yet */
 	__u32 persistent;	/* templates; plane */
 	/* What speaks against it, modulo 2^32; plane: see is_unanswered, is_refusal */

@@ -136,4 +136,13 @@ struct mark_rule {
 };
 _Static_assert(sizeof(struct mark_rule) == 80, "no hidden padding");
 
+/* Where clients of FullNAT connections come from, for their real servers; Go. */
+struct local_address {
+	struct address addr;
+	__u16 first_port;
+	__u16 ports;		/* how many; not 0 */
+	__u32 prefix;		/* bits of the prefix that it was told with; for Go */
+};
+_Static_assert(sizeof(struct local_address) == 24, "no hidden padding");
+
 #endif

@@ -54,7 +54,8 @@ struct settings {
 	__u8 defence_padding[3];
 	__u32 mark_rules;	/* upper half: the first one that holds, in mark_rules;
 				 * lower half: how many; Go */
-	__u32 reserved[3];
+	__u32 local_addresses[2]; /* the same of local_addresses, for IPv4 and IPv6; Go */
+	__u32 reserved[1];
 	struct policy policy;	/* of the whole director */
 };
 _Static_assert(sizeof(struct settings) == 384 && __builtin_offsetof(struct settings, policy) == 128,

@@ -160,16 +160,16 @@ static __always_inline enum verdict find_route(const struct packet *pkt, struct 
 static __always_inline bool goes_masqueraded(const struct route *route,
 					     const struct real_server *server)
 {
-	return route->conn ? is_masqueraded(route->conn) : server->method == METHOD_MASQUERADING;
+	return route->conn ? is_masqueraded(route->conn) : translates(server);
 }
 
-/* What a masqueraded packet goes by. */
-static __always_inline int follow_masqueraded(const struct packet *pkt, const struct route *route,
-					      enum verdict how, __u32 now)
+/* What a masqueraded packet has begun: as expect_replies says. */
+static __always_inline int begin_masqueraded(const struct packet *pkt, enum verdict how,
+					     __u32 method, __u32 now)
 {
-	if (route->conn)
-		return route->conn->flags;
-	return how == FORWARD ? expect_replies(pkt, now) : NO_PLACE;
+	if (how != FORWARD)
+		return NO_PLACE;
+	return method == METHOD_FULLNAT ? begin_local(pkt, now) : expect_replies(pkt, now);
 }
 
 /* Gives a packet to its real server's next hop, in an outer packet if there is a
@@ -198,6 +198,7 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 {
 	struct real_server *server = get_server(route->to.server);
 	bool masqueraded;
+	int begun = 0;
 	enum verdict v;
 
 	if (!server)
@@ -210,9 +211,10 @@ static __always_inline enum verdict deliver(struct xdp_md *ctx, struct packet *p
 	if (route->conn)
 		update_connection(route->conn, masqueraded ? FROM_CLIENT : CLIENT_ONLY, pkt,
 				  get_policy(server->policy, set), now);
+	else if (masqueraded)
+		begun = begin_masqueraded(pkt, how, server->method, now);
 	if (masqueraded)
-		return send_masqueraded(ctx, pkt, follow_masqueraded(pkt, route, how, now),
-					&route->to);
+		return send_masqueraded(ctx, pkt, route->conn, begun, &route->to);
 	v = send_on(ctx, pkt, server, &route->to);
 	return v == FORWARD ? how : v;
 }
@@ -300,6 +302,7 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 	const struct real_server *server = get_server(route->to.server);
 	bool back = route->conn && is_reply(route->conn);
 	enum verdict v;
+	int begun = 0;
 
 	if (!server)
 		return BUG_MAP;
@@ -307,11 +310,12 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 		return DROP_SERVER_REMOVED;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return DROP_ICMP_CHECKSUM;
+	if (!route->conn && translates(server))
+		begun = begin_masqueraded(pkt, how, server->method, now);
 	if (back)
 		v = send_error_back(ctx, pkt, route->conn, &route->to, now);
 	else if (goes_masqueraded(route, server))
-		v = send_masqueraded_error(ctx, pkt, follow_masqueraded(pkt, route, how, now),
-					   &route->to);
+		v = send_masqueraded_error(ctx, pkt, route->conn, begun, &route->to);
 	else
 		v = send_on(ctx, pkt, server, &route->to);
 	switch (v) {
@@ -319,6 +323,7 @@ static __always_inline enum verdict deliver_error(struct xdp_md *ctx, struct pac
 		return FORWARD_ICMP;
 	case FORWARD_IN_FRAGMENTS:
 		return DROP_TOO_BIG; /* every way carries what a sound error has */
+	case ANSWER_NO_LOCAL_PORT:
 	case ANSWER_TTL:
 	case ANSWER_TOO_BIG:
 		return DROP_ICMP_ERROR;

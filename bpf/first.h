@@ -218,7 +218,7 @@ __noinline int take_first(struct xdp_md *ctx)
 		chosen = get_server(server);
 	}
 	/* Masquerading while its edition does not say so: it is being edited. */
-	if (!chosen || chosen->method == METHOD_MASQUERADING)
+	if (!chosen || translates(chosen))
 		return NOT_TAKEN;
 	hop = plain_hop(chosen, pkt.length);
 	pkt.birth.server = server;

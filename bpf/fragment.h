@@ -247,6 +247,7 @@ static __always_inline enum verdict conclude_fragment(const struct packet *pkt,
 	}
 	switch (v) {
 	case ANSWER_NO_SERVER:
+	case ANSWER_NO_LOCAL_PORT:
 	case ANSWER_TTL:
 	case ANSWER_TOO_BIG:
 		return DROP_FRAGMENT;

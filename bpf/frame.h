@@ -152,6 +152,48 @@ static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, _
 	return true;
 }
 
+enum {
+	/* Up to the end of a TCP header without options; behind more extension headers
+	 * no option is added. */
+	MAX_HEADERS_MOVED = 128,
+	/* What is added: see toa.h. */
+	OPTION_WORDS_IPV4 = 8 / 2,
+	OPTION_WORDS_IPV6 = 20 / 2,
+};
+
+/* Moves so many bytes, which are even, of a frame's head to its beginning, over some words
+ * of two. */
+static __always_inline bool move_head(struct xdp_md *ctx, __u32 bytes, __u32 over)
+{
+	__u16 *to = (void *)(long)ctx->data;
+
+	for (int i = 0; i < MAX_HEADERS_MOVED / 2; i++, to++) {
+		if (2 * i >= bytes)
+			return true;
+		if ((void *)(to + over + 1) > (void *)(long)ctx->data_end)
+			return false;
+		*to = to[over];
+	}
+	return true;
+}
+
+/* Makes room for an option behind the TCP header at l4, by moving what is before it: so it
+ * lies there still. Returns false, and nothing is changed, if there is none. */
+static __always_inline bool open_option(struct xdp_md *ctx, const struct packet *pkt, __u32 l4,
+					bool ipv4)
+{
+	__u32 head = forget(l4 + sizeof(struct tcphdr));
+
+	(void)pkt;
+	if (head > MAX_HEADERS_MOVED)
+		return false;
+	if (ipv4)
+		return !bpf_xdp_adjust_head(ctx, -2 * OPTION_WORDS_IPV4) &&
+		       move_head(ctx, head, OPTION_WORDS_IPV4);
+	return !bpf_xdp_adjust_head(ctx, -2 * OPTION_WORDS_IPV6) &&
+	       move_head(ctx, head, OPTION_WORDS_IPV6);
+}
+
 /* What a program returns for an XDP action. */
 static __always_inline int leave_program(struct xdp_md *ctx, int action)
 {

@@ -156,6 +156,53 @@ static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, _
 	       !bpf_l4_csum_replace(ctx, offset, 0, fold_sum(ports), flags);
 }
 
+enum {
+	MAX_OPTIONS_MOVED = 32,	/* with eight bytes more they are as long as can be */
+	OPTION_WORDS_IPV4 = 8 / 4,
+	OPTION_WORDS_IPV6 = 20 / 4,
+};
+
+/* Moves the TCP options that begin at an offset back by some words. */
+static __always_inline bool move_options(struct xdp_md *ctx, __u32 at, __u32 bytes, __u32 over)
+{
+	__u32 *options = (void *)(long)ctx->data + at;
+
+	if ((void *)(options + MAX_OPTIONS_MOVED / 4 + over) > (void *)(long)ctx->data_end)
+		return bytes == 0;
+	for (int i = MAX_OPTIONS_MOVED / 4 - 1; i >= 0; i--)
+		if (4 * i < bytes)
+			options[i + over] = options[i];
+	return true;
+}
+
+/* Makes room for an option behind the TCP header at l4. The kernel keeps where the header
+ * lies, so that nothing before it may move; what has a payload is left as it is. Returns
+ * false, and nothing is changed, if there is no room. */
+static __always_inline bool open_option(struct xdp_md *ctx, const struct packet *pkt, __u32 l4,
+					bool ipv4)
+{
+	__u32 over = ipv4 ? OPTION_WORDS_IPV4 : OPTION_WORDS_IPV6, options, needed;
+	const struct tcphdr *tcp;
+
+	l4 = bound_offset(l4);
+	tcp = (void *)(long)ctx->data + l4;
+	if ((const void *)(tcp + 1) > (void *)(long)ctx->data_end)
+		return false;
+	options = tcp->doff * 4 - sizeof(*tcp);
+	if (pkt->length != pkt->l4 + sizeof(*tcp) + options || options > MAX_OPTIONS_MOVED)
+		return false;
+	/* As much as is looked at, which the sender's padding may be part of. */
+	needed = l4 + sizeof(*tcp) + MAX_OPTIONS_MOVED + 4 * over;
+	if (bpf_skb_change_tail(ctx, needed, 0))
+		return false;
+	bpf_skb_pull_data(ctx, needed);
+	l4 = bound_offset(l4) + sizeof(*tcp);
+	if (!(ipv4 ? move_options(ctx, l4, options, OPTION_WORDS_IPV4) :
+		     move_options(ctx, l4, options, OPTION_WORDS_IPV6)))
+		return false;
+	return !bpf_skb_change_tail(ctx, l4 + options + 4 * over, 0);
+}
+
 static __always_inline int leave_program(struct xdp_md *ctx, int action)
 {
 	switch (action) {

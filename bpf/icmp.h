@@ -258,7 +258,8 @@ __noinline int answer_icmp(struct xdp_md *ctx, const struct packet *pkt,
 		a.mtu = pkt->mtu;
 	if (ipv4 && pkt->reply && in->address4)
 		a.source = map_ipv4(in->address4);
-	if (!ipv4 && why != ANSWER_NO_SERVER && (in->address6.high | in->address6.low))
+	if (!ipv4 && why != ANSWER_NO_SERVER && why != ANSWER_NO_LOCAL_PORT &&
+	    (in->address6.high | in->address6.low))
 		a.source = in->address6;
 
 	if (!cut_frame(ctx, a.l2_length + a.quoted) || !extend_front(ctx, headers))

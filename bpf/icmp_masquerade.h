@@ -5,6 +5,8 @@
  * port become the real server's, in the quote too; back, they become the virtual ones,
  * and the virtual address is also where the error comes from, for the client has never
  * heard of real servers and of the routers before them (ip_vs_core.c, ip_vs_nat_icmp).
+ * Towards a real server of FullNAT, the client is the local address, which the error comes
+ * from, too.
  *
  * Of the quoted upper layer the ports alone change: its checksum is left as IPVS leaves
  * it, since few quotes have all that it is about.
@@ -14,14 +16,6 @@
 
 #include "icmp_quote.h"
 #include "masquerade.h"
-
-/* What the virtual end of an error becomes, or what becomes the virtual end. */
-struct error_translation {
-	struct address address;
-	__be16 port;
-	bool back;		/* to the client */
-	__u8 padding[5];
-};
 
 /* Writes an address of the IP header at an offset. Returns false if there is none;
  * *change is what the sum of the addresses changes by. */
@@ -54,28 +48,31 @@ static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool
 	return true;
 }
 
-/* Writes the virtual end's port in a quote. *change is added to. */
-static __always_inline bool write_quoted_port(struct xdp_md *ctx, __u32 offset,
-					      const struct error_translation *to, __u64 *change)
+/* Writes the ports in a quote, turned round. *change is added to. */
+static __always_inline bool write_quoted_ports(struct xdp_md *ctx, __u32 offset, __u32 ports,
+					       __u64 *change)
 {
-	__be16 *ports = (void *)(long)ctx->data + offset;
+	__u32 *at = (void *)(long)ctx->data + offset;
 
-	if ((void *)(ports + 2) > (void *)(long)ctx->data_end)
+	if ((void *)(at + 1) > (void *)(long)ctx->data_end)
 		return false;
-	if (to->back)
-		ports++;	/* the client has sent what is quoted */
-	*change += (__u64)to->port + (__u16)~*ports;
-	*ports = to->port;
+	ports = ports << 16 | ports >> 16;
+	*change += (__u64)ports + (__u32)~*at;
+	*at = ports;
 	return true;
 }
 
-/* Translates an ICMP error whose IP header lies at l3 now. False: the frame is not what
- * it was. Not static: see answer_icmp. */
+/*
+ * Translates an ICMP error whose IP header lies at l3 now. `to` is what a packet of its
+ * connection that goes the same way becomes: the quote becomes that, turned round, and the
+ * error goes from and to the same addresses, unless it keeps its source. False: the frame
+ * is not what it was. Not static: see answer_icmp.
+ */
 __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
-			       const struct error_translation *to, __u32 l3)
+			       const struct translation *to, __u32 l3, bool keeps_source)
 {
-	__u64 outer, quoted, changed;
-	__u32 icmp, ports;
+	__u64 source = 0, destination, from, quoted;
+	__u32 icmp, ports, ip;
 	bool ipv4;
 
 	if (!pkt || !to || l3 > MAX_L2)
@@ -85,35 +82,39 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 	if (icmp > MAX_L2 + MAX_L4_OFFSET || ports > MAX_QUOTED_L4)
 		return false;
 	ipv4 = pkt->ethertype == bpf_htons(ETH_P_IP);
-	if (!write_address(ctx, l3, ipv4, !to->back, &to->address, &outer) ||
-	    !write_address(ctx, icmp + sizeof(struct icmp_header), ipv4, to->back, &to->address,
-			   &quoted))
+	ip = icmp + sizeof(struct icmp_header);
+	if ((!keeps_source && !write_address(ctx, l3, ipv4, false, &to->saddr, &source)) ||
+	    !write_address(ctx, l3, ipv4, true, &to->daddr, &destination) ||
+	    !write_address(ctx, ip, ipv4, false, &to->daddr, &from) ||
+	    !write_address(ctx, ip, ipv4, true, &to->saddr, &quoted))
 		return false;
-	/* Of IPv4, the quoted header's own checksum has made good for its address, and
+	/* Of IPv4, the quoted header's own checksum has made good for its addresses, and
 	 * the outer header is no part of the sum. */
-	changed = ipv4 ? 0 : quoted;
-	if (!write_quoted_port(ctx, ports, to, &changed))
+	quoted = ipv4 ? 0 : from + quoted;
+	if (!write_quoted_ports(ctx, ports, to->ports, &quoted))
 		return false;
 	return change_upper_sum(ctx, icmp + offsetof(struct icmp_header, checksum),
-				ipv4 ? 0 : outer, changed, false);
+				ipv4 ? 0 : source + destination, quoted, false);
 }
 
-/* Takes an error about what a client got to its real server: FORWARD, or why not. What
- * it goes by is as in send_masqueraded. Not static: see answer_icmp. */
-__noinline int send_masqueraded_error(struct xdp_md *ctx, struct packet *pkt, int by,
+/* Takes an error about what a client got to its real server: FORWARD, or why not. It is of
+ * a connection or has begun one, as in send_masqueraded. Not static: see answer_icmp. */
+__noinline int send_masqueraded_error(struct xdp_md *ctx, struct packet *pkt,
+				      const struct connection *conn, int begun,
 				      struct target *target)
 {
-	struct error_translation to = {};
 	const struct real_server *server;
 	const struct next_hop *hop;
+	struct translation to;
 	enum verdict v;
+	int reply;
 
 	if (!pkt || !target)
 		return BUG_MAP;
-	if (by == NO_PLACE)
-		return DROP_NO_ROOM;
-	if (by & BEGINS)
-		by = begin_masqueraded(ctx, pkt, by & ~BEGINS);
+	if (begun < 0)
+		return begun == NO_PORT ? ANSWER_NO_LOCAL_PORT : DROP_NO_ROOM;
+	if (begun & BEGINS)
+		conn = connection_begun(ctx, pkt, begun & ~BEGINS);
 	count_packet(target->server, pkt->length);
 	server = get_server(target->server);
 	if (!server)
@@ -122,12 +123,14 @@ __noinline int send_masqueraded_error(struct xdp_md *ctx, struct packet *pkt, in
 	target->out = hop->ifindex;
 	if (!target->out)
 		return DROP_NO_NEXT_HOP;
-	to.address = server->raddr;
-	to.port = server_port(flow_vport(&pkt->flow), server, by);
+	if (!plot(pkt, conn, server, &to, &reply))
+		return PASS_ICMP;
 	v = forward(ctx, pkt, hop);
 	if (v != FORWARD)
 		return v;
-	return translate_error(ctx, pkt, &to, l3_behind(hop->vlan)) ? FORWARD : BUG_ADJUST;
+	/* A real server of FullNAT knows no way to who sent it, as to no client. */
+	return translate_error(ctx, pkt, &to, l3_behind(hop->vlan), reply == NO_PLACE) ?
+		       FORWARD : BUG_ADJUST;
 }
 
 /* Takes an error about what a real server got, of a connection whose reply's entry was
@@ -135,7 +138,6 @@ __noinline int send_masqueraded_error(struct xdp_md *ctx, struct packet *pkt, in
 __noinline int send_error_back(struct xdp_md *ctx, struct packet *pkt, struct connection *reply,
 			       struct target *target, __u32 now)
 {
-	struct error_translation change = { .back = true };
 	const struct real_server *server;
 	struct translation to = {};
 	struct next_hop hop = {};
@@ -159,9 +161,7 @@ __noinline int send_error_back(struct xdp_md *ctx, struct packet *pkt, struct co
 	server = get_server(target->server);
 	if (server && server->state == SERVER_LISTED)
 		count_reply(target->server, pkt->length);
-	change.address = to.saddr;
-	change.port = to.ports;	/* the source's are the first two bytes */
-	return translate_error(ctx, pkt, &change, l3_behind(hop.vlan)) ? FORWARD : BUG_ADJUST;
+	return translate_error(ctx, pkt, &to, l3_behind(hop.vlan), false) ? FORWARD : BUG_ADJUST;
 }
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef FAIRLEAD_MAPS_H
 #define FAIRLEAD_MAPS_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
@@ -145,6 +146,15 @@ struct {
 	__type(value, struct mark_rule);
 } mark_rules SEC(".maps");
 
+/* Two lists, of which one holds: settings.local_addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * MAX_LOCAL_ADDRESSES);
+	__type(key, __u32);
+	__type(value, struct local_address);
+} local_addresses SEC(".maps");
+
 /* By enum verdict. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -235,6 +245,12 @@ static __always_inline struct settings *get_settings(void)
 static __always_inline struct real_server *get_server(__u32 index)
 {
 	return bpf_map_lookup_elem(&real_servers, &index);
+}
+
+/* Whether addresses are translated on the way to a real server, and back. */
+static __always_inline bool translates(const struct real_server *server)
+{
+	return server->method == METHOD_MASQUERADING || server->method == METHOD_FULLNAT;
 }
 
 /* How the connections of a service or a real server behave, by the policy that

@@ -9,10 +9,12 @@
 
 #include "checksum_change.h"
 #include "forward.h"
+#include "local.h"
 #include "reply.h"
 #include "route.h"
 #include "state.h"
 #include "stats.h"
+#include "toa.h"
 #include "tunnel.h"
 
 /* What the addresses and ports of a packet become. */
@@ -24,7 +26,6 @@ struct translation {
 };
 
 enum {
-	BEGINS = 1 << 30,	/* of what a packet goes by: see expect_replies */
 	UDP_CHECK = 6,		/* offsets of checksums in their headers */
 	TCP_CHECK = 16,
 	SCTP_CHECK = 8,
@@ -160,13 +161,16 @@ static __always_inline __u64 sender_of(struct xdp_md *ctx, const struct packet *
 /*
  * Gives the connection that a packet has begun an entry for its replies. Returns its
  * slot with BEGINS set, 0 if it has no entry of its own (one-packet scheduling), or
- * NO_PLACE: there is no room, and it is ended.
+ * NO_PLACE: there is no room, and it is ended. Not static: see answer_icmp.
  */
-static __always_inline int expect_replies(const struct packet *pkt, __u32 now)
+__noinline int expect_replies(const struct packet *pkt, __u32 now)
 {
-	int slot = find_slot(&pkt->flow, now);
 	struct connection *conn;
+	int slot;
 
+	if (!pkt)
+		return NO_PLACE;
+	slot = find_slot(&pkt->flow, now);
 	if (slot == NO_PLACE)
 		return 0;
 	if (tie_reply(slot, now))
@@ -177,34 +181,74 @@ static __always_inline int expect_replies(const struct packet *pkt, __u32 now)
 	return NO_PLACE;
 }
 
-/* The flags of a connection that begins, whose first packet is still what it was. */
-static __always_inline __u8 begin_masqueraded(struct xdp_md *ctx, const struct packet *pkt,
-					      __u32 slot)
+/* What the packets of the connection at a slot become: its second entry's name, backwards.
+ * Returns that one's slot, or NO_PLACE: it has none any more. */
+static __always_inline int read_local(__u32 slot, struct translation *to)
 {
-	const struct connection *conn = entry_at(slot);
+	__u64 *bond = bond_at(slot);
+	struct connection *reply;
+	__u32 control, at;
 
-	note_sender(slot, sender_of(ctx, pkt), ctx->ingress_ifindex);
-	return conn ? conn->flags : 0;
+	if (!bond)
+		return NO_PLACE;
+	at = *(volatile __u32 *)bond_upper(bond) & ~BOND_NO_TEMPLATE;
+	reply = entry_at(at);
+	if (!reply)
+		return NO_PLACE;
+	control = read_control(reply);
+	if (control_status(control) != CONTROL_LIVE || !is_reply(reply) || !is_fullnat(reply) ||
+	    *(volatile __u32 *)reply_owner(reply) != slot)
+		return NO_PLACE;
+	to->saddr = reply->vaddr;
+	to->daddr = reply->caddr;
+	to->ports = (__u32)reply->cport << 16 | reply->vport;
+	return is_stale(reply, control) ? NO_PLACE : at;
 }
 
-/* Takes a client's packet to its real server: FORWARD or FORWARD_IN_FRAGMENTS, or why not. What it goes by are
- * its connection's flags, or what expect_replies returned. Not static: see
- * answer_icmp. */
-__noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
-				struct target *target)
+/* The connection at a slot, whose first packet is still what it was; or NULL. */
+static __always_inline const struct connection *
+connection_begun(struct xdp_md *ctx, const struct packet *pkt, __u32 slot)
+{
+	note_sender(slot, sender_of(ctx, pkt), ctx->ingress_ifindex);
+	return entry_at(slot);
+}
+
+/* What a client's packet becomes, and the slot of its second entry if that was read. False:
+ * its connection has ended meanwhile. */
+static __always_inline bool plot(const struct packet *pkt, const struct connection *conn,
+				 const struct real_server *server, struct translation *to,
+				 int *reply)
+{
+	*reply = NO_PLACE;
+	if (!conn || !is_fullnat(conn)) {
+		*to = to_server(pkt, server, conn ? conn->flags : 0);
+		return true;
+	}
+	*reply = read_local(slot_of(conn), to);
+	return *reply != NO_PLACE;
+}
+
+/*
+ * Takes a client's packet to its real server: FORWARD or FORWARD_IN_FRAGMENTS, or why not.
+ * It is of a connection, or has begun one: then expect_replies or begin_local have
+ * returned what. Not static: see answer_icmp.
+ */
+__noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt,
+				const struct connection *conn, int begun, struct target *target)
 {
 	const struct real_server *server;
 	const struct next_hop *hop;
 	struct translation to;
 	enum verdict v;
+	int reply;
 	__u32 l3;
 
 	if (!pkt || !target)
 		return BUG_MAP;
-	if (by == NO_PLACE)
-		return DROP_NO_ROOM;
-	if (by & BEGINS)
-		by = begin_masqueraded(ctx, pkt, by & ~BEGINS);
+	if (begun < 0)
+		return begun == NO_PORT ? ANSWER_NO_LOCAL_PORT : DROP_NO_ROOM;
+	if (begun & BEGINS)
+		conn = connection_begun(ctx, pkt, begun & ~BEGINS);
 	count_packet(target->server, pkt->length);
 	server = get_server(target->server);
 	if (!server)
@@ -213,7 +257,8 @@ __noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
 	target->out = hop->ifindex;
 	if (!target->out)
 		return DROP_NO_NEXT_HOP;
-	to = to_server(pkt, server, by);
+	if (!plot(pkt, conn, server, &to, &reply))
+		return PASS_NO_CONNECTION;
 	if (!is_translatable(pkt, &to))
 		return DROP_FRAGMENT_PORTS;
 	v = forward(ctx, pkt, hop);
@@ -222,7 +267,12 @@ __noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt, int by,
 	l3 = l3_behind(hop->vlan);
 	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
-	return translate(ctx, pkt, &to, l3) ? v : BUG_ADJUST;
+	if (!translate(ctx, pkt, &to, l3))
+		return BUG_ADJUST;
+	if (v != FORWARD || reply == NO_PLACE || !server->toa || pkt->fragment ||
+	    flow_protocol(&pkt->flow) != IPPROTO_TCP)
+		return v;
+	return add_toa(ctx, pkt, l3, noted_greeting(reply), hop->mtu);
 }
 
 /* What a reply becomes, by the connection of its entry; false if that has none any
@@ -282,6 +332,8 @@ __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connecti
 	pkt->reply = true;
 	if (!is_translatable(pkt, &to))
 		return DROP_FRAGMENT_PORTS;
+	if (pkt->syn && is_fullnat(reply))
+		note_greeting(ctx, pkt, reply);
 	v = find_client_hop(ctx, reply, &to.saddr, &to.daddr, now, &hop);
 	if (v != FORWARD_REPLY)
 		return v;

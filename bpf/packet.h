@@ -207,6 +207,19 @@ static __always_inline __u32 forget(__u32 number)
 	return *(volatile __u32 *)halves;
 }
 
+enum {
+	/* Above where a header of the upper layer may begin in a frame. */
+	OFFSET_MASK = 0x7fff,
+};
+_Static_assert(MAX_L2 + MAX_L4_OFFSET <= OFFSET_MASK, "no offset is changed by the mask");
+
+/* Where an upper layer begins in a frame, bounded by its own value: verifiers before Linux
+ * 6.8 know nothing of a comparison for copies of the number that were made before it. */
+static __always_inline __u32 bound_offset(__u32 offset)
+{
+	return forget(offset) & OFFSET_MASK;
+}
+
 /*
  * Makes the compiler forget what it knows of a number. It would see that a
  * packet's length implies a check of the frame's end and leave that out; the
@@ -246,6 +259,11 @@ static __always_inline __u8 flow_protocol(const struct flow *flow)
 static __always_inline struct address map_ipv4(__be32 addr)
 {
 	return (struct address){ .high = 0, .low = (__u64)addr << 32 | 0xffff0000 };
+}
+
+static __always_inline bool is_mapped(const struct address *a)
+{
+	return !a->high && (__u32)a->low == 0xffff0000;
 }
 
 /* The chunk that counts is the first; but a cookie may be followed by ABORT

@@ -18,6 +18,10 @@
 
 #include "conn.h"
 
+enum {
+	BEGINS = 1 << 30,	/* beside the slot of a connection that a packet has begun */
+};
+
 /* Ticks: 50 days with 1000 jiffies a second. A sweep comes long before. */
 static const __u32 REPLY_TIME = 1u << 30;
 
@@ -29,6 +33,13 @@ static __always_inline bool is_reply(const struct connection *conn)
 static __always_inline bool is_masqueraded(const struct connection *conn)
 {
 	return conn->flags & CONNECTION_MASQUERADED;
+}
+
+/* The same of both entries: their real server knows the client by an address of the
+ * director; see local.h. */
+static __always_inline bool is_fullnat(const struct connection *conn)
+{
+	return conn->flags & CONNECTION_FULLNAT;
 }
 
 /* A reply's entry has the slot of its connection's where that counts packets. */
@@ -127,9 +138,25 @@ static __always_inline struct flow reply_flow(const struct connection *conn,
 	return reply;
 }
 
+/* Writes what names the replies of the connection at a slot, where it has no local address.
+ * False: there is no such connection. Not static: see answer_icmp. */
+__noinline int name_replies(__u32 owner, struct flow *flow)
+{
+	const struct connection *conn = entry_at(owner);
+	const struct real_server *server;
+
+	if (!conn || !flow)
+		return false;
+	server = get_server(conn->server);
+	if (!server)
+		return false;
+	*flow = reply_flow(conn, server);
+	return true;
+}
+
 /* Takes the entry of a flow of replies over for a newer connection: the same client
  * comes to the same real server by another virtual address, or anew. Returns its
- * slot or NO_PLACE. */
+ * slot or NO_PLACE. What a local address has is nobody else's. */
 static __always_inline int take_reply_over(const struct way *way, const struct flow *flow,
 					   __u32 owner, const struct settings *set, __u32 now)
 {
@@ -137,7 +164,7 @@ static __always_inline int take_reply_over(const struct way *way, const struct f
 	__u32 control, slot;
 
 	reply = find_connection(way, flow, set, now, &control);
-	if (!reply || !is_reply(reply))
+	if (!reply || !is_reply(reply) || is_fullnat(reply))
 		return NO_PLACE;
 	slot = slot_at(way, reply->distance, set);
 	if (!claim(reply, control))
@@ -149,8 +176,8 @@ static __always_inline int take_reply_over(const struct way *way, const struct f
 
 /* Enters a flow of replies. Returns its slot or NO_PLACE. */
 static __always_inline int create_reply(const struct way *way, const struct flow *flow,
-					__u32 server, __u32 owner, const struct settings *set,
-					__u32 now)
+					enum connection_flag flags, __u32 server, __u32 owner,
+					const struct settings *set, __u32 now)
 {
 	int distance = enter_way(way, set, now);
 	struct connection *reply;
@@ -158,7 +185,7 @@ static __always_inline int create_reply(const struct way *way, const struct flow
 	reply = distance == NO_PLACE ? NULL : place(way, distance, set);
 	if (!reply)
 		return NO_PLACE;
-	name_entry(reply, flow, STATE_NONE, CONNECTION_REPLY, distance);
+	name_entry(reply, flow, STATE_NONE, flags, distance);
 	reply->server = server;
 	reply->expires = now + REPLY_TIME;
 	*(volatile __u32 *)reply_owner(reply) = owner;
@@ -167,27 +194,22 @@ static __always_inline int create_reply(const struct way *way, const struct flow
 }
 
 /* Ties the connection at a slot to an entry for its replies. False: there is no room
- * for it. Not static: see answer_icmp. */
-__noinline int tie_reply(__u32 owner, __u32 now)
+ * for it. */
+static __always_inline bool tie_reply(__u32 owner, __u32 now)
 {
 	const struct settings *set = get_settings();
 	struct connection *conn = entry_at(owner);
-	const struct real_server *server;
 	__u64 *bond = bond_at(owner);
-	struct flow flow;
+	struct flow flow = {};
 	struct way way;
 	int slot;
 
-	if (!conn || !bond || !set)
+	if (!conn || !bond || !set || !name_replies(owner, &flow))
 		return false;
-	server = get_server(conn->server);
-	if (!server)
-		return false;
-	flow = reply_flow(conn, server);
 	way = find_way(hash_flow(&flow, set), set);
 	slot = take_reply_over(&way, &flow, owner, set, now);
 	if (slot == NO_PLACE)
-		slot = create_reply(&way, &flow, conn->server, owner, set, now);
+		slot = create_reply(&way, &flow, CONNECTION_REPLY, conn->server, owner, set, now);
 	if (slot == NO_PLACE)
 		return false;
 	*(volatile __u32 *)bond_upper(bond) = BOND_NO_TEMPLATE | slot;

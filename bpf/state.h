@@ -73,7 +73,7 @@ static __always_inline enum direction client_of(__u32 server)
 {
 	const struct real_server *rs = get_server(server);
 
-	return rs && rs->method == METHOD_MASQUERADING ? FROM_CLIENT : CLIENT_ONLY;
+	return rs && translates(rs) ? FROM_CLIENT : CLIENT_ONLY;
 }
 
 /* What a connection that begins with a packet begins with. */

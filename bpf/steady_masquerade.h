@@ -14,7 +14,8 @@
 /* What of an entry's word is compared. */
 static const __u64 STEADY_WORD = FLOW_WORD | 0xffULL << 40 |
 				 (__u64)(CONNECTION_INACTIVE | CONNECTION_ENDED |
-					 CONNECTION_MASQUERADED | CONNECTION_REPLY) << 48;
+					 CONNECTION_MASQUERADED | CONNECTION_REPLY |
+					 CONNECTION_FULLNAT) << 48;
 
 static __always_inline __u64 word_beyond_flow(enum connection_state state,
 					      enum connection_flag flags)

@@ -34,11 +34,6 @@ struct inner {
 	__u8 ttl;
 };
 
-static __always_inline bool is_mapped(const struct address *a)
-{
-	return !a->high && (__u32)a->low == 0xffff0000;
-}
-
 /* The port that a flow's packets are sent from: those of one flow go one way. */
 static __always_inline __be16 gue_port(const struct address *caddr, const struct address *vaddr,
 				       __u64 word)

@@ -84,12 +84,14 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 {
 	switch (v) {
 	case ANSWER_NO_SERVER:
+	case ANSWER_NO_LOCAL_PORT:
 	case ANSWER_TTL:
 	case ANSWER_TOO_BIG:
 		return answer(ctx, pkt, set, in, v);
 	case FORWARD:
 	case FORWARD_NO_ENTRY:
 	case FORWARD_ICMP:
+	case FORWARD_NO_TOA:
 	case FORWARD_REPLY:
 		count_verdict(v);
 		return send(out, in);

@@ -141,6 +141,21 @@ func (r *recorder) DeleteMarkRule(_ context.Context, rule lvs.MarkRule) error {
 	return r.did("delete mark rule %v", rule)
 }
 
+func (r *recorder) LocalAddresses(context.Context) ([]lvs.LocalAddressStatus, error) {
+	return testLocalAddresses, r.did("local addresses")
+}
+func (r *recorder) AddLocalAddress(_ context.Context, local lvs.LocalAddress) error {
+	return r.did("add local address %v with %v", local, local.Ports)
+}
+func (r *recorder) DeleteLocalAddress(_ context.Context, prefix netip.Prefix) error {
+	return r.did("delete local address %v", prefix)
+}
+
+var testLocalAddresses = []lvs.LocalAddressStatus{
+	{LocalAddress: lvs.LocalAddress{Prefix: netip.MustParsePrefix("192.0.2.32/28"), Ports: lvs.DefaultLocalPorts}},
+	{LocalAddress: lvs.LocalAddress{Prefix: netip.MustParsePrefix("2001:db8::20/128"), Ports: lvs.PortRange{First: 1, Last: 1}}, Problem: "not here"},
+}
+
 var testMarkRules = []lvs.MarkRule{
 	{Mark: math.MaxUint32, Protocol: lvs.SCTP, Source: netip.MustParsePrefix("2001:db8::/32"), Destination: netip.MustParsePrefix("2001:db8:1::1/128"),
 		SourcePorts: lvs.PortRange{First: 1024, Last: 65535}, DestinationPorts: lvs.PortRange{First: 0, Last: 0}},
@@ -246,6 +261,8 @@ func TestEveryCallArrives(t *testing.T) {
 		{func() error { return c.DeletePeer(ctx, server.Address) }, fmt.Sprintf("delete peer %v", server.Address)},
 		{func() error { return c.AddMarkRule(ctx, testMarkRules[0], 3) }, fmt.Sprintf("add mark rule %v at 3", testMarkRules[0])},
 		{func() error { return c.DeleteMarkRule(ctx, testMarkRules[1]) }, fmt.Sprintf("delete mark rule %v", testMarkRules[1])},
+		{func() error { return c.AddLocalAddress(ctx, testLocalAddresses[0].LocalAddress) }, "add local address 192.0.2.32/28 with 1024-32767"},
+		{func() error { return c.DeleteLocalAddress(ctx, testLocalAddresses[1].Prefix) }, "delete local address 2001:db8::20/128"},
 		{func() error { return c.SetTimeouts(ctx, timeouts) }, fmt.Sprintf("set timeouts %v", timeouts)},
 		{func() error { return c.SetSysctls(ctx, key, changes) }, fmt.Sprintf("set sysctls %v %v", key, changes)},
 		{func() error { return c.SetSysctls(ctx, lvs.ServiceKey{}, nil) }, fmt.Sprintf("set sysctls %v []", lvs.ServiceKey{})},
@@ -271,6 +288,10 @@ func TestEveryCallArrives(t *testing.T) {
 	rules, err := c.MarkRules(ctx)
 	if diff := cmp.Diff(testMarkRules, rules, compareAddresses); err != nil || diff != "" {
 		t.Errorf("mark rules: %v\n%s", err, diff)
+	}
+	pool, err := c.LocalAddresses(ctx)
+	if diff := cmp.Diff(testLocalAddresses, pool, compareAddresses); err != nil || diff != "" {
+		t.Errorf("local addresses: %v\n%s", err, diff)
 	}
 	services, err := c.Services(ctx)
 	if diff := cmp.Diff(d.services, services, compareAddresses); err != nil || diff != "" {

@@ -44,6 +44,10 @@ func (e *connectionEncoder) add(c *lvs.Connection) (full bool) {
 	wire.Packets = c.Packets
 	wire.Bytes = c.Bytes
 	wire.Template = c.Template
+	wire.Local = ""
+	if c.Local.IsValid() {
+		wire.Local = c.Local.String()
+	}
 	wire.IdleSeconds = secondsToWire(c.Idle)
 	e.message.Connections = append(e.message.Connections, wire)
 	return n+1 == connectionBatch
@@ -98,6 +102,7 @@ const (
 	bytesField          = 8
 	templateField       = 9
 	idleSecondsField    = 10
+	localField          = 11
 )
 
 // visit calls do with each connection of a message, until it returns an error,
@@ -217,6 +222,8 @@ func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, 
 		c.Virtual, err = d.address("virtual", text)
 	case serverField:
 		c.Server, err = d.address("server", text)
+	case localField:
+		c.Local, err = parseAddrPort("local", string(text))
 	}
 	return err
 }

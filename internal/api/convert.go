@@ -150,6 +150,7 @@ func serverToWire(r lvs.RealServer) *fairleadv1.RealServer {
 			Checksum: fairleadv1.TunnelChecksum(r.Tunnel.Checksum) + 1,
 		}
 	}
+	wire.Toa = r.TOA
 	return wire
 }
 
@@ -161,10 +162,13 @@ func serverFromWire(field string, r *fairleadv1.RealServer) (lvs.RealServer, err
 	if err != nil {
 		return lvs.RealServer{}, err
 	}
-	if r.Method < fairleadv1.ForwardingMethod_FORWARDING_METHOD_MASQUERADING ||
-		r.Method > fairleadv1.ForwardingMethod_FORWARDING_METHOD_DIRECT_ROUTING {
+	if r.Method != fairleadv1.ForwardingMethod_FORWARDING_METHOD_FULL_NAT && (r.Method < fairleadv1.ForwardingMethod_FORWARDING_METHOD_MASQUERADING ||
+		r.Method > fairleadv1.ForwardingMethod_FORWARDING_METHOD_DIRECT_ROUTING) {
 		return lvs.RealServer{}, invalid(field+".method", r.Method, "a forwarding method: FORWARDING_METHOD_MASQUERADING, "+
-			"_LOCAL, _TUNNELLING or _DIRECT_ROUTING")
+			"_LOCAL, _TUNNELLING, _DIRECT_ROUTING or _FULL_NAT")
+	}
+	if r.Toa && r.Method != fairleadv1.ForwardingMethod_FORWARDING_METHOD_FULL_NAT {
+		return lvs.RealServer{}, invalid(field+".toa", r.Toa, "it with FORWARDING_METHOD_FULL_NAT only")
 	}
 	if r.Weight > math.MaxInt32 {
 		return lvs.RealServer{}, fmt.Errorf("%s.weight %d: %w: want 0 to %d", field, r.Weight, lvs.ErrRange, math.MaxInt32)
@@ -175,6 +179,7 @@ func serverFromWire(field string, r *fairleadv1.RealServer) (lvs.RealServer, err
 		Weight:         r.Weight,
 		UpperThreshold: r.UpperThreshold,
 		LowerThreshold: r.LowerThreshold,
+		TOA:            r.Toa,
 	}
 	if server.Method != lvs.Tunnelling {
 		if r.Tunnel != nil {

@@ -77,6 +77,15 @@ type Director interface {
 	// DeleteMarkRule deletes the first rule that is equal, wherever it stands.
 	DeleteMarkRule(ctx context.Context, rule lvs.MarkRule) error
 
+	// LocalAddresses returns the pool that clients of FullNAT real servers come from.
+	LocalAddresses(ctx context.Context) ([]lvs.LocalAddressStatus, error)
+	// AddLocalAddress adds to the pool, for connections that begin.
+	AddLocalAddress(ctx context.Context, local lvs.LocalAddress) error
+	// DeleteLocalAddress takes one out that was added with that prefix. Connections that
+	// come from there go on. The last one of a family is refused while a real server of
+	// that family has FullNAT.
+	DeleteLocalAddress(ctx context.Context, prefix netip.Prefix) error
+
 	// State returns all that the director was told: sysctls, peers, services in the
 	// order of their keys.
 	State(ctx context.Context) (lvs.State, error)

@@ -29,6 +29,8 @@ var refusals = [...]struct {
 	{lvs.ErrNoPeer, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_PEER},
 	{lvs.ErrMarkRuleExists, connect.CodeAlreadyExists, fairleadv1.Reason_REASON_MARK_RULE_EXISTS},
 	{lvs.ErrNoMarkRule, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_MARK_RULE},
+	{lvs.ErrLocalAddressExists, connect.CodeAlreadyExists, fairleadv1.Reason_REASON_LOCAL_ADDRESS_EXISTS},
+	{lvs.ErrNoLocalAddress, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_LOCAL_ADDRESS},
 	{lvs.ErrNoDrain, connect.CodeNotFound, fairleadv1.Reason_REASON_NO_DRAIN},
 	{lvs.ErrSchedulerNotFound, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_SCHEDULER_NOT_FOUND},
 	{lvs.ErrInvalid, connect.CodeInvalidArgument, fairleadv1.Reason_REASON_INVALID},

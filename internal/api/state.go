@@ -69,6 +69,9 @@ func stateToWire(state lvs.State) *fairleadv1.State {
 	for _, rule := range state.Marks {
 		wire.Marks = append(wire.Marks, markToWire(rule))
 	}
+	for _, local := range state.LocalAddresses {
+		wire.LocalAddresses = append(wire.LocalAddresses, localToWire(local))
+	}
 	for _, s := range state.Services {
 		service := &fairleadv1.ServiceState{Service: serviceToWire(s.Service), Sysctls: settingsToWire(s.Sysctls)}
 		for _, server := range s.Servers {
@@ -98,6 +101,13 @@ func stateFromWire(field string, wire *fairleadv1.State) (lvs.State, error) {
 			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("marks[%d]", i), Err: err}
 		}
 		state.Marks = append(state.Marks, rule)
+	}
+	for i, given := range wire.LocalAddresses {
+		local, err := localFromWire(given)
+		if err != nil {
+			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("local_addresses[%d]", i), Err: err}
+		}
+		state.LocalAddresses = append(state.LocalAddresses, local)
 	}
 	for i, given := range wire.Services {
 		service, err := serviceStateFromWire(fmt.Sprintf("services[%d]", i), given)

@@ -25,6 +25,9 @@ func TestStatesArrive(t *testing.T) {
 		{Mark: 1, Protocol: lvs.UDP, Source: netip.MustParsePrefix("2001:db8::/32"), Destination: netip.MustParsePrefix("2001:db8::/64"),
 			SourcePorts: lvs.PortRange{First: 1, Last: 2}, DestinationPorts: lvs.AllPorts},
 	}
+	for _, local := range testLocalAddresses {
+		want.LocalAddresses = append(want.LocalAddresses, local.LocalAddress)
+	}
 	// As many services and servers as a data plane takes: more than another request may weigh.
 	for range 4096 {
 		want.Services = append(want.Services, lvs.ServiceState{

@@ -212,6 +212,9 @@ func newConnectionPrinter(w io.Writer, asJSON bool) func(lvs.Connection) error {
 		if c.Template {
 			idle, packets, bytes = "-", "-", "template"
 		}
+		if c.Local.IsValid() {
+			bytes += "  from " + c.Local.String()
+		}
 		_, err := fmt.Fprintf(w, connectionRow, c.Protocol, c.Client, c.Virtual, c.Server, c.State, idle, brief(c.Expires), packets, bytes)
 		return err
 	}
@@ -235,6 +238,7 @@ type connLine struct {
 	Client         netip.AddrPort `json:"client"`
 	Virtual        netip.AddrPort `json:"virtual"`
 	Server         netip.AddrPort `json:"server"`
+	Local          netip.AddrPort `json:"local,omitzero"`
 	State          string         `json:"state"`
 	ExpiresSeconds int64          `json:"expires_seconds"`
 	IdleSeconds    *int64         `json:"idle_seconds,omitempty"`
@@ -245,7 +249,7 @@ type connLine struct {
 
 func newConnLine(c *lvs.Connection) connLine {
 	j := connLine{
-		Protocol: c.Protocol.String(), Client: c.Client, Virtual: c.Virtual, Server: c.Server,
+		Protocol: c.Protocol.String(), Client: c.Client, Virtual: c.Virtual, Server: c.Server, Local: c.Local,
 		State: c.State.String(), ExpiresSeconds: int64(c.Expires / time.Second),
 		Packets: c.Packets, Bytes: c.Bytes, Template: c.Template,
 	}

@@ -97,6 +97,7 @@ change say what they refuse, and change nothing then.`,
 		newDrainCommand(env),
 		newUndrainCommand(env),
 		newMarkCommand(env),
+		newLocalAddressCommand(env),
 		newPeerCommand(env),
 		newSysctlCommand(env),
 	)

@@ -31,6 +31,7 @@ The text has a line for each, in words:
   peer ADDRESS                                        fairlead peer add
   mark N [protocol tcp|udp|sctp] [source PREFIX] [source-ports A-B]
           [destination PREFIX] [destination-ports A-B]  which packets carry mark N, first match first
+  local-address ADDRESS[/PREFIX] [ports A-B]          fairlead local-address add
   service KEY [scheduler NAME] [flags NAME,...] [persistence SECONDS [mask MASK]]
           [engine NAME] [one-packet]                  KEY is like tcp:192.0.2.100:80,
                                                       udp:[2001:db8::100]:53, fwmark:7, fwmark6:7

@@ -82,11 +82,17 @@ type fileDeclaration struct {
 	sysctls  []setting
 	peers    []peerDeclaration
 	marks    []markDeclaration
+	locals   []localDeclaration
 	services []serviceDeclaration
 }
 
 type peerDeclaration struct {
 	addr   netip.Addr
+	offset int
+}
+
+type localDeclaration struct {
+	lvs.LocalAddress
 	offset int
 }
 
@@ -114,6 +120,8 @@ var configurationObject = &object[fileDeclaration]{
 			func(d *fileDeclaration) *[]peerDeclaration { return &d.peers }),
 		of("marks", "Which packets carry a firewall mark; the first rule that fits counts.", listOf(markObject.kind(), "mark rules"),
 			func(d *fileDeclaration) *[]markDeclaration { return &d.marks }),
+		of("local-addresses", "Addresses of the director's that clients come from, for real servers of method fullnat.",
+			listOf(localObject.kind(), "local addresses"), func(d *fileDeclaration) *[]localDeclaration { return &d.locals }),
 		{"services", "The virtual services.", listOf(serviceObject.kind(), "").schema, readServices},
 	},
 }
@@ -171,6 +179,28 @@ func peerKind() kind[peerDeclaration] {
 	}}
 }
 
+var localObject = &object[localDeclaration]{
+	name:  "local-address",
+	about: "One of the pool of addresses of method fullnat.",
+	fields: []field[localDeclaration]{
+		of("address", "An address, or a prefix of which all addresses are meant.", prefix(), func(l *localDeclaration) *netip.Prefix { return &l.Prefix }),
+		of("ports", "Its ports; 1024-32767.", ports(), func(l *localDeclaration) *lvs.PortRange { return &l.Ports }),
+	},
+	required: []string{"address"},
+	done: func(r *reader, n *node, l *localDeclaration) {
+		l.offset = n.offset
+		if n.find("ports") == nil {
+			l.Ports = lvs.DefaultLocalPorts
+		}
+		if n.find("address") == nil {
+			return
+		}
+		if err := l.Check(); err != nil {
+			r.refuse(n, "%s", shortReason(err))
+		}
+	},
+}
+
 var markObject = &object[markDeclaration]{
 	name:  "mark",
 	about: "A rule that says which packets carry a firewall mark: those of which everything holds.",
@@ -222,6 +252,13 @@ func (r *reader) resolve(d *fileDeclaration, file *File) {
 		}
 		stands(m.offset, "marks[%d]", i)
 		file.Marks = append(file.Marks, m.MarkRule)
+	}
+	for i, l := range d.locals {
+		stands(l.offset, "local_addresses[%d]", i)
+		file.LocalAddresses = append(file.LocalAddresses, l.LocalAddress)
+	}
+	if at, err := lvs.CheckLocalAddresses(file.LocalAddresses); err != nil {
+		r.errors = append(r.errors, r.src.errorAt(d.locals[at].offset, "%s", shortReason(err)))
 	}
 	seen := map[lvs.ServiceKey]int{}
 	for i := range d.services {
@@ -354,5 +391,6 @@ func (s *serverDeclaration) resolve(key lvs.ServiceKey) lvs.RealServer {
 	if s.method == lvs.Tunnelling { // else a tunnel is what defaults say, for others
 		server.Tunnel = s.tunnel
 	}
+	server.TOA = s.toa && s.method == lvs.FullNAT // the same
 	return server
 }

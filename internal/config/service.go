@@ -54,6 +54,7 @@ type serverDeclaration struct {
 	at      hostPort
 	method  lvs.ForwardingMethod
 	tunnel  lvs.Tunnel
+	toa     bool
 	weight  uint32
 	upper   uint32
 	lower   uint32
@@ -79,8 +80,8 @@ func newServiceDeclaration() serviceDeclaration {
 
 // Methods are the words of forwarding methods.
 var (
-	methodWords  = []string{"dr", "tunnel", "masquerade"}
-	methodValues = []lvs.ForwardingMethod{lvs.DirectRouting, lvs.Tunnelling, lvs.Masquerading}
+	methodWords  = []string{"dr", "tunnel", "masquerade", "fullnat"}
+	methodValues = []lvs.ForwardingMethod{lvs.DirectRouting, lvs.Tunnelling, lvs.Masquerading, lvs.FullNAT}
 
 	tunnelWords  = []string{"ipip", "gue", "gre"}
 	tunnelValues = []lvs.TunnelType{lvs.IPIP, lvs.GUE, lvs.GRE}
@@ -115,9 +116,10 @@ var tunnelObject = &object[lvs.Tunnel]{
 // forwardingFields say how packets reach a real server.
 func forwardingFields[T any](part func(*T) *serverDeclaration) []field[T] {
 	return []field[T]{
-		of("method", "The forwarding method: dr (direct routing), tunnel or masquerade; dr.", word("method", methodWords, methodValues),
+		of("method", "The forwarding method: dr (direct routing), tunnel, masquerade or fullnat (with local-addresses); dr.", word("method", methodWords, methodValues),
 			func(t *T) *lvs.ForwardingMethod { return &part(t).method }),
 		of("tunnel", "How packets are encapsulated, by method tunnel.", afresh(tunnelObject.kind()), func(t *T) *lvs.Tunnel { return &part(t).tunnel }),
+		of("toa", "true: by method fullnat, a TCP option tells the client's address and port; false.", truth(), func(t *T) *bool { return &part(t).toa }),
 	}
 }
 
@@ -142,7 +144,7 @@ func serverFields[T any](part func(*T) *serverDeclaration) []field[T] {
 
 // serverPort is a port that a server has for itself.
 func serverPort[T any](part func(*T) *serverDeclaration) field[T] {
-	return of("port", "Its port, of method masquerade; the service's.", integer[uint16](1, 65535), func(t *T) *uint16 { return &part(t).at.port })
+	return of("port", "Its port, of methods masquerade and fullnat; the service's.", integer[uint16](1, 65535), func(t *T) *uint16 { return &part(t).at.port })
 }
 
 func serverAddress[T any](about string, part func(*T) *serverDeclaration) field[T] {
@@ -166,6 +168,9 @@ func (s *serverDeclaration) finish(r *reader, n *node) {
 	s.offset = n.offset
 	if tunnel := n.find("tunnel"); tunnel != nil && s.method != lvs.Tunnelling {
 		r.refuse(tunnel, "tunnel: want method tunnel with it")
+	}
+	if toa := n.find("toa"); toa != nil && s.toa && s.method != lvs.FullNAT {
+		r.refuse(toa, "toa: want method fullnat with it")
 	}
 	if n.find("upper") != nil && n.find("lower") == nil {
 		s.lower = 0 // what defaults say is of another upper
@@ -345,7 +350,7 @@ var bodyFields = slices.Concat(
 // readSorry reads a sorry server, which is forwarded to as the service's servers are
 // unless it says otherwise.
 func readSorry(r *reader, n *node, s *serviceDeclaration) {
-	s.sorry = &sorryDeclaration{serverDeclaration: serverDeclaration{offset: n.offset, method: s.server.method, tunnel: s.server.tunnel, weight: 1}}
+	s.sorry = &sorryDeclaration{serverDeclaration: serverDeclaration{offset: n.offset, method: s.server.method, tunnel: s.server.tunnel, toa: s.server.toa, weight: 1}}
 	if n.kind == mappingNode {
 		sorryObject.read(r, n, s.sorry)
 		return

@@ -30,6 +30,15 @@ func Write(c lvs.Configuration) string {
 			w.mark(rule)
 		}
 	}
+	if len(c.LocalAddresses) > 0 {
+		w.line(0, "local-addresses:")
+		for _, local := range c.LocalAddresses {
+			w.line(0, "  - address: %s", quote(local.String()))
+			if local.Ports != lvs.DefaultLocalPorts {
+				w.line(0, "    ports: %s", quote(local.Ports.String()))
+			}
+		}
+	}
 	if len(c.Services) > 0 {
 		w.line(0, "services:")
 		w.services(c)
@@ -227,10 +236,10 @@ func serverPlaceText(service lvs.ServiceKey, server lvs.RealServerKey) string {
 func usualForwarding(s lvs.ServiceState) lvs.RealServer {
 	usual := lvs.RealServer{Method: lvs.DirectRouting}
 	for i, server := range s.Servers {
-		if i > 0 && (server.Method != usual.Method || server.Tunnel != usual.Tunnel) {
+		if i > 0 && (server.Method != usual.Method || server.Tunnel != usual.Tunnel || server.TOA != usual.TOA) {
 			return lvs.RealServer{Method: lvs.DirectRouting}
 		}
-		usual.Method, usual.Tunnel = server.Method, server.Tunnel
+		usual.Method, usual.Tunnel, usual.TOA = server.Method, server.Tunnel, server.TOA
 	}
 	return usual
 }
@@ -239,6 +248,9 @@ func usualForwarding(s lvs.ServiceState) lvs.RealServer {
 func (w *writer) method(indent int, s, usual lvs.RealServer) {
 	if s.Method != usual.Method {
 		w.line(indent, "method: %s", wordOf(methodWords, methodValues, s.Method))
+	}
+	if s.Method == lvs.FullNAT && s.TOA != usual.TOA {
+		w.line(indent, "toa: %t", s.TOA)
 	}
 	if s.Method != lvs.Tunnelling || s.Tunnel == usual.Tunnel {
 		return

@@ -198,6 +198,14 @@ type benchListSlot struct {
 	Padding uint32
 }
 
+type benchLocalAddress struct {
+	_         structs.HostLayout
+	Addr      benchAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
+}
+
 type benchMarkRule struct {
 	_          structs.HostLayout
 	Caddr      benchAddress
@@ -261,7 +269,8 @@ type benchRealServer struct {
 	}
 	Raddr           benchAddress
 	Rport           uint16
-	IdentityPadding [3]uint16
+	Toa             uint16
+	IdentityPadding [2]uint16
 	IdleSince       uint32
 	Persistent      uint32
 	Retries         uint32
@@ -311,7 +320,8 @@ type benchSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                benchPolicy
 }
 
@@ -351,6 +361,7 @@ const (
 	benchMapHeldFragments        = "held_fragments"
 	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
+	benchMapLocalAddresses       = "local_addresses"
 	benchMapMarkRules            = "mark_rules"
 	benchMapOversizedPackets     = "oversized_packets"
 	benchMapParties              = "parties"
@@ -435,6 +446,7 @@ type benchMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
 	Parties          *ebpf.MapSpec `ebpf:"parties"`
@@ -491,6 +503,7 @@ type benchMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
 	Parties          *ebpf.Map `ebpf:"parties"`
@@ -523,6 +536,7 @@ func (m *benchMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedPackets,
 		m.Parties,

@@ -97,7 +97,14 @@ func (p *Plane) Connections() iter.Seq[lvs.Connection] {
 			group := &p.view.connections.elements[g]
 			for s := range group.Slots {
 				entry, ok := readEntry(&group.Slots[s], now)
-				if ok && !isReply(&entry) && !yield(p.connection(&entry, now)) {
+				if !ok || isReply(&entry) {
+					continue
+				}
+				c := p.connection(&entry, now)
+				if explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_FULLNAT != 0 {
+					c.Local = p.localEnd(uint32(g*len(group.Slots)+s), now)
+				}
+				if !yield(c) {
 					return
 				}
 			}

@@ -161,6 +161,24 @@ func fromMarkRule(wire directorMarkRule) lvs.MarkRule {
 	}
 }
 
+// toLocalAddress returns one address of a pool's prefix.
+func toLocalAddress(addr netip.Addr, local lvs.LocalAddress) directorLocalAddress {
+	return directorLocalAddress{
+		Addr:      toAddress(addr),
+		FirstPort: local.Ports.First,
+		Ports:     local.Ports.Last - local.Ports.First + 1,
+		Prefix:    uint32(local.Prefix.Bits()),
+	}
+}
+
+// fromLocalAddress returns the prefix that an address is of.
+func fromLocalAddress(wire directorLocalAddress) lvs.LocalAddress {
+	return lvs.LocalAddress{
+		Prefix: netip.PrefixFrom(fromAddress(wire.Addr), int(wire.Prefix)).Masked(),
+		Ports:  lvs.PortRange{First: wire.FirstPort, Last: wire.FirstPort + wire.Ports - 1},
+	}
+}
+
 func toNextHop(hop lvs.NextHop) directorNextHop {
 	switch {
 	case !hop.Usable():

@@ -246,6 +246,7 @@ const (
 	directorLimitMAX_PEERS              directorLimit = 256
 	directorLimitMAX_PEER_MACS          directorLimit = 16640
 	directorLimitMAX_MARK_RULES         directorLimit = 256
+	directorLimitMAX_LOCAL_ADDRESSES    directorLimit = 256
 	directorLimitMAX_INTERFACES         directorLimit = 4096
 	directorLimitMAX_EXTENSION_HEADERS  directorLimit = 8
 	directorLimitSWEEP_GROUPS           directorLimit = 4096
@@ -275,6 +276,14 @@ type directorListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
 	Padding uint32
+}
+
+type directorLocalAddress struct {
+	_         structs.HostLayout
+	Addr      directorAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
 }
 
 type directorMarkRule struct {
@@ -359,7 +368,8 @@ type directorRealServer struct {
 	Service           directorServiceKey
 	Raddr             directorAddress
 	Rport             uint16
-	IdentityPadding   [3]uint16
+	Toa               uint16
+	IdentityPadding   [2]uint16
 	IdleSince         uint32
 	Persistent        uint32
 	Retries           uint32
@@ -473,7 +483,8 @@ type directorSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                directorPolicy
 }
 
@@ -541,29 +552,31 @@ const (
 	directorVerdictFORWARD_NO_ENTRY      directorVerdict = 14
 	directorVerdictFORWARD_ICMP          directorVerdict = 15
 	directorVerdictFORWARD_IN_FRAGMENTS  directorVerdict = 16
-	directorVerdictFORWARD_REPLY         directorVerdict = 17
-	directorVerdictHOLD_FRAGMENT         directorVerdict = 18
-	directorVerdictANSWER_NO_SERVER      directorVerdict = 19
-	directorVerdictANSWER_TTL            directorVerdict = 20
-	directorVerdictANSWER_TOO_BIG        directorVerdict = 21
-	directorVerdictDROP_RATE_LIMIT       directorVerdict = 22
-	directorVerdictDROP_TOO_BIG          directorVerdict = 23
-	directorVerdictDROP_SERVER_REMOVED   directorVerdict = 24
-	directorVerdictDROP_NO_NEXT_HOP      directorVerdict = 25
-	directorVerdictDROP_DEFENCE          directorVerdict = 26
-	directorVerdictDROP_ICMP_CHECKSUM    directorVerdict = 27
-	directorVerdictDROP_ICMP_ERROR       directorVerdict = 28
-	directorVerdictDROP_NO_ROOM          directorVerdict = 29
-	directorVerdictDROP_NO_WAY_BACK      directorVerdict = 30
-	directorVerdictDROP_FRAGMENT         directorVerdict = 31
-	directorVerdictDROP_FRAGMENT_TINY    directorVerdict = 32
-	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 33
-	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 34
-	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 35
-	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 36
-	directorVerdictBUG_MAP               directorVerdict = 37
-	directorVerdictBUG_ADJUST            directorVerdict = 38
-	directorVerdictVERDICTS              directorVerdict = 39
+	directorVerdictFORWARD_NO_TOA        directorVerdict = 17
+	directorVerdictFORWARD_REPLY         directorVerdict = 18
+	directorVerdictHOLD_FRAGMENT         directorVerdict = 19
+	directorVerdictANSWER_NO_SERVER      directorVerdict = 20
+	directorVerdictANSWER_NO_LOCAL_PORT  directorVerdict = 21
+	directorVerdictANSWER_TTL            directorVerdict = 22
+	directorVerdictANSWER_TOO_BIG        directorVerdict = 23
+	directorVerdictDROP_RATE_LIMIT       directorVerdict = 24
+	directorVerdictDROP_TOO_BIG          directorVerdict = 25
+	directorVerdictDROP_SERVER_REMOVED   directorVerdict = 26
+	directorVerdictDROP_NO_NEXT_HOP      directorVerdict = 27
+	directorVerdictDROP_DEFENCE          directorVerdict = 28
+	directorVerdictDROP_ICMP_CHECKSUM    directorVerdict = 29
+	directorVerdictDROP_ICMP_ERROR       directorVerdict = 30
+	directorVerdictDROP_NO_ROOM          directorVerdict = 31
+	directorVerdictDROP_NO_WAY_BACK      directorVerdict = 32
+	directorVerdictDROP_FRAGMENT         directorVerdict = 33
+	directorVerdictDROP_FRAGMENT_TINY    directorVerdict = 34
+	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 35
+	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 36
+	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 37
+	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 38
+	directorVerdictBUG_MAP               directorVerdict = 39
+	directorVerdictBUG_ADJUST            directorVerdict = 40
+	directorVerdictVERDICTS              directorVerdict = 41
 )
 
 type directorVerdictCount struct {
@@ -595,6 +608,7 @@ const (
 	directorMapHeldFragments    = "held_fragments"
 	directorMapInterfaces       = "interfaces"
 	directorMapLists            = "lists"
+	directorMapLocalAddresses   = "local_addresses"
 	directorMapMarkRules        = "mark_rules"
 	directorMapOversizedFrames  = "oversized_frames"
 	directorMapOversizedPackets = "oversized_packets"
@@ -684,6 +698,7 @@ type directorMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
@@ -741,6 +756,7 @@ type directorMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
@@ -772,6 +788,7 @@ func (m *directorMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedFrames,
 		m.OversizedPackets,

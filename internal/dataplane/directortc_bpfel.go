@@ -172,6 +172,14 @@ type directorTCListSlot struct {
 	Padding uint32
 }
 
+type directorTCLocalAddress struct {
+	_         structs.HostLayout
+	Addr      directorTCAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
+}
+
 type directorTCMarkRule struct {
 	_          structs.HostLayout
 	Caddr      directorTCAddress
@@ -249,7 +257,8 @@ type directorTCRealServer struct {
 	}
 	Raddr           directorTCAddress
 	Rport           uint16
-	IdentityPadding [3]uint16
+	Toa             uint16
+	IdentityPadding [2]uint16
 	IdleSince       uint32
 	Persistent      uint32
 	Retries         uint32
@@ -299,7 +308,8 @@ type directorTCSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                directorTCPolicy
 }
 
@@ -337,6 +347,7 @@ const (
 	directorTCMapHeldFragments    = "held_fragments"
 	directorTCMapInterfaces       = "interfaces"
 	directorTCMapLists            = "lists"
+	directorTCMapLocalAddresses   = "local_addresses"
 	directorTCMapMarkRules        = "mark_rules"
 	directorTCMapOversizedFrames  = "oversized_frames"
 	directorTCMapOversizedPackets = "oversized_packets"
@@ -426,6 +437,7 @@ type directorTCMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
@@ -483,6 +495,7 @@ type directorTCMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
@@ -514,6 +527,7 @@ func (m *directorTCMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedFrames,
 		m.OversizedPackets,

@@ -66,6 +66,7 @@ const (
 	explainConnectionFlagCONNECTION_CONTROLLED  explainConnectionFlag = 16
 	explainConnectionFlagCONNECTION_MASQUERADED explainConnectionFlag = 32
 	explainConnectionFlagCONNECTION_REPLY       explainConnectionFlag = 64
+	explainConnectionFlagCONNECTION_FULLNAT     explainConnectionFlag = 128
 )
 
 type explainConnectionGroup struct {
@@ -169,6 +170,14 @@ type explainListSlot struct {
 	Padding uint32
 }
 
+type explainLocalAddress struct {
+	_         structs.HostLayout
+	Addr      explainAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
+}
+
 type explainMarkRule struct {
 	_          structs.HostLayout
 	Caddr      explainAddress
@@ -232,7 +241,8 @@ type explainRealServer struct {
 	}
 	Raddr           explainAddress
 	Rport           uint16
-	IdentityPadding [3]uint16
+	Toa             uint16
+	IdentityPadding [2]uint16
 	IdleSince       uint32
 	Persistent      uint32
 	Retries         uint32
@@ -282,7 +292,8 @@ type explainSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                explainPolicy
 }
 
@@ -368,6 +379,7 @@ const (
 	explainMapHeldFragments    = "held_fragments"
 	explainMapInterfaces       = "interfaces"
 	explainMapLists            = "lists"
+	explainMapLocalAddresses   = "local_addresses"
 	explainMapMarkRules        = "mark_rules"
 	explainMapOversizedPackets = "oversized_packets"
 	explainMapParties          = "parties"
@@ -448,6 +460,7 @@ type explainMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
 	Parties          *ebpf.MapSpec `ebpf:"parties"`
@@ -504,6 +517,7 @@ type explainMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
 	Parties          *ebpf.Map `ebpf:"parties"`
@@ -534,6 +548,7 @@ func (m *explainMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedPackets,
 		m.Parties,

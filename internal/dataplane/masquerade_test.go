@@ -39,9 +39,15 @@ func masqueradedPlane(t testing.TB) *Plane {
 // masquerade adds a service and its one real server.
 func masquerade(t testing.TB, p *Plane, svc lvs.Service, server string) {
 	t.Helper()
+	mustTranslate(t, p, svc, server, lvs.Masquerading, false)
+}
+
+// mustTranslate adds a service and its one real server, of a method that translates.
+func mustTranslate(t testing.TB, p *Plane, svc lvs.Service, server string, method lvs.ForwardingMethod, toa bool) {
+	t.Helper()
 	mustAddService(t, p, svc)
 	rs := mustAddServer(t, p, svc, server, 1)
-	rs.Method = lvs.Masquerading
+	rs.Method, rs.TOA = method, toa
 	if err := p.EditServer(svc.ServiceKey, rs); err != nil {
 		t.Fatal(err)
 	}

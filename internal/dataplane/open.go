@@ -239,6 +239,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 		directorMapEditions:       p.maps.Editions,
 		directorMapInterfaces:     p.maps.Interfaces,
 		directorMapLists:          p.maps.Lists,
+		directorMapLocalAddresses: p.maps.LocalAddresses,
 		directorMapMarkRules:      p.maps.MarkRules,
 		directorMapParties:        p.maps.Parties,
 		directorMapPeerMacs:       p.maps.PeerMacs,

@@ -142,7 +142,7 @@ func (p *Plane) readParties() error {
 		slot, rs := uint32(i), &p.view.servers.elements[i]
 		addr := fromAddress(rs.Raddr)
 		if rs.State == directorServerStateSERVER_FREE ||
-			lvs.ForwardingMethod(rs.Method) != lvs.Masquerading && stored[addr]&directorPartyPARTY_SERVER == 0 {
+			!lvs.ForwardingMethod(rs.Method).Translates() && stored[addr]&directorPartyPARTY_SERVER == 0 {
 			continue
 		}
 		if err := p.parties.addServer(slot, addr); err != nil {

@@ -86,6 +86,8 @@ type views struct {
 	settings    array[directorSettings]
 	marks       array[directorMarkRule]
 	tunnels     array[directorTunnelPair]
+	locals      array[directorLocalAddress]
+	bonds       array[directorBondGroup]
 }
 
 func newViews(maps *directorMaps) (v views, err error) {
@@ -123,6 +125,12 @@ func newViews(maps *directorMaps) (v views, err error) {
 	if err == nil {
 		v.tunnels, err = mapArray[directorTunnelPair](maps.Tunnels)
 	}
+	if err == nil {
+		v.locals, err = mapArray[directorLocalAddress](maps.LocalAddresses)
+	}
+	if err == nil {
+		v.bonds, err = mapArray[directorBondGroup](maps.Bonds)
+	}
 	if err != nil {
 		err = errors.Join(err, v.unmap())
 	}
@@ -132,7 +140,7 @@ func newViews(maps *directorMaps) (v views, err error) {
 func (v *views) unmap() error {
 	return errors.Join(v.connections.unmap(), v.services.unmap(), v.places.unmap(), v.policies.unmap(), v.editions.unmap(),
 		v.servers.unmap(), v.lists.unmap(), v.tables.unmap(), v.interfaces.unmap(), v.settings.unmap(),
-		v.marks.unmap(), v.tunnels.unmap())
+		v.marks.unmap(), v.tunnels.unmap(), v.locals.unmap(), v.bonds.unmap())
 }
 
 func (p *Plane) settings() *directorSettings { return &p.view.settings.elements[0] }

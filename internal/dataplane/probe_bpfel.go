@@ -157,6 +157,14 @@ type probeListSlot struct {
 	Padding uint32
 }
 
+type probeLocalAddress struct {
+	_         structs.HostLayout
+	Addr      probeAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
+}
+
 type probeMarkRule struct {
 	_          structs.HostLayout
 	Caddr      probeAddress
@@ -237,7 +245,8 @@ type probeRealServer struct {
 	}
 	Raddr           probeAddress
 	Rport           uint16
-	IdentityPadding [3]uint16
+	Toa             uint16
+	IdentityPadding [2]uint16
 	IdleSince       uint32
 	Persistent      uint32
 	Retries         uint32
@@ -287,7 +296,8 @@ type probeSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                probePolicy
 }
 
@@ -324,6 +334,7 @@ const (
 	probeMapHeldFragments    = "held_fragments"
 	probeMapInterfaces       = "interfaces"
 	probeMapLists            = "lists"
+	probeMapLocalAddresses   = "local_addresses"
 	probeMapMarkRules        = "mark_rules"
 	probeMapOversizedPackets = "oversized_packets"
 	probeMapParties          = "parties"
@@ -406,6 +417,7 @@ type probeMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
 	Parties          *ebpf.MapSpec `ebpf:"parties"`
@@ -462,6 +474,7 @@ type probeMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
 	Parties          *ebpf.Map `ebpf:"parties"`
@@ -492,6 +505,7 @@ func (m *probeMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedPackets,
 		m.Parties,

@@ -133,7 +133,7 @@ func (p *Plane) newServer(identity serverIdentity) (uint32, error) {
 // writeServer stores what may change about a real server, field by field.
 func (p *Plane) writeServer(slot uint32, want lvs.RealServer) error {
 	rs := &p.view.servers.elements[slot]
-	if want.Method == lvs.Masquerading {
+	if want.Method.Translates() {
 		if err := p.parties.addServer(slot, want.Address); err != nil {
 			return err
 		}
@@ -148,6 +148,10 @@ func (p *Plane) writeServer(slot uint32, want lvs.RealServer) error {
 	}
 	atomic.StoreUint32(&rs.Upper, want.UpperThreshold)
 	atomic.StoreUint32(&rs.Lower, want.LowerThreshold)
+	rs.Toa = 0
+	if want.TOA {
+		rs.Toa = 1
+	}
 	holds := p.way(slot)
 	return p.setWay(slot, way{holds.hop, toTunnel(want, holds.tunnel.Source)})
 }
@@ -238,6 +242,7 @@ func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerS
 	if server.Method == lvs.Tunnelling {
 		server.Tunnel = fromTunnel(holds.tunnel)
 	}
+	server.TOA = rs.Toa != 0
 	return lvs.RealServerStatus{
 		RealServer: server,
 		Active:     atomic.LoadUint32(&rs.Active),

@@ -368,7 +368,7 @@ func (p *Plane) editionFlags(svc lvs.Service, servers []uint32) directorSchedule
 		flags |= directorSchedulerFlagFLAG_ONE_PACKET
 	}
 	if slices.ContainsFunc(servers, func(slot uint32) bool {
-		return p.view.servers.elements[slot].Method == uint32(lvs.Masquerading)
+		return lvs.ForwardingMethod(p.view.servers.elements[slot].Method).Translates()
 	}) {
 		flags |= directorSchedulerFlagFLAG_MASQUERADING
 	}

@@ -172,6 +172,14 @@ type traceListSlot struct {
 	Padding uint32
 }
 
+type traceLocalAddress struct {
+	_         structs.HostLayout
+	Addr      traceAddress
+	FirstPort uint16
+	Ports     uint16
+	Prefix    uint32
+}
+
 type traceMarkRule struct {
 	_          structs.HostLayout
 	Caddr      traceAddress
@@ -249,7 +257,8 @@ type traceRealServer struct {
 	}
 	Raddr           traceAddress
 	Rport           uint16
-	IdentityPadding [3]uint16
+	Toa             uint16
+	IdentityPadding [2]uint16
 	IdleSince       uint32
 	Persistent      uint32
 	Retries         uint32
@@ -299,7 +308,8 @@ type traceSettings struct {
 	DefenceTurns          [9]uint8
 	DefencePadding        [3]uint8
 	MarkRules             uint32
-	Reserved              [3]uint32
+	LocalAddresses        [2]uint32
+	Reserved              [1]uint32
 	Policy                tracePolicy
 }
 
@@ -465,6 +475,7 @@ const (
 	traceMapHeldFragments    = "held_fragments"
 	traceMapInterfaces       = "interfaces"
 	traceMapLists            = "lists"
+	traceMapLocalAddresses   = "local_addresses"
 	traceMapMarkRules        = "mark_rules"
 	traceMapOversizedFrames  = "oversized_frames"
 	traceMapOversizedPackets = "oversized_packets"
@@ -562,6 +573,7 @@ type traceMapSpecs struct {
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
 	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
+	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.MapSpec `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.MapSpec `ebpf:"oversized_packets"`
@@ -625,6 +637,7 @@ type traceMaps struct {
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
 	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
+	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
 	OversizedFrames  *ebpf.Map `ebpf:"oversized_frames"`
 	OversizedPackets *ebpf.Map `ebpf:"oversized_packets"`
@@ -660,6 +673,7 @@ func (m *traceMaps) Close() error {
 		m.HeldFragments,
 		m.Interfaces,
 		m.Lists,
+		m.LocalAddresses,
 		m.MarkRules,
 		m.OversizedFrames,
 		m.OversizedPackets,

@@ -90,7 +90,7 @@ func checkServer(service lvs.ServiceKey, s lvs.RealServer) error {
 			s.Method, lvs.ErrInvalid)
 	case s.Method == lvs.Tunnelling:
 		return checkTunnel(service, s)
-	case s.Method != lvs.DirectRouting && s.Method != lvs.Masquerading:
+	case s.Method != lvs.DirectRouting && !s.Method.Translates():
 		return fmt.Errorf("forwarding method %s: %w", s.Method, lvs.ErrInvalid)
 	case s.Address.Is4() != service.Address.Is4():
 		return fmt.Errorf("address %s: %w: the virtual address is of the other family, which needs tunnelling",

@@ -46,6 +46,8 @@ type plane interface {
 	DeletePeerMAC(lvs.MAC) error
 	MarkRules() []lvs.MarkRule
 	SetMarkRules([]lvs.MarkRule) error
+	LocalAddresses() []lvs.LocalAddress
+	SetLocalAddresses([]lvs.LocalAddress) error
 	Sweep() (dataplane.SweepResult, error)
 	Connections() iter.Seq[lvs.Connection]
 	TableSize() int
@@ -217,6 +219,13 @@ func (d *Director) editService(service lvs.Service) error {
 	if _, ok := d.services[service.ServiceKey]; !ok {
 		err = lvs.ErrNoService
 	}
+	if err == nil && service.OnePacket {
+		for _, server := range d.rosters[service.ServiceKey].told {
+			if err == nil {
+				err = checkFullNAT(service, server, d.plane.LocalAddresses())
+			}
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("edit service %s: %w", service.ServiceKey, err)
 	}
@@ -339,7 +348,30 @@ func (d *Director) checkServer(key lvs.ServiceKey, server lvs.RealServer, there 
 		return lvs.ErrNoService
 	}
 	_, has := servers[server.RealServerKey]
-	return CheckServer(key, server, has, there)
+	if err := CheckServer(key, server, has, there); err != nil {
+		return err
+	}
+	if server.Method != lvs.FullNAT {
+		return checkFullNAT(lvs.Service{}, server, nil)
+	}
+	service, err := d.told(key)
+	if err != nil {
+		return err
+	}
+	return checkFullNAT(service, server, d.plane.LocalAddresses())
+}
+
+// told returns a service as it was told.
+func (d *Director) told(key lvs.ServiceKey) (lvs.Service, error) {
+	services, err := d.plane.Services()
+	if err != nil {
+		return lvs.Service{}, err
+	}
+	i := slices.IndexFunc(services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+	if i < 0 {
+		return lvs.Service{}, lvs.ErrNoService
+	}
+	return services[i].Service, nil
 }
 
 // DeleteServer implements [api.Director].

@@ -317,7 +317,7 @@ func (d *Director) connectionsOf(key drainKey) []reset.Connection {
 			virtual.Port() != 0 && c.Virtual.Port() != virtual.Port()) {
 			continue
 		}
-		found = append(found, reset.Connection{Client: c.Client, Virtual: c.Virtual, Server: r.told[at], NextHop: hop})
+		found = append(found, reset.Connection{Client: c.Client, Virtual: c.Virtual, Local: c.Local, Server: r.told[at], NextHop: hop})
 	}
 	return found
 }

@@ -26,6 +26,7 @@ type memoryPlane struct {
 	peers       map[netip.Addr]lvs.MAC
 	peerMACs    map[lvs.MAC]bool
 	marks       []lvs.MarkRule
+	locals      []lvs.LocalAddress
 	drains      map[drainKey]dataplane.Drain
 	slowStarts  []drainKey
 	fail        error         // the answer to every change
@@ -224,6 +225,12 @@ func (p *memoryPlane) MarkRules() []lvs.MarkRule { return p.marks }
 
 func (p *memoryPlane) SetMarkRules(rules []lvs.MarkRule) error {
 	return p.change(func() { p.marks = slices.Clone(rules) })
+}
+
+func (p *memoryPlane) LocalAddresses() []lvs.LocalAddress { return slices.Clone(p.locals) }
+
+func (p *memoryPlane) SetLocalAddresses(pool []lvs.LocalAddress) error {
+	return p.change(func() { p.locals = inFamilies(pool) })
 }
 
 func (p *memoryPlane) Sweep() (dataplane.SweepResult, error) {

@@ -32,6 +32,7 @@ func (d *Director) state() (state lvs.State, err error) {
 	if len(state.Marks) == 0 {
 		state.Marks = nil
 	}
+	state.LocalAddresses = d.plane.LocalAddresses()
 	for _, s := range d.plane.Configured() {
 		service := lvs.ServiceState{Service: s}
 		var err error
@@ -160,6 +161,10 @@ func (d *Director) checkState(state lvs.State) (lvs.State, error) {
 			return lvs.State{}, refuse(fmt.Sprintf("marks[%d]", i), "mark rule of mark %d: %w", rule.Mark, errTwice)
 		}
 	}
+	if i, err := lvs.CheckLocalAddresses(state.LocalAddresses); err != nil {
+		return lvs.State{}, refuse(fmt.Sprintf("local_addresses[%d]", i), "%w", err)
+	}
+	state.LocalAddresses = inFamilies(state.LocalAddresses)
 	state.Services = slices.Clone(state.Services)
 	keys := map[lvs.ServiceKey]bool{}
 	for i := range state.Services {
@@ -176,11 +181,18 @@ func (d *Director) checkState(state lvs.State) (lvs.State, error) {
 		if s.Sysctls, err = checkSettings(item+".sysctls", s.Sysctls, true); err != nil {
 			return lvs.State{}, err
 		}
-		if err := checkServers(item, s); err != nil {
+		if err := checkServers(item, s, state.LocalAddresses); err != nil {
 			return lvs.State{}, err
 		}
 	}
 	return state, nil
+}
+
+// inFamilies returns a pool as the plane has it: IPv4 first.
+func inFamilies(pool []lvs.LocalAddress) []lvs.LocalAddress {
+	return slices.SortedStableFunc(slices.Values(pool), func(a, b lvs.LocalAddress) int {
+		return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen()
+	})
 }
 
 var errTwice = fmt.Errorf("%w: given twice", lvs.ErrInvalid)
@@ -211,12 +223,15 @@ func checkSettings(list string, settings []lvs.SysctlSetting, ofService bool) ([
 	return told, nil
 }
 
-func checkServers(item string, service *lvs.ServiceState) error {
+func checkServers(item string, service *lvs.ServiceState, pool []lvs.LocalAddress) error {
 	keys := map[lvs.RealServerKey]bool{}
 	for i, s := range service.Servers {
 		err := checkThresholds(s)
 		if err == nil {
 			err = checkServer(service.ServiceKey, s)
+		}
+		if err == nil {
+			err = checkFullNAT(service.Service, s, pool)
 		}
 		if keys[s.RealServerKey] {
 			err = errTwice
@@ -275,6 +290,11 @@ func (u unlocked) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange) err
 
 // SetMarkRules implements [reconcile.Target].
 func (u unlocked) SetMarkRules(rules []lvs.MarkRule) error { return u.d.plane.SetMarkRules(rules) }
+
+// SetLocalAddresses implements [reconcile.Target].
+func (u unlocked) SetLocalAddresses(pool []lvs.LocalAddress) error {
+	return u.d.plane.SetLocalAddresses(pool)
+}
 
 // AddPeer implements [reconcile.Target].
 func (u unlocked) AddPeer(addr netip.Addr) error { return u.d.addPeer(addr) }

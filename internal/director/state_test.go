@@ -19,6 +19,7 @@ func fullState() lvs.State {
 		Peers:   []netip.Addr{otherDirector},
 		Marks: []lvs.MarkRule{{Mark: 7, Protocol: lvs.TCP, Destination: netip.MustParsePrefix("192.0.2.100/32"),
 			SourcePorts: lvs.AllPorts, DestinationPorts: lvs.PortRange{First: 6000, Last: 6100}}},
+		LocalAddresses: []lvs.LocalAddress{localAddress("192.0.2.32/28"), localAddress("2001:db8::20/128")},
 		Services: []lvs.ServiceState{
 			{
 				Service: changed(wlc(vip), func(s *lvs.Service) { s.Scheduler, s.SchedulerFlags = lvs.SourceHashing, lvs.SHPort }),
@@ -28,7 +29,10 @@ func fullState() lvs.State {
 					changed(routed("192.0.2.11", 80), func(r *lvs.RealServer) { r.Weight = 0 }),
 				},
 			},
-			{Service: wlc(vip6), Servers: []lvs.RealServer{routed("2001:db8::11", 80)}},
+			{Service: wlc(vip6), Servers: []lvs.RealServer{
+				changed(routed("2001:db8::12", 8080), func(r *lvs.RealServer) { r.Method, r.TOA = lvs.FullNAT, true }),
+				routed("2001:db8::11", 80),
+			}},
 		},
 	}
 }
@@ -158,6 +162,10 @@ func TestBadStatesChangeNothing(t *testing.T) {
 		{"peer twice", func(s *lvs.State) { s.Peers = append(s.Peers, otherDirector) }, "peers[1]", lvs.ErrInvalid},
 		{"mark", func(s *lvs.State) { s.Marks[0].Mark = 0 }, "marks[0]", lvs.ErrInvalid},
 		{"mark twice", func(s *lvs.State) { s.Marks = append(s.Marks, s.Marks[0]) }, "marks[1]", lvs.ErrInvalid},
+		{"local address", func(s *lvs.State) { s.LocalAddresses[1].Ports.First = 0 }, "local_addresses[1]", lvs.ErrInvalid},
+		{"local address twice", func(s *lvs.State) { s.LocalAddresses[1].Prefix = netip.MustParsePrefix("192.0.2.40/32") }, "local_addresses[1]", lvs.ErrInvalid},
+		{"no local address", func(s *lvs.State) { s.LocalAddresses = s.LocalAddresses[:1] }, "services[1].servers[0]", lvs.ErrInvalid},
+		{"TOA of direct routing", func(s *lvs.State) { s.Services[1].Servers[1].TOA = true }, "services[1].servers[1]", lvs.ErrInvalid},
 		{"scheduler", func(s *lvs.State) { s.Services[1].Scheduler = "nosuch" }, "services[1]", lvs.ErrSchedulerNotFound},
 		{"service twice", func(s *lvs.State) { s.Services[1].ServiceKey = vip }, "services[1]", lvs.ErrInvalid},
 		{"own sysctl", func(s *lvs.State) { s.Services[0].Sysctls[0].Name = "amemthresh" }, "services[0].sysctls[0]", lvs.ErrInvalid},

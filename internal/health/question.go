@@ -74,7 +74,7 @@ func targetOf(service lvs.ServiceKey, server lvs.RealServer, check lvs.Check) (T
 	case check.Address.IsValid():
 		t.Address = addrPort(check.Address, port)
 	// A masqueraded client's packet goes to the real server's own address and port.
-	case check.Path == lvs.PathRIP, server.Method == lvs.Masquerading:
+	case check.Path == lvs.PathRIP, server.Method.Translates():
 		t.Address = addrPort(server.Address, port)
 	case service.Mark != 0:
 		return Target{}, fmt.Errorf("check %s of %s: path vip: %w: a firewall mark has no address; say path: rip", check.Type, service, lvs.ErrInvalid)

@@ -62,11 +62,12 @@ const (
 	optTunNoChecksum
 	optTunChecksum
 	optTunRemoteChecksum
+	optTOA  // not in IPVS
 	optSort // does nothing, and may be repeated
 	optIPv6 // may be repeated
 
 	firstOption = optNumeric
-	lastOption  = optTunRemoteChecksum
+	lastOption  = optTOA
 )
 
 // names are the words that the messages use.
@@ -87,7 +88,7 @@ var names = [...]string{
 	optMcastGroup: "mcast-group", optMcastPort: "mcast-port", optMcastTTL: "mcast-ttl",
 	optSyncMaxLen: "sync-maxlen", optTunInfo: "tun-info", optTunType: "tun-type",
 	optTunPort: "tun-port", optTunNoChecksum: "tun-nocsum", optTunChecksum: "tun-csum",
-	optTunRemoteChecksum: "tun-remcsum",
+	optTunRemoteChecksum: "tun-remcsum", optTOA: "toa",
 }
 
 // String returns the word that the messages use.
@@ -140,6 +141,7 @@ var grammar = [...]option{
 	{optForward, "masquerading", 'm', noArgument},
 	{optForward, "ipip", 'i', noArgument},
 	{optForward, "gatewaying", 'g', noArgument},
+	{optForward, "fullnat", 0, noArgument}, // not in IPVS
 	{optWeight, "weight", 'w', needsArgument},
 	{optUpperThreshold, "u-threshold", 'x', needsArgument},
 	{optLowerThreshold, "l-threshold", 'y', needsArgument},
@@ -170,6 +172,7 @@ var grammar = [...]option{
 	{optTunNoChecksum, "tun-nocsum", 0, noArgument},
 	{optTunChecksum, "tun-csum", 0, noArgument},
 	{optTunRemoteChecksum, "tun-remcsum", 0, noArgument},
+	{optTOA, "toa", 0, noArgument},
 }
 
 func findLong(name string) *option {

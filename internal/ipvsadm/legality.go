@@ -18,7 +18,7 @@ var (
 	serverRule = rule{
 		needed: setOf(optService, optServer),
 		allowed: setOf(optForward, optWeight, optUpperThreshold, optLowerThreshold,
-			optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum),
+			optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum, optTOA),
 	}
 )
 
@@ -108,6 +108,9 @@ func checkServiceOptions(c *commandLine) error {
 }
 
 func checkServerOptions(c *commandLine) error {
+	if c.given.has(optTOA) && c.server.Method != lvs.FullNAT {
+		return usageError("The 'toa' option is for the forwarding method 'fullnat'")
+	}
 	if c.server.Method != lvs.Tunnelling {
 		if c.server.Address.Is6() != c.ipv6 {
 			return usageError("Different address family is allowed only for tunneling servers")

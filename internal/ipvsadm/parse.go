@@ -70,7 +70,7 @@ func (c *commandLine) service() lvs.Service {
 // tunnelling change no port, so their servers have the service's.
 func (c *commandLine) realServer() lvs.RealServer {
 	rs := c.server
-	if c.command != cmdDeleteServer && c.mark == 0 && rs.Method != lvs.Masquerading {
+	if c.command != cmdDeleteServer && c.mark == 0 && !rs.Method.Translates() {
 		rs.Port = c.port
 	}
 	return rs
@@ -189,6 +189,7 @@ func (p *parser) parseServerOption(t token, value string) error {
 	case optForward:
 		rs.Method = map[string]lvs.ForwardingMethod{
 			"gatewaying": lvs.DirectRouting, "ipip": lvs.Tunnelling, "masquerading": lvs.Masquerading,
+			"fullnat": lvs.FullNAT,
 		}[p.scan.current.long]
 	case optWeight:
 		return parseInto(&rs.Weight, value, "weight")
@@ -214,6 +215,8 @@ func (p *parser) parseServerOption(t token, value string) error {
 		rs.Tunnel.Checksum = lvs.NoChecksum
 	case optTunChecksum:
 		rs.Tunnel.Checksum = lvs.Checksum
+	case optTOA:
+		rs.TOA = true
 	case optTunRemoteChecksum:
 		rs.Tunnel.Checksum = lvs.RemoteChecksum
 	default:

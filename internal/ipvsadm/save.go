@@ -76,9 +76,12 @@ func savedFlags(svc lvs.Service) string {
 func (inv *invocation) saveServer(rs lvs.RealServer, service, name string) {
 	w := inv.stdout
 	method := map[lvs.ForwardingMethod]string{
-		lvs.Masquerading: "-m", lvs.Local: "-g", lvs.Tunnelling: "-i", lvs.DirectRouting: "-g",
+		lvs.Masquerading: "-m", lvs.Local: "-g", lvs.Tunnelling: "-i", lvs.DirectRouting: "-g", lvs.FullNAT: "--fullnat",
 	}[rs.Method]
 	fmt.Fprintf(w, "-a %s -r %s %s -w %d", service, name, method, rs.Weight)
+	if rs.TOA {
+		fmt.Fprint(w, " --toa")
+	}
 	if rs.Method == lvs.Tunnelling {
 		checksum := map[lvs.TunnelChecksum]string{
 			lvs.NoChecksum: "--tun-nocsum", lvs.Checksum: "--tun-csum", lvs.RemoteChecksum: "--tun-remcsum",

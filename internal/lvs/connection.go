@@ -12,8 +12,10 @@ type Connection struct {
 	Client   netip.AddrPort
 	Virtual  netip.AddrPort
 	Server   netip.AddrPort
-	State    ConnectionState
-	Expires  time.Duration // until it ends; not negative
+	// Local is where the client comes from for the server, by FullNAT; else the zero value.
+	Local   netip.AddrPort
+	State   ConnectionState
+	Expires time.Duration // until it ends; not negative
 	// Idle is for how long no packet has set its timer, by the timeout that its
 	// state has now; 0 for a template, and for what ends later than that says.
 	Idle    time.Duration

@@ -29,6 +29,9 @@ type RealServer struct {
 	LowerThreshold uint32
 	// Tunnel is the zero value unless Method is Tunnelling.
 	Tunnel Tunnel
+	// TOA has the client's address and port told to the real server by a TCP option,
+	// which it needs a kernel module to read; false unless Method is FullNAT.
+	TOA bool
 }
 
 // A RealServerStatus is a real server as it was read back.
@@ -66,7 +69,15 @@ const (
 	DirectRouting                         // -g: only the MAC address changes
 )
 
-// String returns the name that listings use: Masq, Local, Tunnel, Route.
+// FullNAT is not in IPVS. As masquerading, and the real server sees a local address of the
+// director for a client, to which it answers by whatever way it has.
+const FullNAT ForwardingMethod = 5
+
+// Translates reports whether packets have the real server's own address and port, and its
+// answers come back through the director.
+func (m ForwardingMethod) Translates() bool { return m == Masquerading || m == FullNAT }
+
+// String returns the name that listings use: Masq, Local, Tunnel, Route, FullNat.
 func (m ForwardingMethod) String() string {
 	switch m {
 	case Masquerading:
@@ -77,6 +88,8 @@ func (m ForwardingMethod) String() string {
 		return "Tunnel"
 	case DirectRouting:
 		return "Route"
+	case FullNAT:
+		return "FullNat"
 	}
 	return fmt.Sprintf("ForwardingMethod(%d)", uint8(m))
 }
@@ -156,7 +169,7 @@ func (s RealServer) Judge(hop NextHop) NextHop {
 	if s.Method == Tunnelling && hop.Usable() && !hop.Local && !hop.SourceIP.IsValid() {
 		hop.Problem = fmt.Sprintf("this host has no address to send the outer packets of a tunnel to %s from", s.Address)
 	}
-	if s.Method == Masquerading && hop.Local {
+	if s.Method.Translates() && hop.Local {
 		// Its replies would not pass the data plane.
 		hop.Problem = "it is this host, which can't be masqueraded: add it with -g, and let its program listen on the virtual address"
 	}

@@ -11,8 +11,10 @@ type State struct {
 	// Peers are those that were added.
 	Peers []netip.Addr
 	// Marks are in the order in which they are looked at.
-	Marks    []MarkRule
-	Services []ServiceState
+	Marks []MarkRule
+	// LocalAddresses are the pool of FullNAT.
+	LocalAddresses []LocalAddress
+	Services       []ServiceState
 }
 
 // A ServiceState is what a director was told of one virtual service.

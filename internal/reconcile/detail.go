@@ -56,6 +56,7 @@ func serverDetail(was, is lvs.RealServer) string {
 	if was.Method == lvs.Tunnelling && is.Method == lvs.Tunnelling {
 		d.part("tunnel", tunnelText(was.Tunnel), tunnelText(is.Tunnel))
 	}
+	d.part("toa", was.TOA, is.TOA)
 	d.part("weight", was.Weight, is.Weight)
 	d.part("upper", was.UpperThreshold, is.UpperThreshold)
 	d.part("lower", was.LowerThreshold, is.LowerThreshold)

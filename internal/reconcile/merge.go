@@ -18,6 +18,14 @@ func Merge(base, have, want lvs.State) lvs.State {
 		Peers:   mergeList(base.Peers, have.Peers, want.Peers, itself[netip.Addr], keepKey),
 		Marks:   mergeList(base.Marks, have.Marks, want.Marks, itself[lvs.MarkRule], keepKey),
 	}
+	state.LocalAddresses = mergeList(base.LocalAddresses, have.LocalAddresses, want.LocalAddresses,
+		func(l lvs.LocalAddress) netip.Prefix { return l.Prefix }, func(b, h, w lvs.LocalAddress, there presence) (lvs.LocalAddress, bool) {
+			same := b == w
+			if there.base && there.have {
+				w.Ports = pick(b.Ports, h.Ports, w.Ports)
+			}
+			return w, same
+		})
 	state.Services = mergeList(base.Services, have.Services, want.Services,
 		func(s lvs.ServiceState) lvs.ServiceKey { return s.ServiceKey }, mergeService)
 	return state
@@ -137,9 +145,10 @@ func mergeServer(base, have, want lvs.RealServer, there presence) (lvs.RealServe
 	type method struct {
 		method lvs.ForwardingMethod
 		tunnel lvs.Tunnel
+		toa    bool
 	}
-	m := pick(method{base.Method, base.Tunnel}, method{have.Method, have.Tunnel}, method{want.Method, want.Tunnel})
-	merged.Method, merged.Tunnel = m.method, m.tunnel
+	m := pick(method{base.Method, base.Tunnel, base.TOA}, method{have.Method, have.Tunnel, have.TOA}, method{want.Method, want.Tunnel, want.TOA})
+	merged.Method, merged.Tunnel, merged.TOA = m.method, m.tunnel, m.toa
 	merged.Weight = pick(base.Weight, have.Weight, want.Weight)
 	type thresholds struct{ upper, lower uint32 }
 	t := pick(thresholds{base.UpperThreshold, base.LowerThreshold}, thresholds{have.UpperThreshold, have.LowerThreshold},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -25,6 +26,8 @@ type Target interface {
 	DeletePeer(netip.Addr) error
 	// SetMarkRules replaces all rules.
 	SetMarkRules([]lvs.MarkRule) error
+	// SetLocalAddresses replaces the pool.
+	SetLocalAddresses([]lvs.LocalAddress) error
 }
 
 // A Step is one change.
@@ -67,6 +70,8 @@ func Plan(have, want lvs.State) []Step {
 	for _, addr := range missing(want.Peers, have.Peers) {
 		p.add(Adds, func(t Target) error { return t.AddPeer(addr) }, "add peer %s", addr)
 	}
+	pool := union(have.LocalAddresses, want.LocalAddresses)
+	p.localAddresses(have.LocalAddresses, pool)
 	old := map[lvs.ServiceKey]lvs.ServiceState{}
 	for _, s := range have.Services {
 		old[s.ServiceKey] = s
@@ -93,10 +98,58 @@ func Plan(have, want lvs.State) []Step {
 			p.add(Deletes, func(t Target) error { return t.DeleteService(s.ServiceKey) }, "delete service %s", s.ServiceKey)
 		}
 	}
+	p.localAddresses(pool, want.LocalAddresses)
 	for _, addr := range missing(have.Peers, want.Peers) {
 		p.add(Deletes, func(t Target) error { return t.DeletePeer(addr) }, "delete peer %s", addr)
 	}
 	return p.steps
+}
+
+// union returns a pool that real servers of both states can use: what is wanted, and what
+// of the other does not overlap with it, as far as there is room.
+func union(have, want []lvs.LocalAddress) []lvs.LocalAddress {
+	pool := slices.Clone(want)
+	for _, h := range have {
+		if slices.Contains(want, h) {
+			continue
+		}
+		if _, err := lvs.CheckLocalAddresses(append(slices.Clone(pool), h)); err == nil {
+			pool = append(pool, h)
+		}
+	}
+	if len(pool) == len(have) && !slices.ContainsFunc(pool, func(l lvs.LocalAddress) bool { return !slices.Contains(have, l) }) {
+		return have // in its own order
+	}
+	return pool
+}
+
+// localAddresses replaces the pool, if that is another one.
+func (p *plan) localAddresses(have, want []lvs.LocalAddress) {
+	if slices.Equal(have, want) {
+		return
+	}
+	var come, gone []string
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			come = append(come, fmt.Sprintf("%s with ports %s", w, w.Ports))
+		}
+	}
+	for _, h := range have {
+		if !slices.Contains(want, h) {
+			gone = append(gone, h.String())
+		}
+	}
+	switch do := func(t Target) error { return t.SetLocalAddresses(want) }; {
+	case len(gone) == 0 && len(come) > 0:
+		p.add(Adds, do, "add local address %s", strings.Join(come, ", "))
+	case len(come) == 0 && len(gone) > 0:
+		p.add(Deletes, do, "delete local address %s", strings.Join(gone, ", "))
+	case len(come) == 0:
+		p.add(Edits, do, "order the local addresses")
+	default:
+		p.add(Edits, do, "set local addresses")
+		p.detail(fmt.Sprintf("%s -> %s", strings.Join(gone, ", "), strings.Join(come, ", ")))
+	}
 }
 
 // missing returns those of all that are not in some.

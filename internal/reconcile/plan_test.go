@@ -111,6 +111,17 @@ func (m *model) AddPeer(addr netip.Addr) error {
 	return nil
 }
 
+func (m *model) SetLocalAddresses(pool []lvs.LocalAddress) error {
+	if slices.Equal(pool, m.state.LocalAddresses) {
+		return fmt.Errorf("nothing to set")
+	}
+	if _, err := lvs.CheckLocalAddresses(pool); err != nil {
+		return err
+	}
+	m.state.LocalAddresses = pool
+	return nil
+}
+
 func (m *model) SetMarkRules(rules []lvs.MarkRule) error {
 	if slices.Equal(rules, m.state.Marks) {
 		return fmt.Errorf("nothing to set")
@@ -129,6 +140,9 @@ func canonical(s lvs.State) lvs.State {
 	byName := func(a, b lvs.SysctlSetting) int { return strings.Compare(a.Name, b.Name) }
 	s.Sysctls = slices.SortedFunc(slices.Values(s.Sysctls), byName)
 	s.Peers = slices.SortedFunc(slices.Values(s.Peers), netip.Addr.Compare)
+	s.LocalAddresses = slices.SortedFunc(slices.Values(s.LocalAddresses), func(a, b lvs.LocalAddress) int {
+		return a.Prefix.Addr().Compare(b.Prefix.Addr())
+	})
 	s.Services = slices.SortedFunc(slices.Values(s.Services), func(a, b lvs.ServiceState) int { return a.ServiceKey.Compare(b.ServiceKey) })
 	for i := range s.Services {
 		s.Services[i].Sysctls = slices.SortedFunc(slices.Values(s.Services[i].Sysctls), byName)
@@ -150,6 +164,13 @@ func randomState(g *rand.Rand) (state lvs.State) {
 	state.Sysctls = settings()
 	for range 1 + g.IntN(2) {
 		state.Marks = append(state.Marks, lvs.MarkRule{Mark: 1 + g.Uint32N(2)})
+	}
+	for i := range 3 {
+		if g.IntN(2) == 0 {
+			state.LocalAddresses = append(state.LocalAddresses, lvs.LocalAddress{
+				Prefix: netip.PrefixFrom(address(i), 32), Ports: lvs.PortRange{First: 1, Last: 1 + uint16(g.IntN(2))},
+			})
+		}
 	}
 	for i := range 3 {
 		if g.IntN(2) == 0 {

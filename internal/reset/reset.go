@@ -33,7 +33,9 @@ const (
 // has to come to this host.
 type Connection struct {
 	Client, Virtual netip.AddrPort
-	Server          lvs.RealServer
+	// Local is the client's end for the server, by FullNAT.
+	Local  netip.AddrPort
+	Server lvs.RealServer
 	// NextHop is the real server's, for direct routing.
 	NextHop lvs.NextHop
 }
@@ -191,7 +193,10 @@ func (w *wire) reset(c Connection, said segment) error {
 	}
 	toServer := segment{from: c.Client, to: c.Virtual, reset: true, sequence: said.sequence}
 	switch c.Server.Method {
-	case lvs.Masquerading:
+	case lvs.Masquerading, lvs.FullNAT:
+		if c.Local.IsValid() {
+			toServer.from = c.Local
+		}
 		toServer.to = netip.AddrPortFrom(c.Server.Address, c.Server.Port)
 		packet, err := toServer.packet()
 		if err != nil {

@@ -4,6 +4,7 @@
 //	fairlead-save 1
 //	sysctl timeout_established=3600
 //	peer 192.0.2.10
+//	local-address 192.0.2.32/28 ports 1024-32767
 //	service tcp:192.0.2.100:80 scheduler sh flags sh-port
 //	  set sloppy_tcp=1
 //	  server 192.0.2.11:80 route weight 2 upper 1000 lower 800

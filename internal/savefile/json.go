@@ -15,11 +15,12 @@ import (
 // The JSON of a state: programs rely on its names.
 
 type fileJSON struct {
-	Version  int              `json:"version"`
-	Sysctls  map[string]int32 `json:"sysctls"`
-	Peers    []string         `json:"peers"`
-	Marks    []string         `json:"marks"` // as the text has them
-	Services []serviceJSON    `json:"services"`
+	Version        int              `json:"version"`
+	Sysctls        map[string]int32 `json:"sysctls"`
+	Peers          []string         `json:"peers"`
+	Marks          []string         `json:"marks"`           // as the text has them
+	LocalAddresses []string         `json:"local_addresses"` // the same
+	Services       []serviceJSON    `json:"services"`
 }
 
 type serviceJSON struct {
@@ -41,6 +42,7 @@ type serverJSON struct {
 	UpperThreshold uint32      `json:"upper_threshold,omitempty"`
 	LowerThreshold uint32      `json:"lower_threshold,omitempty"`
 	Tunnel         *tunnelJSON `json:"tunnel,omitempty"`
+	TOA            bool        `json:"toa,omitempty"`
 }
 
 type tunnelJSON struct {
@@ -51,12 +53,15 @@ type tunnelJSON struct {
 
 // WriteJSON writes a state as JSON; [Read] reads it.
 func WriteJSON(w io.Writer, state lvs.State) error {
-	file := fileJSON{Version: Version, Sysctls: settingsJSON(state.Sysctls), Peers: []string{}, Marks: []string{}, Services: []serviceJSON{}}
+	file := fileJSON{Version: Version, Sysctls: settingsJSON(state.Sysctls), Peers: []string{}, Marks: []string{}, LocalAddresses: []string{}, Services: []serviceJSON{}}
 	for _, addr := range state.Peers {
 		file.Peers = append(file.Peers, addr.String())
 	}
 	for _, rule := range state.Marks {
 		file.Marks = append(file.Marks, fmt.Sprintf("%d%s", rule.Mark, markWords(rule)))
+	}
+	for _, local := range state.LocalAddresses {
+		file.LocalAddresses = append(file.LocalAddresses, localWords(local))
 	}
 	for _, s := range state.Services {
 		file.Services = append(file.Services, newServiceJSON(s))
@@ -86,7 +91,7 @@ func newServiceJSON(s lvs.ServiceState) serviceJSON {
 	for _, r := range s.Servers {
 		server := serverJSON{
 			Address: r.RealServerKey.String(), Method: methodWords[r.Method], Weight: r.Weight,
-			UpperThreshold: r.UpperThreshold, LowerThreshold: r.LowerThreshold,
+			UpperThreshold: r.UpperThreshold, LowerThreshold: r.LowerThreshold, TOA: r.TOA,
 		}
 		if r.Method == lvs.Tunnelling {
 			server.Tunnel = &tunnelJSON{tunnelWords[r.Tunnel.Type], r.Tunnel.Port, checksumWords[r.Tunnel.Checksum]}
@@ -131,6 +136,13 @@ func (file fileJSON) state() (state lvs.State, err error) {
 			return lvs.State{}, fmt.Errorf("marks[%d]: %w", i, err)
 		}
 		state.Marks = append(state.Marks, rule)
+	}
+	for i, text := range file.LocalAddresses {
+		local, err := parseLocal(markFields(text))
+		if err != nil {
+			return lvs.State{}, fmt.Errorf("local_addresses[%d]: %w", i, err)
+		}
+		state.LocalAddresses = append(state.LocalAddresses, local)
 	}
 	for i, s := range file.Services {
 		at := fmt.Sprintf("services[%d]", i)
@@ -209,14 +221,17 @@ func (r serverJSON) server() (lvs.RealServer, error) {
 	}
 	method, ok := find(methodWords, r.Method)
 	if !ok {
-		return lvs.RealServer{}, fmt.Errorf("method %q: want route, masq or tunnel", r.Method)
+		return lvs.RealServer{}, fmt.Errorf("method %q: want route, masq, tunnel or fullnat", r.Method)
 	}
 	if r.Weight > math.MaxInt32 {
 		return lvs.RealServer{}, fmt.Errorf("weight %d: want 0 to %d", r.Weight, math.MaxInt32)
 	}
 	server := lvs.RealServer{
 		RealServerKey: key, Method: method, Weight: r.Weight,
-		UpperThreshold: r.UpperThreshold, LowerThreshold: r.LowerThreshold,
+		UpperThreshold: r.UpperThreshold, LowerThreshold: r.LowerThreshold, TOA: r.TOA,
+	}
+	if r.TOA && method != lvs.FullNAT {
+		return lvs.RealServer{}, errors.New("toa: want it with method fullnat")
 	}
 	if (r.Tunnel != nil) != (method == lvs.Tunnelling) {
 		return lvs.RealServer{}, errors.New("tunnel: want it with method tunnel, and only there")

@@ -132,6 +132,8 @@ func parseServer(words []string) (lvs.RealServer, error) {
 			s.Weight, err = c.number(name, 0, math.MaxInt32)
 		case name == "upper":
 			s.UpperThreshold, err = c.number(name, 0, math.MaxUint32)
+		case name == "toa" && s.Method == lvs.FullNAT:
+			s.TOA = true
 		case name == "lower":
 			s.LowerThreshold, err = c.number(name, 0, math.MaxUint32)
 		case name == "type" && tunnelled:
@@ -145,7 +147,7 @@ func parseServer(words []string) (lvs.RealServer, error) {
 		case tunnelled:
 			err = fmt.Errorf("%q: want weight, upper, lower, type, port or checksum", name)
 		default:
-			err = fmt.Errorf("%q: want a forwarding method (route, masq, tunnel) after the address, then weight, upper or lower", name)
+			err = fmt.Errorf("%q: want a forwarding method (route, masq, tunnel, fullnat) after the address, then weight, upper or lower, of fullnat toa too", name)
 		}
 		if err != nil {
 			return s, err

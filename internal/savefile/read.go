@@ -85,10 +85,10 @@ func (r *reader) take(words []string) error {
 	}
 	kind, rest := words[0], words[1:]
 	read, ok := map[string]func([]string) error{
-		"sysctl": r.sysctl, "peer": r.peer, "mark": r.mark, "service": r.service, "set": r.set, "server": r.server,
+		"sysctl": r.sysctl, "peer": r.peer, "mark": r.mark, "local-address": r.local, "service": r.service, "set": r.set, "server": r.server,
 	}[kind]
 	if !ok {
-		return fmt.Errorf("%q: want a line that begins with sysctl, peer, mark, service, set or server", kind)
+		return fmt.Errorf("%q: want a line that begins with sysctl, peer, mark, local-address, service, set or server", kind)
 	}
 	if len(rest) == 0 {
 		return fmt.Errorf("%s: something is missing after it: see fairlead save --help", kind)
@@ -149,6 +149,13 @@ func (r *reader) mark(words []string) error {
 	rule, err := parseMark(words)
 	r.stands("marks[%d]", len(r.file.Marks))
 	r.file.Marks = append(r.file.Marks, rule)
+	return err
+}
+
+func (r *reader) local(words []string) error {
+	local, err := parseLocal(words)
+	r.stands("local_addresses[%d]", len(r.file.LocalAddresses))
+	r.file.LocalAddresses = append(r.file.LocalAddresses, local)
 	return err
 }
 

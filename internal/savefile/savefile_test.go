@@ -143,6 +143,12 @@ func (g generator) state() lvs.State {
 			SourcePorts: pick(g, lvs.AllPorts, lvs.PortRange{First: first, Last: first}), DestinationPorts: lvs.PortRange{First: first, Last: 65535},
 		})
 	}
+	for range g.IntN(3) {
+		state.LocalAddresses = append(state.LocalAddresses, lvs.LocalAddress{
+			Prefix: pick(g, netip.MustParsePrefix("192.0.2.32/28"), netip.MustParsePrefix("2001:db8::20/128")),
+			Ports:  pick(g, lvs.DefaultLocalPorts, lvs.PortRange{First: 7, Last: 7}, lvs.PortRange{First: 1, Last: 65535}),
+		})
+	}
 	for range g.IntN(5) {
 		state.Services = append(state.Services, g.service())
 	}
@@ -170,13 +176,14 @@ func (g generator) service() lvs.ServiceState {
 	for range g.IntN(4) {
 		r := lvs.RealServer{
 			RealServerKey: lvs.RealServerKey{Address: g.address(v6), Port: uint16(g.IntN(1 << 16))},
-			Method:        pick(g, lvs.Masquerading, lvs.Local, lvs.Tunnelling, lvs.DirectRouting),
+			Method:        pick(g, lvs.Masquerading, lvs.Local, lvs.Tunnelling, lvs.DirectRouting, lvs.FullNAT),
 			Weight:        g.Uint32N(1 << 31), UpperThreshold: pick(g, 0, g.Uint32()), LowerThreshold: pick(g, 0, g.Uint32()),
 		}
 		if r.Method == lvs.Tunnelling {
 			r.Tunnel = lvs.Tunnel{Type: pick(g, lvs.IPIP, lvs.GUE, lvs.GRE), Port: uint16(g.IntN(1 << 16)),
 				Checksum: pick(g, lvs.NoChecksum, lvs.Checksum, lvs.RemoteChecksum)}
 		}
+		r.TOA = r.Method == lvs.FullNAT && pick(g, true, false)
 		s.Servers = append(s.Servers, r)
 	}
 	return s
@@ -189,7 +196,7 @@ func TestBadLines(t *testing.T) {
 		line string
 		says []string
 	}{
-		{"nosuch x", []string{`"nosuch"`, "sysctl, peer, mark, service, set or server"}},
+		{"nosuch x", []string{`"nosuch"`, "sysctl, peer, mark, local-address, service, set or server"}},
 		{"server", []string{"fairlead save --help"}},
 		{"sysctl nosuch=1", []string{`"nosuch"`}},
 		{"sysctl conn_reuse_mode", []string{"NAME=VALUE"}},

@@ -14,7 +14,7 @@ import (
 const Version = 1
 
 var methodWords = map[lvs.ForwardingMethod]string{
-	lvs.Masquerading: "masq", lvs.Local: "local", lvs.Tunnelling: "tunnel", lvs.DirectRouting: "route",
+	lvs.Masquerading: "masq", lvs.Local: "local", lvs.Tunnelling: "tunnel", lvs.DirectRouting: "route", lvs.FullNAT: "fullnat",
 }
 
 var checksumWords = map[lvs.TunnelChecksum]string{

@@ -23,6 +23,9 @@ func Write(to io.Writer, state lvs.State) error {
 	for _, rule := range state.Marks {
 		fmt.Fprintf(w, "mark %d%s\n", rule.Mark, markWords(rule))
 	}
+	for _, local := range state.LocalAddresses {
+		fmt.Fprintf(w, "local-address %s\n", localWords(local))
+	}
 	for _, s := range state.Services {
 		writeService(w, s.Service)
 		for _, own := range s.Sysctls {
@@ -59,6 +62,9 @@ func writeServer(w io.Writer, s lvs.RealServer) {
 	fmt.Fprintf(w, "  server %s %s", s.RealServerKey, methodWords[s.Method])
 	if s.Method == lvs.Tunnelling {
 		fmt.Fprintf(w, " type %s port %d checksum %s", tunnelWords[s.Tunnel.Type], s.Tunnel.Port, checksumWords[s.Tunnel.Checksum])
+	}
+	if s.TOA {
+		fmt.Fprint(w, " toa")
 	}
 	fmt.Fprintf(w, " weight %d", s.Weight)
 	if s.UpperThreshold != 0 || s.LowerThreshold != 0 {

@@ -88,6 +88,8 @@ const (
 	ForwardingMethod_FORWARDING_METHOD_LOCAL          ForwardingMethod = 2
 	ForwardingMethod_FORWARDING_METHOD_TUNNELLING     ForwardingMethod = 3
 	ForwardingMethod_FORWARDING_METHOD_DIRECT_ROUTING ForwardingMethod = 4
+	// Not in IPVS: masquerading, with a local address in the client's place.
+	ForwardingMethod_FORWARDING_METHOD_FULL_NAT ForwardingMethod = 6
 )
 
 // Enum value maps for ForwardingMethod.
@@ -98,6 +100,7 @@ var (
 		2: "FORWARDING_METHOD_LOCAL",
 		3: "FORWARDING_METHOD_TUNNELLING",
 		4: "FORWARDING_METHOD_DIRECT_ROUTING",
+		6: "FORWARDING_METHOD_FULL_NAT",
 	}
 	ForwardingMethod_value = map[string]int32{
 		"FORWARDING_METHOD_UNSPECIFIED":    0,
@@ -105,6 +108,7 @@ var (
 		"FORWARDING_METHOD_LOCAL":          2,
 		"FORWARDING_METHOD_TUNNELLING":     3,
 		"FORWARDING_METHOD_DIRECT_ROUTING": 4,
+		"FORWARDING_METHOD_FULL_NAT":       6,
 	}
 )
 
@@ -345,21 +349,23 @@ func (ConnectionKind) EnumDescriptor() ([]byte, []int) {
 type Reason int32
 
 const (
-	Reason_REASON_UNSPECIFIED         Reason = 0
-	Reason_REASON_SERVICE_EXISTS      Reason = 1
-	Reason_REASON_NO_SERVICE          Reason = 2
-	Reason_REASON_SERVER_EXISTS       Reason = 3
-	Reason_REASON_NO_SERVER           Reason = 4
-	Reason_REASON_SCHEDULER_NOT_FOUND Reason = 5
-	Reason_REASON_INVALID             Reason = 6
-	Reason_REASON_OUT_OF_RANGE        Reason = 7
-	Reason_REASON_TABLE_FULL          Reason = 8
-	Reason_REASON_UNSUPPORTED         Reason = 9
-	Reason_REASON_PEER_EXISTS         Reason = 10
-	Reason_REASON_NO_PEER             Reason = 11
-	Reason_REASON_MARK_RULE_EXISTS    Reason = 12
-	Reason_REASON_NO_MARK_RULE        Reason = 13
-	Reason_REASON_NO_DRAIN            Reason = 14
+	Reason_REASON_UNSPECIFIED          Reason = 0
+	Reason_REASON_SERVICE_EXISTS       Reason = 1
+	Reason_REASON_NO_SERVICE           Reason = 2
+	Reason_REASON_SERVER_EXISTS        Reason = 3
+	Reason_REASON_NO_SERVER            Reason = 4
+	Reason_REASON_SCHEDULER_NOT_FOUND  Reason = 5
+	Reason_REASON_INVALID              Reason = 6
+	Reason_REASON_OUT_OF_RANGE         Reason = 7
+	Reason_REASON_TABLE_FULL           Reason = 8
+	Reason_REASON_UNSUPPORTED          Reason = 9
+	Reason_REASON_PEER_EXISTS          Reason = 10
+	Reason_REASON_NO_PEER              Reason = 11
+	Reason_REASON_MARK_RULE_EXISTS     Reason = 12
+	Reason_REASON_NO_MARK_RULE         Reason = 13
+	Reason_REASON_NO_DRAIN             Reason = 14
+	Reason_REASON_LOCAL_ADDRESS_EXISTS Reason = 15
+	Reason_REASON_NO_LOCAL_ADDRESS     Reason = 16
 )
 
 // Enum value maps for Reason.
@@ -380,23 +386,27 @@ var (
 		12: "REASON_MARK_RULE_EXISTS",
 		13: "REASON_NO_MARK_RULE",
 		14: "REASON_NO_DRAIN",
+		15: "REASON_LOCAL_ADDRESS_EXISTS",
+		16: "REASON_NO_LOCAL_ADDRESS",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":         0,
-		"REASON_SERVICE_EXISTS":      1,
-		"REASON_NO_SERVICE":          2,
-		"REASON_SERVER_EXISTS":       3,
-		"REASON_NO_SERVER":           4,
-		"REASON_SCHEDULER_NOT_FOUND": 5,
-		"REASON_INVALID":             6,
-		"REASON_OUT_OF_RANGE":        7,
-		"REASON_TABLE_FULL":          8,
-		"REASON_UNSUPPORTED":         9,
-		"REASON_PEER_EXISTS":         10,
-		"REASON_NO_PEER":             11,
-		"REASON_MARK_RULE_EXISTS":    12,
-		"REASON_NO_MARK_RULE":        13,
-		"REASON_NO_DRAIN":            14,
+		"REASON_UNSPECIFIED":          0,
+		"REASON_SERVICE_EXISTS":       1,
+		"REASON_NO_SERVICE":           2,
+		"REASON_SERVER_EXISTS":        3,
+		"REASON_NO_SERVER":            4,
+		"REASON_SCHEDULER_NOT_FOUND":  5,
+		"REASON_INVALID":              6,
+		"REASON_OUT_OF_RANGE":         7,
+		"REASON_TABLE_FULL":           8,
+		"REASON_UNSUPPORTED":          9,
+		"REASON_PEER_EXISTS":          10,
+		"REASON_NO_PEER":              11,
+		"REASON_MARK_RULE_EXISTS":     12,
+		"REASON_NO_MARK_RULE":         13,
+		"REASON_NO_DRAIN":             14,
+		"REASON_LOCAL_ADDRESS_EXISTS": 15,
+		"REASON_NO_LOCAL_ADDRESS":     16,
 	}
 )
 
@@ -660,7 +670,9 @@ type RealServer struct {
 	UpperThreshold uint32                 `protobuf:"varint,4,opt,name=upper_threshold,json=upperThreshold,proto3" json:"upper_threshold,omitempty"`
 	LowerThreshold uint32                 `protobuf:"varint,5,opt,name=lower_threshold,json=lowerThreshold,proto3" json:"lower_threshold,omitempty"`
 	// Only of a tunnelled real server.
-	Tunnel        *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
+	Tunnel *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
+	// Only with FullNAT: a TCP option tells the client's address and port.
+	Toa           bool `protobuf:"varint,7,opt,name=toa,proto3" json:"toa,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +747,13 @@ func (x *RealServer) GetTunnel() *Tunnel {
 		return x.Tunnel
 	}
 	return nil
+}
+
+func (x *RealServer) GetToa() bool {
+	if x != nil {
+		return x.Toa
+	}
+	return false
 }
 
 type Counters struct {
@@ -4039,6 +4058,300 @@ func (*DeleteMarkRuleResponse) Descriptor() ([]byte, []int) {
 	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{65}
 }
 
+type ListLocalAddressesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLocalAddressesRequest) Reset() {
+	*x = ListLocalAddressesRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLocalAddressesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLocalAddressesRequest) ProtoMessage() {}
+
+func (x *ListLocalAddressesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLocalAddressesRequest.ProtoReflect.Descriptor instead.
+func (*ListLocalAddressesRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+}
+
+type ListLocalAddressesResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	LocalAddresses []*LocalAddressStatus  `protobuf:"bytes,1,rep,name=local_addresses,json=localAddresses,proto3" json:"local_addresses,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ListLocalAddressesResponse) Reset() {
+	*x = ListLocalAddressesResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLocalAddressesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLocalAddressesResponse) ProtoMessage() {}
+
+func (x *ListLocalAddressesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLocalAddressesResponse.ProtoReflect.Descriptor instead.
+func (*ListLocalAddressesResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ListLocalAddressesResponse) GetLocalAddresses() []*LocalAddressStatus {
+	if x != nil {
+		return x.LocalAddresses
+	}
+	return nil
+}
+
+type LocalAddressStatus struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	LocalAddress *LocalAddress          `protobuf:"bytes,1,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	// Why answers to it may not come back to the director; or empty.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalAddressStatus) Reset() {
+	*x = LocalAddressStatus{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalAddressStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalAddressStatus) ProtoMessage() {}
+
+func (x *LocalAddressStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalAddressStatus.ProtoReflect.Descriptor instead.
+func (*LocalAddressStatus) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *LocalAddressStatus) GetLocalAddress() *LocalAddress {
+	if x != nil {
+		return x.LocalAddress
+	}
+	return nil
+}
+
+func (x *LocalAddressStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type AddLocalAddressRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LocalAddress  *LocalAddress          `protobuf:"bytes,1,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLocalAddressRequest) Reset() {
+	*x = AddLocalAddressRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLocalAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLocalAddressRequest) ProtoMessage() {}
+
+func (x *AddLocalAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLocalAddressRequest.ProtoReflect.Descriptor instead.
+func (*AddLocalAddressRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *AddLocalAddressRequest) GetLocalAddress() *LocalAddress {
+	if x != nil {
+		return x.LocalAddress
+	}
+	return nil
+}
+
+type AddLocalAddressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLocalAddressResponse) Reset() {
+	*x = AddLocalAddressResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLocalAddressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLocalAddressResponse) ProtoMessage() {}
+
+func (x *AddLocalAddressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLocalAddressResponse.ProtoReflect.Descriptor instead.
+func (*AddLocalAddressResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
+}
+
+type DeleteLocalAddressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was added.
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteLocalAddressRequest) Reset() {
+	*x = DeleteLocalAddressRequest{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteLocalAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteLocalAddressRequest) ProtoMessage() {}
+
+func (x *DeleteLocalAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteLocalAddressRequest.ProtoReflect.Descriptor instead.
+func (*DeleteLocalAddressRequest) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *DeleteLocalAddressRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+type DeleteLocalAddressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteLocalAddressResponse) Reset() {
+	*x = DeleteLocalAddressResponse{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteLocalAddressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteLocalAddressResponse) ProtoMessage() {}
+
+func (x *DeleteLocalAddressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteLocalAddressResponse.ProtoReflect.Descriptor instead.
+func (*DeleteLocalAddressResponse) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
+}
+
 // All that a director was told.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4048,14 +4361,15 @@ type State struct {
 	Peers    []string        `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
 	Services []*ServiceState `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	// In the order in which they are looked at.
-	Marks         []*MarkRule `protobuf:"bytes,4,rep,name=marks,proto3" json:"marks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Marks          []*MarkRule     `protobuf:"bytes,4,rep,name=marks,proto3" json:"marks,omitempty"`
+	LocalAddresses []*LocalAddress `protobuf:"bytes,5,rep,name=local_addresses,json=localAddresses,proto3" json:"local_addresses,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4381,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[66]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4394,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{66}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *State) GetSysctls() []*SysctlSetting {
@@ -4111,6 +4425,68 @@ func (x *State) GetMarks() []*MarkRule {
 	return nil
 }
 
+func (x *State) GetLocalAddresses() []*LocalAddress {
+	if x != nil {
+		return x.LocalAddresses
+	}
+	return nil
+}
+
+type LocalAddress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An address or a prefix without host bits, all of whose addresses are meant:
+	// "192.0.2.20", "192.0.2.32/28".
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// "1024-32767".
+	Ports         string `protobuf:"bytes,2,opt,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalAddress) Reset() {
+	*x = LocalAddress{}
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalAddress) ProtoMessage() {}
+
+func (x *LocalAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalAddress.ProtoReflect.Descriptor instead.
+func (*LocalAddress) Descriptor() ([]byte, []int) {
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *LocalAddress) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *LocalAddress) GetPorts() string {
+	if x != nil {
+		return x.Ports
+	}
+	return ""
+}
+
 // Which packets carry a firewall mark: those of which everything holds.
 type MarkRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4129,7 +4505,7 @@ type MarkRule struct {
 
 func (x *MarkRule) Reset() {
 	*x = MarkRule{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4517,7 @@ func (x *MarkRule) String() string {
 func (*MarkRule) ProtoMessage() {}
 
 func (x *MarkRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[67]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4530,7 @@ func (x *MarkRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkRule.ProtoReflect.Descriptor instead.
 func (*MarkRule) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{67}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *MarkRule) GetMark() uint32 {
@@ -4209,7 +4585,7 @@ type SysctlSetting struct {
 
 func (x *SysctlSetting) Reset() {
 	*x = SysctlSetting{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4597,7 @@ func (x *SysctlSetting) String() string {
 func (*SysctlSetting) ProtoMessage() {}
 
 func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[68]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4610,7 @@ func (x *SysctlSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysctlSetting.ProtoReflect.Descriptor instead.
 func (*SysctlSetting) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{68}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SysctlSetting) GetName() string {
@@ -4264,7 +4640,7 @@ type ServiceState struct {
 
 func (x *ServiceState) Reset() {
 	*x = ServiceState{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4652,7 @@ func (x *ServiceState) String() string {
 func (*ServiceState) ProtoMessage() {}
 
 func (x *ServiceState) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[69]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4665,7 @@ func (x *ServiceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceState.ProtoReflect.Descriptor instead.
 func (*ServiceState) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{69}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ServiceState) GetService() *Service {
@@ -4321,7 +4697,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4333,7 +4709,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[70]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4346,7 +4722,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{70}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
 }
 
 type GetStateResponse struct {
@@ -4358,7 +4734,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4746,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[71]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4759,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{71}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetStateResponse) GetState() *State {
@@ -4404,7 +4780,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4416,7 +4792,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[72]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4429,7 +4805,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{72}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RestoreRequest) GetState() *State {
@@ -4456,7 +4832,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4468,7 +4844,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[73]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4481,7 +4857,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{73}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *RestoreResponse) GetChanges() []string {
@@ -4507,7 +4883,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4519,7 +4895,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[74]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4532,7 +4908,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{74}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -4572,7 +4948,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4584,7 +4960,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[75]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4597,7 +4973,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{75}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ApplyResponse) GetApplied() *Applied {
@@ -4620,7 +4996,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4632,7 +5008,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[76]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4645,7 +5021,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{76}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Applied) GetRevision() uint32 {
@@ -4683,7 +5059,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4695,7 +5071,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[77]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4708,7 +5084,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{77}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Change) GetSign() string {
@@ -4743,7 +5119,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4755,7 +5131,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[78]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4768,7 +5144,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{78}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RollbackRequest) GetTo() uint32 {
@@ -4794,7 +5170,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4806,7 +5182,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[79]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4819,7 +5195,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{79}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *RollbackResponse) GetApplied() *Applied {
@@ -4837,7 +5213,7 @@ type GetDriftRequest struct {
 
 func (x *GetDriftRequest) Reset() {
 	*x = GetDriftRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4849,7 +5225,7 @@ func (x *GetDriftRequest) String() string {
 func (*GetDriftRequest) ProtoMessage() {}
 
 func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[80]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4862,7 +5238,7 @@ func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDriftRequest.ProtoReflect.Descriptor instead.
 func (*GetDriftRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{80}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
 }
 
 type GetDriftResponse struct {
@@ -4874,7 +5250,7 @@ type GetDriftResponse struct {
 
 func (x *GetDriftResponse) Reset() {
 	*x = GetDriftResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4886,7 +5262,7 @@ func (x *GetDriftResponse) String() string {
 func (*GetDriftResponse) ProtoMessage() {}
 
 func (x *GetDriftResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[81]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4899,7 +5275,7 @@ func (x *GetDriftResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDriftResponse.ProtoReflect.Descriptor instead.
 func (*GetDriftResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{81}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetDriftResponse) GetDrift() []*Change {
@@ -4917,7 +5293,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4929,7 +5305,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[82]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4942,7 +5318,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{82}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
 }
 
 type ExportResponse struct {
@@ -4955,7 +5331,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4967,7 +5343,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[83]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4980,7 +5356,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{83}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ExportResponse) GetConfiguration() string {
@@ -4998,7 +5374,7 @@ type ListRevisionsRequest struct {
 
 func (x *ListRevisionsRequest) Reset() {
 	*x = ListRevisionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5010,7 +5386,7 @@ func (x *ListRevisionsRequest) String() string {
 func (*ListRevisionsRequest) ProtoMessage() {}
 
 func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[84]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5023,7 +5399,7 @@ func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{84}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
 }
 
 type ListRevisionsResponse struct {
@@ -5035,7 +5411,7 @@ type ListRevisionsResponse struct {
 
 func (x *ListRevisionsResponse) Reset() {
 	*x = ListRevisionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5047,7 +5423,7 @@ func (x *ListRevisionsResponse) String() string {
 func (*ListRevisionsResponse) ProtoMessage() {}
 
 func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[85]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5060,7 +5436,7 @@ func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{85}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListRevisionsResponse) GetRevisions() []*Revision {
@@ -5085,7 +5461,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5473,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[86]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5110,7 +5486,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{86}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Revision) GetNumber() uint32 {
@@ -5170,7 +5546,7 @@ type ConnectionFilter struct {
 
 func (x *ConnectionFilter) Reset() {
 	*x = ConnectionFilter{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5182,7 +5558,7 @@ func (x *ConnectionFilter) String() string {
 func (*ConnectionFilter) ProtoMessage() {}
 
 func (x *ConnectionFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[87]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5195,7 +5571,7 @@ func (x *ConnectionFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionFilter.ProtoReflect.Descriptor instead.
 func (*ConnectionFilter) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{87}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ConnectionFilter) GetProtocol() Protocol {
@@ -5265,7 +5641,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5653,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[88]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5666,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{88}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListConnectionsRequest) GetFilter() *ConnectionFilter {
@@ -5316,7 +5692,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5704,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[89]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5717,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{89}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -5368,14 +5744,16 @@ type Connection struct {
 	// ASSURED; the virtual address of a firewall mark's is the mark.
 	Template bool `protobuf:"varint,9,opt,name=template,proto3" json:"template,omitempty"`
 	// For how long no packet has set its timer.
-	IdleSeconds   uint32 `protobuf:"varint,10,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`
+	IdleSeconds uint32 `protobuf:"varint,10,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`
+	// With FullNAT: where the client comes from, for the server; else "".
+	Local         string `protobuf:"bytes,11,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5387,7 +5765,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[90]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5400,7 +5778,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{90}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Connection) GetProtocol() Protocol {
@@ -5473,6 +5851,13 @@ func (x *Connection) GetIdleSeconds() uint32 {
 	return 0
 }
 
+func (x *Connection) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
 type CountConnectionsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Filter *ConnectionFilter      `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
@@ -5487,7 +5872,7 @@ type CountConnectionsRequest struct {
 
 func (x *CountConnectionsRequest) Reset() {
 	*x = CountConnectionsRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5499,7 +5884,7 @@ func (x *CountConnectionsRequest) String() string {
 func (*CountConnectionsRequest) ProtoMessage() {}
 
 func (x *CountConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[91]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5512,7 +5897,7 @@ func (x *CountConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*CountConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{91}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CountConnectionsRequest) GetFilter() *ConnectionFilter {
@@ -5549,7 +5934,7 @@ type CountConnectionsResponse struct {
 
 func (x *CountConnectionsResponse) Reset() {
 	*x = CountConnectionsResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5946,7 @@ func (x *CountConnectionsResponse) String() string {
 func (*CountConnectionsResponse) ProtoMessage() {}
 
 func (x *CountConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[92]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5959,7 @@ func (x *CountConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*CountConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{92}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CountConnectionsResponse) GetTotal() *ConnectionTotal {
@@ -5610,7 +5995,7 @@ type ConnectionTotal struct {
 
 func (x *ConnectionTotal) Reset() {
 	*x = ConnectionTotal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5622,7 +6007,7 @@ func (x *ConnectionTotal) String() string {
 func (*ConnectionTotal) ProtoMessage() {}
 
 func (x *ConnectionTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[93]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5635,7 +6020,7 @@ func (x *ConnectionTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionTotal.ProtoReflect.Descriptor instead.
 func (*ConnectionTotal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{93}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ConnectionTotal) GetConnections() uint64 {
@@ -5670,7 +6055,7 @@ type ConnectionGroup struct {
 
 func (x *ConnectionGroup) Reset() {
 	*x = ConnectionGroup{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5682,7 +6067,7 @@ func (x *ConnectionGroup) String() string {
 func (*ConnectionGroup) ProtoMessage() {}
 
 func (x *ConnectionGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[94]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5695,7 +6080,7 @@ func (x *ConnectionGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionGroup.ProtoReflect.Descriptor instead.
 func (*ConnectionGroup) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{94}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ConnectionGroup) GetValues() []string {
@@ -5722,7 +6107,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5734,7 +6119,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[95]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5747,7 +6132,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{95}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *HandOverRequest) GetSuccessor() string {
@@ -5765,7 +6150,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5777,7 +6162,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[96]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5790,7 +6175,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{96}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{104}
 }
 
 type ExplainRequest struct {
@@ -5810,7 +6195,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +6207,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[97]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +6220,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{97}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ExplainRequest) GetProtocol() Protocol {
@@ -5906,7 +6291,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5918,7 +6303,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[98]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5931,7 +6316,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{98}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ExplainResponse) GetVerdict() *Verdict {
@@ -6017,7 +6402,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6029,7 +6414,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[99]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6042,7 +6427,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{99}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Frame) GetInterface() string {
@@ -6126,7 +6511,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6138,7 +6523,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[100]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6151,7 +6536,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{100}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Candidate) GetServer() string {
@@ -6225,7 +6610,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6237,7 +6622,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[101]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6250,7 +6635,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{101}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Choice) GetBy() string {
@@ -6292,7 +6677,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6304,7 +6689,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[102]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6317,7 +6702,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{102}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *TraceRequest) GetProtocol() Protocol {
@@ -6368,7 +6753,7 @@ type TraceResponse struct {
 
 func (x *TraceResponse) Reset() {
 	*x = TraceResponse{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6380,7 +6765,7 @@ func (x *TraceResponse) String() string {
 func (*TraceResponse) ProtoMessage() {}
 
 func (x *TraceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[103]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6393,7 +6778,7 @@ func (x *TraceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
 func (*TraceResponse) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{103}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *TraceResponse) GetPacket() *TracedPacket {
@@ -6434,7 +6819,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6446,7 +6831,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[104]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6459,7 +6844,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{104}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *TracedPacket) GetUnixNanoseconds() int64 {
@@ -6537,7 +6922,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6549,7 +6934,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_fairlead_v1_fairlead_proto_msgTypes[105]
+	mi := &file_fairlead_v1_fairlead_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6562,7 +6947,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{105}
+	return file_fairlead_v1_fairlead_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -6602,7 +6987,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06Tunnel\x12+\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x17.fairlead.v1.TunnelTypeR\x04type\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x127\n" +
-	"\bchecksum\x18\x03 \x01(\x0e2\x1b.fairlead.v1.TunnelChecksumR\bchecksum\"\xf4\x01\n" +
+	"\bchecksum\x18\x03 \x01(\x0e2\x1b.fairlead.v1.TunnelChecksumR\bchecksum\"\x86\x02\n" +
 	"\n" +
 	"RealServer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x125\n" +
@@ -6610,7 +6995,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12'\n" +
 	"\x0fupper_threshold\x18\x04 \x01(\rR\x0eupperThreshold\x12'\n" +
 	"\x0flower_threshold\x18\x05 \x01(\rR\x0elowerThreshold\x12+\n" +
-	"\x06tunnel\x18\x06 \x01(\v2\x13.fairlead.v1.TunnelR\x06tunnel\"\xa4\x01\n" +
+	"\x06tunnel\x18\x06 \x01(\v2\x13.fairlead.v1.TunnelR\x06tunnel\x12\x10\n" +
+	"\x03toa\x18\a \x01(\bR\x03toa\"\xa4\x01\n" +
 	"\bCounters\x12 \n" +
 	"\vconnections\x18\x01 \x01(\x04R\vconnections\x12\x1d\n" +
 	"\n" +
@@ -6812,12 +7198,28 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x13AddMarkRuleResponse\"B\n" +
 	"\x15DeleteMarkRuleRequest\x12)\n" +
 	"\x04rule\x18\x01 \x01(\v2\x15.fairlead.v1.MarkRuleR\x04rule\"\x18\n" +
-	"\x16DeleteMarkRuleResponse\"\xb7\x01\n" +
+	"\x16DeleteMarkRuleResponse\"\x1b\n" +
+	"\x19ListLocalAddressesRequest\"f\n" +
+	"\x1aListLocalAddressesResponse\x12H\n" +
+	"\x0flocal_addresses\x18\x01 \x03(\v2\x1f.fairlead.v1.LocalAddressStatusR\x0elocalAddresses\"n\n" +
+	"\x12LocalAddressStatus\x12>\n" +
+	"\rlocal_address\x18\x01 \x01(\v2\x19.fairlead.v1.LocalAddressR\flocalAddress\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"X\n" +
+	"\x16AddLocalAddressRequest\x12>\n" +
+	"\rlocal_address\x18\x01 \x01(\v2\x19.fairlead.v1.LocalAddressR\flocalAddress\"\x19\n" +
+	"\x17AddLocalAddressResponse\"3\n" +
+	"\x19DeleteLocalAddressRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\"\x1c\n" +
+	"\x1aDeleteLocalAddressResponse\"\xfb\x01\n" +
 	"\x05State\x124\n" +
 	"\asysctls\x18\x01 \x03(\v2\x1a.fairlead.v1.SysctlSettingR\asysctls\x12\x14\n" +
 	"\x05peers\x18\x02 \x03(\tR\x05peers\x125\n" +
 	"\bservices\x18\x03 \x03(\v2\x19.fairlead.v1.ServiceStateR\bservices\x12+\n" +
-	"\x05marks\x18\x04 \x03(\v2\x15.fairlead.v1.MarkRuleR\x05marks\"\xdb\x01\n" +
+	"\x05marks\x18\x04 \x03(\v2\x15.fairlead.v1.MarkRuleR\x05marks\x12B\n" +
+	"\x0flocal_addresses\x18\x05 \x03(\v2\x19.fairlead.v1.LocalAddressR\x0elocalAddresses\"<\n" +
+	"\fLocalAddress\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05ports\x18\x02 \x01(\tR\x05ports\"\xdb\x01\n" +
 	"\bMarkRule\x12\x12\n" +
 	"\x04mark\x18\x01 \x01(\rR\x04mark\x121\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
@@ -6888,7 +7290,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
-	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xb7\x02\n" +
+	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xcd\x02\n" +
 	"\n" +
 	"Connection\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
@@ -6901,7 +7303,8 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\btemplate\x18\t \x01(\bR\btemplate\x12!\n" +
 	"\fidle_seconds\x18\n" +
-	" \x01(\rR\vidleSeconds\"v\n" +
+	" \x01(\rR\vidleSeconds\x12\x14\n" +
+	"\x05local\x18\v \x01(\tR\x05local\"v\n" +
 	"\x17CountConnectionsRequest\x125\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x0e\n" +
 	"\x02by\x18\x02 \x03(\tR\x02by\x12\x14\n" +
@@ -6992,13 +7395,14 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x06\x12\x10\n" +
 	"\fPROTOCOL_UDP\x10\x11\x12\x12\n" +
-	"\rPROTOCOL_SCTP\x10\x84\x01*\xbe\x01\n" +
+	"\rPROTOCOL_SCTP\x10\x84\x01*\xde\x01\n" +
 	"\x10ForwardingMethod\x12!\n" +
 	"\x1dFORWARDING_METHOD_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eFORWARDING_METHOD_MASQUERADING\x10\x01\x12\x1b\n" +
 	"\x17FORWARDING_METHOD_LOCAL\x10\x02\x12 \n" +
 	"\x1cFORWARDING_METHOD_TUNNELLING\x10\x03\x12$\n" +
-	" FORWARDING_METHOD_DIRECT_ROUTING\x10\x04*i\n" +
+	" FORWARDING_METHOD_DIRECT_ROUTING\x10\x04\x12\x1e\n" +
+	"\x1aFORWARDING_METHOD_FULL_NAT\x10\x06*i\n" +
 	"\n" +
 	"TunnelType\x12\x1b\n" +
 	"\x17TUNNEL_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -7017,7 +7421,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eConnectionKind\x12\x1f\n" +
 	"\x1bCONNECTION_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aCONNECTION_KIND_CONNECTION\x10\x01\x12\x1c\n" +
-	"\x18CONNECTION_KIND_TEMPLATE\x10\x02*\xf5\x02\n" +
+	"\x18CONNECTION_KIND_TEMPLATE\x10\x02*\xb3\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_SERVICE_EXISTS\x10\x01\x12\x15\n" +
@@ -7034,7 +7438,9 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x0eREASON_NO_PEER\x10\v\x12\x1b\n" +
 	"\x17REASON_MARK_RULE_EXISTS\x10\f\x12\x17\n" +
 	"\x13REASON_NO_MARK_RULE\x10\r\x12\x13\n" +
-	"\x0fREASON_NO_DRAIN\x10\x0e2\xa6\x15\n" +
+	"\x0fREASON_NO_DRAIN\x10\x0e\x12\x1f\n" +
+	"\x1bREASON_LOCAL_ADDRESS_EXISTS\x10\x0f\x12\x1b\n" +
+	"\x17REASON_NO_LOCAL_ADDRESS\x10\x102\xd2\x17\n" +
 	"\x0fDirectorService\x12J\n" +
 	"\tGetStatus\x12\x1d.fairlead.v1.GetStatusRequest\x1a\x1e.fairlead.v1.GetStatusResponse\x12S\n" +
 	"\fListServices\x12 .fairlead.v1.ListServicesRequest\x1a!.fairlead.v1.ListServicesResponse\x12M\n" +
@@ -7065,7 +7471,10 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"DeletePeer\x12\x1e.fairlead.v1.DeletePeerRequest\x1a\x1f.fairlead.v1.DeletePeerResponse\x12V\n" +
 	"\rListMarkRules\x12!.fairlead.v1.ListMarkRulesRequest\x1a\".fairlead.v1.ListMarkRulesResponse\x12P\n" +
 	"\vAddMarkRule\x12\x1f.fairlead.v1.AddMarkRuleRequest\x1a .fairlead.v1.AddMarkRuleResponse\x12Y\n" +
-	"\x0eDeleteMarkRule\x12\".fairlead.v1.DeleteMarkRuleRequest\x1a#.fairlead.v1.DeleteMarkRuleResponse\x12G\n" +
+	"\x0eDeleteMarkRule\x12\".fairlead.v1.DeleteMarkRuleRequest\x1a#.fairlead.v1.DeleteMarkRuleResponse\x12e\n" +
+	"\x12ListLocalAddresses\x12&.fairlead.v1.ListLocalAddressesRequest\x1a'.fairlead.v1.ListLocalAddressesResponse\x12\\\n" +
+	"\x0fAddLocalAddress\x12#.fairlead.v1.AddLocalAddressRequest\x1a$.fairlead.v1.AddLocalAddressResponse\x12e\n" +
+	"\x12DeleteLocalAddress\x12&.fairlead.v1.DeleteLocalAddressRequest\x1a'.fairlead.v1.DeleteLocalAddressResponse\x12G\n" +
 	"\bGetState\x12\x1c.fairlead.v1.GetStateRequest\x1a\x1d.fairlead.v1.GetStateResponse\x12D\n" +
 	"\aRestore\x12\x1b.fairlead.v1.RestoreRequest\x1a\x1c.fairlead.v1.RestoreResponse\x12>\n" +
 	"\x05Apply\x12\x19.fairlead.v1.ApplyRequest\x1a\x1a.fairlead.v1.ApplyResponse\x12G\n" +
@@ -7090,122 +7499,130 @@ func file_fairlead_v1_fairlead_proto_rawDescGZIP() []byte {
 }
 
 var file_fairlead_v1_fairlead_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
+var file_fairlead_v1_fairlead_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_fairlead_v1_fairlead_proto_goTypes = []any{
-	(Protocol)(0),                    // 0: fairlead.v1.Protocol
-	(ForwardingMethod)(0),            // 1: fairlead.v1.ForwardingMethod
-	(TunnelType)(0),                  // 2: fairlead.v1.TunnelType
-	(TunnelChecksum)(0),              // 3: fairlead.v1.TunnelChecksum
-	(DrainEnd)(0),                    // 4: fairlead.v1.DrainEnd
-	(ConnectionKind)(0),              // 5: fairlead.v1.ConnectionKind
-	(Reason)(0),                      // 6: fairlead.v1.Reason
-	(*ServiceKey)(nil),               // 7: fairlead.v1.ServiceKey
-	(*Service)(nil),                  // 8: fairlead.v1.Service
-	(*Tunnel)(nil),                   // 9: fairlead.v1.Tunnel
-	(*RealServer)(nil),               // 10: fairlead.v1.RealServer
-	(*Counters)(nil),                 // 11: fairlead.v1.Counters
-	(*NextHop)(nil),                  // 12: fairlead.v1.NextHop
-	(*RealServerStatus)(nil),         // 13: fairlead.v1.RealServerStatus
-	(*Health)(nil),                   // 14: fairlead.v1.Health
-	(*Quorum)(nil),                   // 15: fairlead.v1.Quorum
-	(*ServiceStatus)(nil),            // 16: fairlead.v1.ServiceStatus
-	(*GetStatusRequest)(nil),         // 17: fairlead.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 18: fairlead.v1.GetStatusResponse
-	(*Sweeps)(nil),                   // 19: fairlead.v1.Sweeps
-	(*Interface)(nil),                // 20: fairlead.v1.Interface
-	(*ConnectionTable)(nil),          // 21: fairlead.v1.ConnectionTable
-	(*Verdict)(nil),                  // 22: fairlead.v1.Verdict
-	(*ListServicesRequest)(nil),      // 23: fairlead.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),     // 24: fairlead.v1.ListServicesResponse
-	(*AddServiceRequest)(nil),        // 25: fairlead.v1.AddServiceRequest
-	(*AddServiceResponse)(nil),       // 26: fairlead.v1.AddServiceResponse
-	(*EditServiceRequest)(nil),       // 27: fairlead.v1.EditServiceRequest
-	(*EditServiceResponse)(nil),      // 28: fairlead.v1.EditServiceResponse
-	(*DeleteServiceRequest)(nil),     // 29: fairlead.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),    // 30: fairlead.v1.DeleteServiceResponse
-	(*ClearRequest)(nil),             // 31: fairlead.v1.ClearRequest
-	(*ClearResponse)(nil),            // 32: fairlead.v1.ClearResponse
-	(*AddServerRequest)(nil),         // 33: fairlead.v1.AddServerRequest
-	(*AddServerResponse)(nil),        // 34: fairlead.v1.AddServerResponse
-	(*EditServerRequest)(nil),        // 35: fairlead.v1.EditServerRequest
-	(*EditServerResponse)(nil),       // 36: fairlead.v1.EditServerResponse
-	(*DeleteServerRequest)(nil),      // 37: fairlead.v1.DeleteServerRequest
-	(*DeleteServerResponse)(nil),     // 38: fairlead.v1.DeleteServerResponse
-	(*ZeroRequest)(nil),              // 39: fairlead.v1.ZeroRequest
-	(*ZeroResponse)(nil),             // 40: fairlead.v1.ZeroResponse
-	(*DrainScope)(nil),               // 41: fairlead.v1.DrainScope
-	(*DrainRequest)(nil),             // 42: fairlead.v1.DrainRequest
-	(*DrainResponse)(nil),            // 43: fairlead.v1.DrainResponse
-	(*UndrainRequest)(nil),           // 44: fairlead.v1.UndrainRequest
-	(*UndrainResponse)(nil),          // 45: fairlead.v1.UndrainResponse
-	(*ListDrainsRequest)(nil),        // 46: fairlead.v1.ListDrainsRequest
-	(*ListDrainsResponse)(nil),       // 47: fairlead.v1.ListDrainsResponse
-	(*Drain)(nil),                    // 48: fairlead.v1.Drain
-	(*Timeouts)(nil),                 // 49: fairlead.v1.Timeouts
-	(*GetTimeoutsRequest)(nil),       // 50: fairlead.v1.GetTimeoutsRequest
-	(*GetTimeoutsResponse)(nil),      // 51: fairlead.v1.GetTimeoutsResponse
-	(*SetTimeoutsRequest)(nil),       // 52: fairlead.v1.SetTimeoutsRequest
-	(*SetTimeoutsResponse)(nil),      // 53: fairlead.v1.SetTimeoutsResponse
-	(*Sysctl)(nil),                   // 54: fairlead.v1.Sysctl
-	(*ListSysctlsRequest)(nil),       // 55: fairlead.v1.ListSysctlsRequest
-	(*ListSysctlsResponse)(nil),      // 56: fairlead.v1.ListSysctlsResponse
-	(*SysctlChange)(nil),             // 57: fairlead.v1.SysctlChange
-	(*SetSysctlsRequest)(nil),        // 58: fairlead.v1.SetSysctlsRequest
-	(*SetSysctlsResponse)(nil),       // 59: fairlead.v1.SetSysctlsResponse
-	(*ListPeersRequest)(nil),         // 60: fairlead.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),        // 61: fairlead.v1.ListPeersResponse
-	(*Peer)(nil),                     // 62: fairlead.v1.Peer
-	(*AddPeerRequest)(nil),           // 63: fairlead.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),          // 64: fairlead.v1.AddPeerResponse
-	(*DeletePeerRequest)(nil),        // 65: fairlead.v1.DeletePeerRequest
-	(*DeletePeerResponse)(nil),       // 66: fairlead.v1.DeletePeerResponse
-	(*ListMarkRulesRequest)(nil),     // 67: fairlead.v1.ListMarkRulesRequest
-	(*ListMarkRulesResponse)(nil),    // 68: fairlead.v1.ListMarkRulesResponse
-	(*AddMarkRuleRequest)(nil),       // 69: fairlead.v1.AddMarkRuleRequest
-	(*AddMarkRuleResponse)(nil),      // 70: fairlead.v1.AddMarkRuleResponse
-	(*DeleteMarkRuleRequest)(nil),    // 71: fairlead.v1.DeleteMarkRuleRequest
-	(*DeleteMarkRuleResponse)(nil),   // 72: fairlead.v1.DeleteMarkRuleResponse
-	(*State)(nil),                    // 73: fairlead.v1.State
-	(*MarkRule)(nil),                 // 74: fairlead.v1.MarkRule
-	(*SysctlSetting)(nil),            // 75: fairlead.v1.SysctlSetting
-	(*ServiceState)(nil),             // 76: fairlead.v1.ServiceState
-	(*GetStateRequest)(nil),          // 77: fairlead.v1.GetStateRequest
-	(*GetStateResponse)(nil),         // 78: fairlead.v1.GetStateResponse
-	(*RestoreRequest)(nil),           // 79: fairlead.v1.RestoreRequest
-	(*RestoreResponse)(nil),          // 80: fairlead.v1.RestoreResponse
-	(*ApplyRequest)(nil),             // 81: fairlead.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 82: fairlead.v1.ApplyResponse
-	(*Applied)(nil),                  // 83: fairlead.v1.Applied
-	(*Change)(nil),                   // 84: fairlead.v1.Change
-	(*RollbackRequest)(nil),          // 85: fairlead.v1.RollbackRequest
-	(*RollbackResponse)(nil),         // 86: fairlead.v1.RollbackResponse
-	(*GetDriftRequest)(nil),          // 87: fairlead.v1.GetDriftRequest
-	(*GetDriftResponse)(nil),         // 88: fairlead.v1.GetDriftResponse
-	(*ExportRequest)(nil),            // 89: fairlead.v1.ExportRequest
-	(*ExportResponse)(nil),           // 90: fairlead.v1.ExportResponse
-	(*ListRevisionsRequest)(nil),     // 91: fairlead.v1.ListRevisionsRequest
-	(*ListRevisionsResponse)(nil),    // 92: fairlead.v1.ListRevisionsResponse
-	(*Revision)(nil),                 // 93: fairlead.v1.Revision
-	(*ConnectionFilter)(nil),         // 94: fairlead.v1.ConnectionFilter
-	(*ListConnectionsRequest)(nil),   // 95: fairlead.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),  // 96: fairlead.v1.ListConnectionsResponse
-	(*Connection)(nil),               // 97: fairlead.v1.Connection
-	(*CountConnectionsRequest)(nil),  // 98: fairlead.v1.CountConnectionsRequest
-	(*CountConnectionsResponse)(nil), // 99: fairlead.v1.CountConnectionsResponse
-	(*ConnectionTotal)(nil),          // 100: fairlead.v1.ConnectionTotal
-	(*ConnectionGroup)(nil),          // 101: fairlead.v1.ConnectionGroup
-	(*HandOverRequest)(nil),          // 102: fairlead.v1.HandOverRequest
-	(*HandOverResponse)(nil),         // 103: fairlead.v1.HandOverResponse
-	(*ExplainRequest)(nil),           // 104: fairlead.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 105: fairlead.v1.ExplainResponse
-	(*Frame)(nil),                    // 106: fairlead.v1.Frame
-	(*Candidate)(nil),                // 107: fairlead.v1.Candidate
-	(*Choice)(nil),                   // 108: fairlead.v1.Choice
-	(*TraceRequest)(nil),             // 109: fairlead.v1.TraceRequest
-	(*TraceResponse)(nil),            // 110: fairlead.v1.TraceResponse
-	(*TracedPacket)(nil),             // 111: fairlead.v1.TracedPacket
-	(*Refusal)(nil),                  // 112: fairlead.v1.Refusal
-	(*timestamppb.Timestamp)(nil),    // 113: google.protobuf.Timestamp
+	(Protocol)(0),                      // 0: fairlead.v1.Protocol
+	(ForwardingMethod)(0),              // 1: fairlead.v1.ForwardingMethod
+	(TunnelType)(0),                    // 2: fairlead.v1.TunnelType
+	(TunnelChecksum)(0),                // 3: fairlead.v1.TunnelChecksum
+	(DrainEnd)(0),                      // 4: fairlead.v1.DrainEnd
+	(ConnectionKind)(0),                // 5: fairlead.v1.ConnectionKind
+	(Reason)(0),                        // 6: fairlead.v1.Reason
+	(*ServiceKey)(nil),                 // 7: fairlead.v1.ServiceKey
+	(*Service)(nil),                    // 8: fairlead.v1.Service
+	(*Tunnel)(nil),                     // 9: fairlead.v1.Tunnel
+	(*RealServer)(nil),                 // 10: fairlead.v1.RealServer
+	(*Counters)(nil),                   // 11: fairlead.v1.Counters
+	(*NextHop)(nil),                    // 12: fairlead.v1.NextHop
+	(*RealServerStatus)(nil),           // 13: fairlead.v1.RealServerStatus
+	(*Health)(nil),                     // 14: fairlead.v1.Health
+	(*Quorum)(nil),                     // 15: fairlead.v1.Quorum
+	(*ServiceStatus)(nil),              // 16: fairlead.v1.ServiceStatus
+	(*GetStatusRequest)(nil),           // 17: fairlead.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 18: fairlead.v1.GetStatusResponse
+	(*Sweeps)(nil),                     // 19: fairlead.v1.Sweeps
+	(*Interface)(nil),                  // 20: fairlead.v1.Interface
+	(*ConnectionTable)(nil),            // 21: fairlead.v1.ConnectionTable
+	(*Verdict)(nil),                    // 22: fairlead.v1.Verdict
+	(*ListServicesRequest)(nil),        // 23: fairlead.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 24: fairlead.v1.ListServicesResponse
+	(*AddServiceRequest)(nil),          // 25: fairlead.v1.AddServiceRequest
+	(*AddServiceResponse)(nil),         // 26: fairlead.v1.AddServiceResponse
+	(*EditServiceRequest)(nil),         // 27: fairlead.v1.EditServiceRequest
+	(*EditServiceResponse)(nil),        // 28: fairlead.v1.EditServiceResponse
+	(*DeleteServiceRequest)(nil),       // 29: fairlead.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),      // 30: fairlead.v1.DeleteServiceResponse
+	(*ClearRequest)(nil),               // 31: fairlead.v1.ClearRequest
+	(*ClearResponse)(nil),              // 32: fairlead.v1.ClearResponse
+	(*AddServerRequest)(nil),           // 33: fairlead.v1.AddServerRequest
+	(*AddServerResponse)(nil),          // 34: fairlead.v1.AddServerResponse
+	(*EditServerRequest)(nil),          // 35: fairlead.v1.EditServerRequest
+	(*EditServerResponse)(nil),         // 36: fairlead.v1.EditServerResponse
+	(*DeleteServerRequest)(nil),        // 37: fairlead.v1.DeleteServerRequest
+	(*DeleteServerResponse)(nil),       // 38: fairlead.v1.DeleteServerResponse
+	(*ZeroRequest)(nil),                // 39: fairlead.v1.ZeroRequest
+	(*ZeroResponse)(nil),               // 40: fairlead.v1.ZeroResponse
+	(*DrainScope)(nil),                 // 41: fairlead.v1.DrainScope
+	(*DrainRequest)(nil),               // 42: fairlead.v1.DrainRequest
+	(*DrainResponse)(nil),              // 43: fairlead.v1.DrainResponse
+	(*UndrainRequest)(nil),             // 44: fairlead.v1.UndrainRequest
+	(*UndrainResponse)(nil),            // 45: fairlead.v1.UndrainResponse
+	(*ListDrainsRequest)(nil),          // 46: fairlead.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),         // 47: fairlead.v1.ListDrainsResponse
+	(*Drain)(nil),                      // 48: fairlead.v1.Drain
+	(*Timeouts)(nil),                   // 49: fairlead.v1.Timeouts
+	(*GetTimeoutsRequest)(nil),         // 50: fairlead.v1.GetTimeoutsRequest
+	(*GetTimeoutsResponse)(nil),        // 51: fairlead.v1.GetTimeoutsResponse
+	(*SetTimeoutsRequest)(nil),         // 52: fairlead.v1.SetTimeoutsRequest
+	(*SetTimeoutsResponse)(nil),        // 53: fairlead.v1.SetTimeoutsResponse
+	(*Sysctl)(nil),                     // 54: fairlead.v1.Sysctl
+	(*ListSysctlsRequest)(nil),         // 55: fairlead.v1.ListSysctlsRequest
+	(*ListSysctlsResponse)(nil),        // 56: fairlead.v1.ListSysctlsResponse
+	(*SysctlChange)(nil),               // 57: fairlead.v1.SysctlChange
+	(*SetSysctlsRequest)(nil),          // 58: fairlead.v1.SetSysctlsRequest
+	(*SetSysctlsResponse)(nil),         // 59: fairlead.v1.SetSysctlsResponse
+	(*ListPeersRequest)(nil),           // 60: fairlead.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),          // 61: fairlead.v1.ListPeersResponse
+	(*Peer)(nil),                       // 62: fairlead.v1.Peer
+	(*AddPeerRequest)(nil),             // 63: fairlead.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),            // 64: fairlead.v1.AddPeerResponse
+	(*DeletePeerRequest)(nil),          // 65: fairlead.v1.DeletePeerRequest
+	(*DeletePeerResponse)(nil),         // 66: fairlead.v1.DeletePeerResponse
+	(*ListMarkRulesRequest)(nil),       // 67: fairlead.v1.ListMarkRulesRequest
+	(*ListMarkRulesResponse)(nil),      // 68: fairlead.v1.ListMarkRulesResponse
+	(*AddMarkRuleRequest)(nil),         // 69: fairlead.v1.AddMarkRuleRequest
+	(*AddMarkRuleResponse)(nil),        // 70: fairlead.v1.AddMarkRuleResponse
+	(*DeleteMarkRuleRequest)(nil),      // 71: fairlead.v1.DeleteMarkRuleRequest
+	(*DeleteMarkRuleResponse)(nil),     // 72: fairlead.v1.DeleteMarkRuleResponse
+	(*ListLocalAddressesRequest)(nil),  // 73: fairlead.v1.ListLocalAddressesRequest
+	(*ListLocalAddressesResponse)(nil), // 74: fairlead.v1.ListLocalAddressesResponse
+	(*LocalAddressStatus)(nil),         // 75: fairlead.v1.LocalAddressStatus
+	(*AddLocalAddressRequest)(nil),     // 76: fairlead.v1.AddLocalAddressRequest
+	(*AddLocalAddressResponse)(nil),    // 77: fairlead.v1.AddLocalAddressResponse
+	(*DeleteLocalAddressRequest)(nil),  // 78: fairlead.v1.DeleteLocalAddressRequest
+	(*DeleteLocalAddressResponse)(nil), // 79: fairlead.v1.DeleteLocalAddressResponse
+	(*State)(nil),                      // 80: fairlead.v1.State
+	(*LocalAddress)(nil),               // 81: fairlead.v1.LocalAddress
+	(*MarkRule)(nil),                   // 82: fairlead.v1.MarkRule
+	(*SysctlSetting)(nil),              // 83: fairlead.v1.SysctlSetting
+	(*ServiceState)(nil),               // 84: fairlead.v1.ServiceState
+	(*GetStateRequest)(nil),            // 85: fairlead.v1.GetStateRequest
+	(*GetStateResponse)(nil),           // 86: fairlead.v1.GetStateResponse
+	(*RestoreRequest)(nil),             // 87: fairlead.v1.RestoreRequest
+	(*RestoreResponse)(nil),            // 88: fairlead.v1.RestoreResponse
+	(*ApplyRequest)(nil),               // 89: fairlead.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 90: fairlead.v1.ApplyResponse
+	(*Applied)(nil),                    // 91: fairlead.v1.Applied
+	(*Change)(nil),                     // 92: fairlead.v1.Change
+	(*RollbackRequest)(nil),            // 93: fairlead.v1.RollbackRequest
+	(*RollbackResponse)(nil),           // 94: fairlead.v1.RollbackResponse
+	(*GetDriftRequest)(nil),            // 95: fairlead.v1.GetDriftRequest
+	(*GetDriftResponse)(nil),           // 96: fairlead.v1.GetDriftResponse
+	(*ExportRequest)(nil),              // 97: fairlead.v1.ExportRequest
+	(*ExportResponse)(nil),             // 98: fairlead.v1.ExportResponse
+	(*ListRevisionsRequest)(nil),       // 99: fairlead.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),      // 100: fairlead.v1.ListRevisionsResponse
+	(*Revision)(nil),                   // 101: fairlead.v1.Revision
+	(*ConnectionFilter)(nil),           // 102: fairlead.v1.ConnectionFilter
+	(*ListConnectionsRequest)(nil),     // 103: fairlead.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),    // 104: fairlead.v1.ListConnectionsResponse
+	(*Connection)(nil),                 // 105: fairlead.v1.Connection
+	(*CountConnectionsRequest)(nil),    // 106: fairlead.v1.CountConnectionsRequest
+	(*CountConnectionsResponse)(nil),   // 107: fairlead.v1.CountConnectionsResponse
+	(*ConnectionTotal)(nil),            // 108: fairlead.v1.ConnectionTotal
+	(*ConnectionGroup)(nil),            // 109: fairlead.v1.ConnectionGroup
+	(*HandOverRequest)(nil),            // 110: fairlead.v1.HandOverRequest
+	(*HandOverResponse)(nil),           // 111: fairlead.v1.HandOverResponse
+	(*ExplainRequest)(nil),             // 112: fairlead.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 113: fairlead.v1.ExplainResponse
+	(*Frame)(nil),                      // 114: fairlead.v1.Frame
+	(*Candidate)(nil),                  // 115: fairlead.v1.Candidate
+	(*Choice)(nil),                     // 116: fairlead.v1.Choice
+	(*TraceRequest)(nil),               // 117: fairlead.v1.TraceRequest
+	(*TraceResponse)(nil),              // 118: fairlead.v1.TraceResponse
+	(*TracedPacket)(nil),               // 119: fairlead.v1.TracedPacket
+	(*Refusal)(nil),                    // 120: fairlead.v1.Refusal
+	(*timestamppb.Timestamp)(nil),      // 121: google.protobuf.Timestamp
 }
 var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	0,   // 0: fairlead.v1.ServiceKey.protocol:type_name -> fairlead.v1.Protocol
@@ -7256,123 +7673,133 @@ var file_fairlead_v1_fairlead_proto_depIdxs = []int32{
 	7,   // 45: fairlead.v1.SetSysctlsRequest.service:type_name -> fairlead.v1.ServiceKey
 	57,  // 46: fairlead.v1.SetSysctlsRequest.changes:type_name -> fairlead.v1.SysctlChange
 	62,  // 47: fairlead.v1.ListPeersResponse.peers:type_name -> fairlead.v1.Peer
-	74,  // 48: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
-	74,  // 49: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	74,  // 50: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
-	75,  // 51: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
-	76,  // 52: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
-	74,  // 53: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
-	0,   // 54: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
-	8,   // 55: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
-	75,  // 56: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
-	10,  // 57: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
-	73,  // 58: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
-	73,  // 59: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
-	83,  // 60: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
-	84,  // 61: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
-	84,  // 62: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
-	83,  // 63: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
-	84,  // 64: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
-	93,  // 65: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
-	113, // 66: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	0,   // 67: fairlead.v1.ConnectionFilter.protocol:type_name -> fairlead.v1.Protocol
-	5,   // 68: fairlead.v1.ConnectionFilter.kind:type_name -> fairlead.v1.ConnectionKind
-	94,  // 69: fairlead.v1.ListConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
-	97,  // 70: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
-	0,   // 71: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
-	94,  // 72: fairlead.v1.CountConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
-	100, // 73: fairlead.v1.CountConnectionsResponse.total:type_name -> fairlead.v1.ConnectionTotal
-	101, // 74: fairlead.v1.CountConnectionsResponse.groups:type_name -> fairlead.v1.ConnectionGroup
-	100, // 75: fairlead.v1.ConnectionGroup.total:type_name -> fairlead.v1.ConnectionTotal
-	0,   // 76: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
-	22,  // 77: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
-	106, // 78: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
-	106, // 79: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
-	8,   // 80: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
-	107, // 81: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
-	108, // 82: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
-	97,  // 83: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
-	97,  // 84: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
-	0,   // 85: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
-	111, // 86: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
-	0,   // 87: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
-	105, // 88: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
-	6,   // 89: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
-	17,  // 90: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
-	23,  // 91: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
-	25,  // 92: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
-	27,  // 93: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
-	29,  // 94: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
-	31,  // 95: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
-	33,  // 96: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
-	35,  // 97: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
-	37,  // 98: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
-	39,  // 99: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
-	50,  // 100: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
-	52,  // 101: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
-	42,  // 102: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
-	44,  // 103: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
-	46,  // 104: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
-	55,  // 105: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
-	58,  // 106: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
-	95,  // 107: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
-	98,  // 108: fairlead.v1.DirectorService.CountConnections:input_type -> fairlead.v1.CountConnectionsRequest
-	60,  // 109: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
-	63,  // 110: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
-	65,  // 111: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
-	67,  // 112: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
-	69,  // 113: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
-	71,  // 114: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
-	77,  // 115: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
-	79,  // 116: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
-	81,  // 117: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
-	85,  // 118: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
-	87,  // 119: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
-	89,  // 120: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
-	91,  // 121: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
-	102, // 122: fairlead.v1.DirectorService.HandOver:input_type -> fairlead.v1.HandOverRequest
-	104, // 123: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
-	109, // 124: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
-	18,  // 125: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
-	24,  // 126: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
-	26,  // 127: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
-	28,  // 128: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
-	30,  // 129: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
-	32,  // 130: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
-	34,  // 131: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
-	36,  // 132: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
-	38,  // 133: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
-	40,  // 134: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
-	51,  // 135: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
-	53,  // 136: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
-	43,  // 137: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
-	45,  // 138: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
-	47,  // 139: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
-	56,  // 140: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
-	59,  // 141: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
-	96,  // 142: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
-	99,  // 143: fairlead.v1.DirectorService.CountConnections:output_type -> fairlead.v1.CountConnectionsResponse
-	61,  // 144: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
-	64,  // 145: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
-	66,  // 146: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
-	68,  // 147: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
-	70,  // 148: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
-	72,  // 149: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
-	78,  // 150: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
-	80,  // 151: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
-	82,  // 152: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
-	86,  // 153: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
-	88,  // 154: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
-	90,  // 155: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
-	92,  // 156: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
-	103, // 157: fairlead.v1.DirectorService.HandOver:output_type -> fairlead.v1.HandOverResponse
-	105, // 158: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
-	110, // 159: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
-	125, // [125:160] is the sub-list for method output_type
-	90,  // [90:125] is the sub-list for method input_type
-	90,  // [90:90] is the sub-list for extension type_name
-	90,  // [90:90] is the sub-list for extension extendee
-	0,   // [0:90] is the sub-list for field type_name
+	82,  // 48: fairlead.v1.ListMarkRulesResponse.rules:type_name -> fairlead.v1.MarkRule
+	82,  // 49: fairlead.v1.AddMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	82,  // 50: fairlead.v1.DeleteMarkRuleRequest.rule:type_name -> fairlead.v1.MarkRule
+	75,  // 51: fairlead.v1.ListLocalAddressesResponse.local_addresses:type_name -> fairlead.v1.LocalAddressStatus
+	81,  // 52: fairlead.v1.LocalAddressStatus.local_address:type_name -> fairlead.v1.LocalAddress
+	81,  // 53: fairlead.v1.AddLocalAddressRequest.local_address:type_name -> fairlead.v1.LocalAddress
+	83,  // 54: fairlead.v1.State.sysctls:type_name -> fairlead.v1.SysctlSetting
+	84,  // 55: fairlead.v1.State.services:type_name -> fairlead.v1.ServiceState
+	82,  // 56: fairlead.v1.State.marks:type_name -> fairlead.v1.MarkRule
+	81,  // 57: fairlead.v1.State.local_addresses:type_name -> fairlead.v1.LocalAddress
+	0,   // 58: fairlead.v1.MarkRule.protocol:type_name -> fairlead.v1.Protocol
+	8,   // 59: fairlead.v1.ServiceState.service:type_name -> fairlead.v1.Service
+	83,  // 60: fairlead.v1.ServiceState.sysctls:type_name -> fairlead.v1.SysctlSetting
+	10,  // 61: fairlead.v1.ServiceState.servers:type_name -> fairlead.v1.RealServer
+	80,  // 62: fairlead.v1.GetStateResponse.state:type_name -> fairlead.v1.State
+	80,  // 63: fairlead.v1.RestoreRequest.state:type_name -> fairlead.v1.State
+	91,  // 64: fairlead.v1.ApplyResponse.applied:type_name -> fairlead.v1.Applied
+	92,  // 65: fairlead.v1.Applied.changes:type_name -> fairlead.v1.Change
+	92,  // 66: fairlead.v1.Applied.drift:type_name -> fairlead.v1.Change
+	91,  // 67: fairlead.v1.RollbackResponse.applied:type_name -> fairlead.v1.Applied
+	92,  // 68: fairlead.v1.GetDriftResponse.drift:type_name -> fairlead.v1.Change
+	101, // 69: fairlead.v1.ListRevisionsResponse.revisions:type_name -> fairlead.v1.Revision
+	121, // 70: fairlead.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	0,   // 71: fairlead.v1.ConnectionFilter.protocol:type_name -> fairlead.v1.Protocol
+	5,   // 72: fairlead.v1.ConnectionFilter.kind:type_name -> fairlead.v1.ConnectionKind
+	102, // 73: fairlead.v1.ListConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	105, // 74: fairlead.v1.ListConnectionsResponse.connections:type_name -> fairlead.v1.Connection
+	0,   // 75: fairlead.v1.Connection.protocol:type_name -> fairlead.v1.Protocol
+	102, // 76: fairlead.v1.CountConnectionsRequest.filter:type_name -> fairlead.v1.ConnectionFilter
+	108, // 77: fairlead.v1.CountConnectionsResponse.total:type_name -> fairlead.v1.ConnectionTotal
+	109, // 78: fairlead.v1.CountConnectionsResponse.groups:type_name -> fairlead.v1.ConnectionGroup
+	108, // 79: fairlead.v1.ConnectionGroup.total:type_name -> fairlead.v1.ConnectionTotal
+	0,   // 80: fairlead.v1.ExplainRequest.protocol:type_name -> fairlead.v1.Protocol
+	22,  // 81: fairlead.v1.ExplainResponse.verdict:type_name -> fairlead.v1.Verdict
+	114, // 82: fairlead.v1.ExplainResponse.in:type_name -> fairlead.v1.Frame
+	114, // 83: fairlead.v1.ExplainResponse.out:type_name -> fairlead.v1.Frame
+	8,   // 84: fairlead.v1.ExplainResponse.service:type_name -> fairlead.v1.Service
+	115, // 85: fairlead.v1.ExplainResponse.candidates:type_name -> fairlead.v1.Candidate
+	116, // 86: fairlead.v1.ExplainResponse.choice:type_name -> fairlead.v1.Choice
+	105, // 87: fairlead.v1.ExplainResponse.before:type_name -> fairlead.v1.Connection
+	105, // 88: fairlead.v1.ExplainResponse.after:type_name -> fairlead.v1.Connection
+	0,   // 89: fairlead.v1.TraceRequest.protocol:type_name -> fairlead.v1.Protocol
+	119, // 90: fairlead.v1.TraceResponse.packet:type_name -> fairlead.v1.TracedPacket
+	0,   // 91: fairlead.v1.TracedPacket.protocol:type_name -> fairlead.v1.Protocol
+	113, // 92: fairlead.v1.TracedPacket.explanation:type_name -> fairlead.v1.ExplainResponse
+	6,   // 93: fairlead.v1.Refusal.reason:type_name -> fairlead.v1.Reason
+	17,  // 94: fairlead.v1.DirectorService.GetStatus:input_type -> fairlead.v1.GetStatusRequest
+	23,  // 95: fairlead.v1.DirectorService.ListServices:input_type -> fairlead.v1.ListServicesRequest
+	25,  // 96: fairlead.v1.DirectorService.AddService:input_type -> fairlead.v1.AddServiceRequest
+	27,  // 97: fairlead.v1.DirectorService.EditService:input_type -> fairlead.v1.EditServiceRequest
+	29,  // 98: fairlead.v1.DirectorService.DeleteService:input_type -> fairlead.v1.DeleteServiceRequest
+	31,  // 99: fairlead.v1.DirectorService.Clear:input_type -> fairlead.v1.ClearRequest
+	33,  // 100: fairlead.v1.DirectorService.AddServer:input_type -> fairlead.v1.AddServerRequest
+	35,  // 101: fairlead.v1.DirectorService.EditServer:input_type -> fairlead.v1.EditServerRequest
+	37,  // 102: fairlead.v1.DirectorService.DeleteServer:input_type -> fairlead.v1.DeleteServerRequest
+	39,  // 103: fairlead.v1.DirectorService.Zero:input_type -> fairlead.v1.ZeroRequest
+	50,  // 104: fairlead.v1.DirectorService.GetTimeouts:input_type -> fairlead.v1.GetTimeoutsRequest
+	52,  // 105: fairlead.v1.DirectorService.SetTimeouts:input_type -> fairlead.v1.SetTimeoutsRequest
+	42,  // 106: fairlead.v1.DirectorService.Drain:input_type -> fairlead.v1.DrainRequest
+	44,  // 107: fairlead.v1.DirectorService.Undrain:input_type -> fairlead.v1.UndrainRequest
+	46,  // 108: fairlead.v1.DirectorService.ListDrains:input_type -> fairlead.v1.ListDrainsRequest
+	55,  // 109: fairlead.v1.DirectorService.ListSysctls:input_type -> fairlead.v1.ListSysctlsRequest
+	58,  // 110: fairlead.v1.DirectorService.SetSysctls:input_type -> fairlead.v1.SetSysctlsRequest
+	103, // 111: fairlead.v1.DirectorService.ListConnections:input_type -> fairlead.v1.ListConnectionsRequest
+	106, // 112: fairlead.v1.DirectorService.CountConnections:input_type -> fairlead.v1.CountConnectionsRequest
+	60,  // 113: fairlead.v1.DirectorService.ListPeers:input_type -> fairlead.v1.ListPeersRequest
+	63,  // 114: fairlead.v1.DirectorService.AddPeer:input_type -> fairlead.v1.AddPeerRequest
+	65,  // 115: fairlead.v1.DirectorService.DeletePeer:input_type -> fairlead.v1.DeletePeerRequest
+	67,  // 116: fairlead.v1.DirectorService.ListMarkRules:input_type -> fairlead.v1.ListMarkRulesRequest
+	69,  // 117: fairlead.v1.DirectorService.AddMarkRule:input_type -> fairlead.v1.AddMarkRuleRequest
+	71,  // 118: fairlead.v1.DirectorService.DeleteMarkRule:input_type -> fairlead.v1.DeleteMarkRuleRequest
+	73,  // 119: fairlead.v1.DirectorService.ListLocalAddresses:input_type -> fairlead.v1.ListLocalAddressesRequest
+	76,  // 120: fairlead.v1.DirectorService.AddLocalAddress:input_type -> fairlead.v1.AddLocalAddressRequest
+	78,  // 121: fairlead.v1.DirectorService.DeleteLocalAddress:input_type -> fairlead.v1.DeleteLocalAddressRequest
+	85,  // 122: fairlead.v1.DirectorService.GetState:input_type -> fairlead.v1.GetStateRequest
+	87,  // 123: fairlead.v1.DirectorService.Restore:input_type -> fairlead.v1.RestoreRequest
+	89,  // 124: fairlead.v1.DirectorService.Apply:input_type -> fairlead.v1.ApplyRequest
+	93,  // 125: fairlead.v1.DirectorService.Rollback:input_type -> fairlead.v1.RollbackRequest
+	95,  // 126: fairlead.v1.DirectorService.GetDrift:input_type -> fairlead.v1.GetDriftRequest
+	97,  // 127: fairlead.v1.DirectorService.Export:input_type -> fairlead.v1.ExportRequest
+	99,  // 128: fairlead.v1.DirectorService.ListRevisions:input_type -> fairlead.v1.ListRevisionsRequest
+	110, // 129: fairlead.v1.DirectorService.HandOver:input_type -> fairlead.v1.HandOverRequest
+	112, // 130: fairlead.v1.DirectorService.Explain:input_type -> fairlead.v1.ExplainRequest
+	117, // 131: fairlead.v1.DirectorService.Trace:input_type -> fairlead.v1.TraceRequest
+	18,  // 132: fairlead.v1.DirectorService.GetStatus:output_type -> fairlead.v1.GetStatusResponse
+	24,  // 133: fairlead.v1.DirectorService.ListServices:output_type -> fairlead.v1.ListServicesResponse
+	26,  // 134: fairlead.v1.DirectorService.AddService:output_type -> fairlead.v1.AddServiceResponse
+	28,  // 135: fairlead.v1.DirectorService.EditService:output_type -> fairlead.v1.EditServiceResponse
+	30,  // 136: fairlead.v1.DirectorService.DeleteService:output_type -> fairlead.v1.DeleteServiceResponse
+	32,  // 137: fairlead.v1.DirectorService.Clear:output_type -> fairlead.v1.ClearResponse
+	34,  // 138: fairlead.v1.DirectorService.AddServer:output_type -> fairlead.v1.AddServerResponse
+	36,  // 139: fairlead.v1.DirectorService.EditServer:output_type -> fairlead.v1.EditServerResponse
+	38,  // 140: fairlead.v1.DirectorService.DeleteServer:output_type -> fairlead.v1.DeleteServerResponse
+	40,  // 141: fairlead.v1.DirectorService.Zero:output_type -> fairlead.v1.ZeroResponse
+	51,  // 142: fairlead.v1.DirectorService.GetTimeouts:output_type -> fairlead.v1.GetTimeoutsResponse
+	53,  // 143: fairlead.v1.DirectorService.SetTimeouts:output_type -> fairlead.v1.SetTimeoutsResponse
+	43,  // 144: fairlead.v1.DirectorService.Drain:output_type -> fairlead.v1.DrainResponse
+	45,  // 145: fairlead.v1.DirectorService.Undrain:output_type -> fairlead.v1.UndrainResponse
+	47,  // 146: fairlead.v1.DirectorService.ListDrains:output_type -> fairlead.v1.ListDrainsResponse
+	56,  // 147: fairlead.v1.DirectorService.ListSysctls:output_type -> fairlead.v1.ListSysctlsResponse
+	59,  // 148: fairlead.v1.DirectorService.SetSysctls:output_type -> fairlead.v1.SetSysctlsResponse
+	104, // 149: fairlead.v1.DirectorService.ListConnections:output_type -> fairlead.v1.ListConnectionsResponse
+	107, // 150: fairlead.v1.DirectorService.CountConnections:output_type -> fairlead.v1.CountConnectionsResponse
+	61,  // 151: fairlead.v1.DirectorService.ListPeers:output_type -> fairlead.v1.ListPeersResponse
+	64,  // 152: fairlead.v1.DirectorService.AddPeer:output_type -> fairlead.v1.AddPeerResponse
+	66,  // 153: fairlead.v1.DirectorService.DeletePeer:output_type -> fairlead.v1.DeletePeerResponse
+	68,  // 154: fairlead.v1.DirectorService.ListMarkRules:output_type -> fairlead.v1.ListMarkRulesResponse
+	70,  // 155: fairlead.v1.DirectorService.AddMarkRule:output_type -> fairlead.v1.AddMarkRuleResponse
+	72,  // 156: fairlead.v1.DirectorService.DeleteMarkRule:output_type -> fairlead.v1.DeleteMarkRuleResponse
+	74,  // 157: fairlead.v1.DirectorService.ListLocalAddresses:output_type -> fairlead.v1.ListLocalAddressesResponse
+	77,  // 158: fairlead.v1.DirectorService.AddLocalAddress:output_type -> fairlead.v1.AddLocalAddressResponse
+	79,  // 159: fairlead.v1.DirectorService.DeleteLocalAddress:output_type -> fairlead.v1.DeleteLocalAddressResponse
+	86,  // 160: fairlead.v1.DirectorService.GetState:output_type -> fairlead.v1.GetStateResponse
+	88,  // 161: fairlead.v1.DirectorService.Restore:output_type -> fairlead.v1.RestoreResponse
+	90,  // 162: fairlead.v1.DirectorService.Apply:output_type -> fairlead.v1.ApplyResponse
+	94,  // 163: fairlead.v1.DirectorService.Rollback:output_type -> fairlead.v1.RollbackResponse
+	96,  // 164: fairlead.v1.DirectorService.GetDrift:output_type -> fairlead.v1.GetDriftResponse
+	98,  // 165: fairlead.v1.DirectorService.Export:output_type -> fairlead.v1.ExportResponse
+	100, // 166: fairlead.v1.DirectorService.ListRevisions:output_type -> fairlead.v1.ListRevisionsResponse
+	111, // 167: fairlead.v1.DirectorService.HandOver:output_type -> fairlead.v1.HandOverResponse
+	113, // 168: fairlead.v1.DirectorService.Explain:output_type -> fairlead.v1.ExplainResponse
+	118, // 169: fairlead.v1.DirectorService.Trace:output_type -> fairlead.v1.TraceResponse
+	132, // [132:170] is the sub-list for method output_type
+	94,  // [94:132] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_fairlead_v1_fairlead_proto_init() }
@@ -7387,7 +7814,7 @@ func file_fairlead_v1_fairlead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fairlead_v1_fairlead_proto_rawDesc), len(file_fairlead_v1_fairlead_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   106,
+			NumMessages:   114,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -109,6 +109,15 @@ const (
 	// DirectorServiceDeleteMarkRuleProcedure is the fully-qualified name of the DirectorService's
 	// DeleteMarkRule RPC.
 	DirectorServiceDeleteMarkRuleProcedure = "/fairlead.v1.DirectorService/DeleteMarkRule"
+	// DirectorServiceListLocalAddressesProcedure is the fully-qualified name of the DirectorService's
+	// ListLocalAddresses RPC.
+	DirectorServiceListLocalAddressesProcedure = "/fairlead.v1.DirectorService/ListLocalAddresses"
+	// DirectorServiceAddLocalAddressProcedure is the fully-qualified name of the DirectorService's
+	// AddLocalAddress RPC.
+	DirectorServiceAddLocalAddressProcedure = "/fairlead.v1.DirectorService/AddLocalAddress"
+	// DirectorServiceDeleteLocalAddressProcedure is the fully-qualified name of the DirectorService's
+	// DeleteLocalAddress RPC.
+	DirectorServiceDeleteLocalAddressProcedure = "/fairlead.v1.DirectorService/DeleteLocalAddress"
 	// DirectorServiceGetStateProcedure is the fully-qualified name of the DirectorService's GetState
 	// RPC.
 	DirectorServiceGetStateProcedure = "/fairlead.v1.DirectorService/GetState"
@@ -186,6 +195,10 @@ type DirectorServiceClient interface {
 	ListMarkRules(context.Context, *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error)
 	AddMarkRule(context.Context, *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error)
 	DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error)
+	// The pool of addresses that clients come from for real servers with FullNAT.
+	ListLocalAddresses(context.Context, *connect.Request[v1.ListLocalAddressesRequest]) (*connect.Response[v1.ListLocalAddressesResponse], error)
+	AddLocalAddress(context.Context, *connect.Request[v1.AddLocalAddressRequest]) (*connect.Response[v1.AddLocalAddressResponse], error)
+	DeleteLocalAddress(context.Context, *connect.Request[v1.DeleteLocalAddressRequest]) (*connect.Response[v1.DeleteLocalAddressResponse], error)
 	// All that a director was told, as Restore takes it.
 	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
 	// Makes the director's state another one, whole: what the new one does not have
@@ -376,6 +389,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("DeleteMarkRule")),
 			connect.WithClientOptions(opts...),
 		),
+		listLocalAddresses: connect.NewClient[v1.ListLocalAddressesRequest, v1.ListLocalAddressesResponse](
+			httpClient,
+			baseURL+DirectorServiceListLocalAddressesProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("ListLocalAddresses")),
+			connect.WithClientOptions(opts...),
+		),
+		addLocalAddress: connect.NewClient[v1.AddLocalAddressRequest, v1.AddLocalAddressResponse](
+			httpClient,
+			baseURL+DirectorServiceAddLocalAddressProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("AddLocalAddress")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteLocalAddress: connect.NewClient[v1.DeleteLocalAddressRequest, v1.DeleteLocalAddressResponse](
+			httpClient,
+			baseURL+DirectorServiceDeleteLocalAddressProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("DeleteLocalAddress")),
+			connect.WithClientOptions(opts...),
+		),
 		getState: connect.NewClient[v1.GetStateRequest, v1.GetStateResponse](
 			httpClient,
 			baseURL+DirectorServiceGetStateProcedure,
@@ -441,41 +472,44 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 
 // directorServiceClient implements DirectorServiceClient.
 type directorServiceClient struct {
-	getStatus        *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
-	listServices     *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
-	addService       *connect.Client[v1.AddServiceRequest, v1.AddServiceResponse]
-	editService      *connect.Client[v1.EditServiceRequest, v1.EditServiceResponse]
-	deleteService    *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
-	clear            *connect.Client[v1.ClearRequest, v1.ClearResponse]
-	addServer        *connect.Client[v1.AddServerRequest, v1.AddServerResponse]
-	editServer       *connect.Client[v1.EditServerRequest, v1.EditServerResponse]
-	deleteServer     *connect.Client[v1.DeleteServerRequest, v1.DeleteServerResponse]
-	zero             *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
-	getTimeouts      *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
-	setTimeouts      *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
-	drain            *connect.Client[v1.DrainRequest, v1.DrainResponse]
-	undrain          *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
-	listDrains       *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
-	listSysctls      *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
-	setSysctls       *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
-	listConnections  *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
-	countConnections *connect.Client[v1.CountConnectionsRequest, v1.CountConnectionsResponse]
-	listPeers        *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
-	addPeer          *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
-	deletePeer       *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
-	listMarkRules    *connect.Client[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse]
-	addMarkRule      *connect.Client[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse]
-	deleteMarkRule   *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
-	getState         *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
-	restore          *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
-	apply            *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
-	rollback         *connect.Client[v1.RollbackRequest, v1.RollbackResponse]
-	getDrift         *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
-	export           *connect.Client[v1.ExportRequest, v1.ExportResponse]
-	listRevisions    *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
-	handOver         *connect.Client[v1.HandOverRequest, v1.HandOverResponse]
-	explain          *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
-	trace            *connect.Client[v1.TraceRequest, v1.TraceResponse]
+	getStatus          *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	listServices       *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
+	addService         *connect.Client[v1.AddServiceRequest, v1.AddServiceResponse]
+	editService        *connect.Client[v1.EditServiceRequest, v1.EditServiceResponse]
+	deleteService      *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
+	clear              *connect.Client[v1.ClearRequest, v1.ClearResponse]
+	addServer          *connect.Client[v1.AddServerRequest, v1.AddServerResponse]
+	editServer         *connect.Client[v1.EditServerRequest, v1.EditServerResponse]
+	deleteServer       *connect.Client[v1.DeleteServerRequest, v1.DeleteServerResponse]
+	zero               *connect.Client[v1.ZeroRequest, v1.ZeroResponse]
+	getTimeouts        *connect.Client[v1.GetTimeoutsRequest, v1.GetTimeoutsResponse]
+	setTimeouts        *connect.Client[v1.SetTimeoutsRequest, v1.SetTimeoutsResponse]
+	drain              *connect.Client[v1.DrainRequest, v1.DrainResponse]
+	undrain            *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
+	listDrains         *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
+	listSysctls        *connect.Client[v1.ListSysctlsRequest, v1.ListSysctlsResponse]
+	setSysctls         *connect.Client[v1.SetSysctlsRequest, v1.SetSysctlsResponse]
+	listConnections    *connect.Client[v1.ListConnectionsRequest, v1.ListConnectionsResponse]
+	countConnections   *connect.Client[v1.CountConnectionsRequest, v1.CountConnectionsResponse]
+	listPeers          *connect.Client[v1.ListPeersRequest, v1.ListPeersResponse]
+	addPeer            *connect.Client[v1.AddPeerRequest, v1.AddPeerResponse]
+	deletePeer         *connect.Client[v1.DeletePeerRequest, v1.DeletePeerResponse]
+	listMarkRules      *connect.Client[v1.ListMarkRulesRequest, v1.ListMarkRulesResponse]
+	addMarkRule        *connect.Client[v1.AddMarkRuleRequest, v1.AddMarkRuleResponse]
+	deleteMarkRule     *connect.Client[v1.DeleteMarkRuleRequest, v1.DeleteMarkRuleResponse]
+	listLocalAddresses *connect.Client[v1.ListLocalAddressesRequest, v1.ListLocalAddressesResponse]
+	addLocalAddress    *connect.Client[v1.AddLocalAddressRequest, v1.AddLocalAddressResponse]
+	deleteLocalAddress *connect.Client[v1.DeleteLocalAddressRequest, v1.DeleteLocalAddressResponse]
+	getState           *connect.Client[v1.GetStateRequest, v1.GetStateResponse]
+	restore            *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
+	apply              *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	rollback           *connect.Client[v1.RollbackRequest, v1.RollbackResponse]
+	getDrift           *connect.Client[v1.GetDriftRequest, v1.GetDriftResponse]
+	export             *connect.Client[v1.ExportRequest, v1.ExportResponse]
+	listRevisions      *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
+	handOver           *connect.Client[v1.HandOverRequest, v1.HandOverResponse]
+	explain            *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	trace              *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
 
 // GetStatus calls fairlead.v1.DirectorService.GetStatus.
@@ -603,6 +637,21 @@ func (c *directorServiceClient) DeleteMarkRule(ctx context.Context, req *connect
 	return c.deleteMarkRule.CallUnary(ctx, req)
 }
 
+// ListLocalAddresses calls fairlead.v1.DirectorService.ListLocalAddresses.
+func (c *directorServiceClient) ListLocalAddresses(ctx context.Context, req *connect.Request[v1.ListLocalAddressesRequest]) (*connect.Response[v1.ListLocalAddressesResponse], error) {
+	return c.listLocalAddresses.CallUnary(ctx, req)
+}
+
+// AddLocalAddress calls fairlead.v1.DirectorService.AddLocalAddress.
+func (c *directorServiceClient) AddLocalAddress(ctx context.Context, req *connect.Request[v1.AddLocalAddressRequest]) (*connect.Response[v1.AddLocalAddressResponse], error) {
+	return c.addLocalAddress.CallUnary(ctx, req)
+}
+
+// DeleteLocalAddress calls fairlead.v1.DirectorService.DeleteLocalAddress.
+func (c *directorServiceClient) DeleteLocalAddress(ctx context.Context, req *connect.Request[v1.DeleteLocalAddressRequest]) (*connect.Response[v1.DeleteLocalAddressResponse], error) {
+	return c.deleteLocalAddress.CallUnary(ctx, req)
+}
+
 // GetState calls fairlead.v1.DirectorService.GetState.
 func (c *directorServiceClient) GetState(ctx context.Context, req *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {
 	return c.getState.CallUnary(ctx, req)
@@ -703,6 +752,10 @@ type DirectorServiceHandler interface {
 	ListMarkRules(context.Context, *connect.Request[v1.ListMarkRulesRequest]) (*connect.Response[v1.ListMarkRulesResponse], error)
 	AddMarkRule(context.Context, *connect.Request[v1.AddMarkRuleRequest]) (*connect.Response[v1.AddMarkRuleResponse], error)
 	DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error)
+	// The pool of addresses that clients come from for real servers with FullNAT.
+	ListLocalAddresses(context.Context, *connect.Request[v1.ListLocalAddressesRequest]) (*connect.Response[v1.ListLocalAddressesResponse], error)
+	AddLocalAddress(context.Context, *connect.Request[v1.AddLocalAddressRequest]) (*connect.Response[v1.AddLocalAddressResponse], error)
+	DeleteLocalAddress(context.Context, *connect.Request[v1.DeleteLocalAddressRequest]) (*connect.Response[v1.DeleteLocalAddressResponse], error)
 	// All that a director was told, as Restore takes it.
 	GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error)
 	// Makes the director's state another one, whole: what the new one does not have
@@ -889,6 +942,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("DeleteMarkRule")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceListLocalAddressesHandler := connect.NewUnaryHandler(
+		DirectorServiceListLocalAddressesProcedure,
+		svc.ListLocalAddresses,
+		connect.WithSchema(directorServiceMethods.ByName("ListLocalAddresses")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceAddLocalAddressHandler := connect.NewUnaryHandler(
+		DirectorServiceAddLocalAddressProcedure,
+		svc.AddLocalAddress,
+		connect.WithSchema(directorServiceMethods.ByName("AddLocalAddress")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceDeleteLocalAddressHandler := connect.NewUnaryHandler(
+		DirectorServiceDeleteLocalAddressProcedure,
+		svc.DeleteLocalAddress,
+		connect.WithSchema(directorServiceMethods.ByName("DeleteLocalAddress")),
+		connect.WithHandlerOptions(opts...),
+	)
 	directorServiceGetStateHandler := connect.NewUnaryHandler(
 		DirectorServiceGetStateProcedure,
 		svc.GetState,
@@ -1001,6 +1072,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceAddMarkRuleHandler.ServeHTTP(w, r)
 		case DirectorServiceDeleteMarkRuleProcedure:
 			directorServiceDeleteMarkRuleHandler.ServeHTTP(w, r)
+		case DirectorServiceListLocalAddressesProcedure:
+			directorServiceListLocalAddressesHandler.ServeHTTP(w, r)
+		case DirectorServiceAddLocalAddressProcedure:
+			directorServiceAddLocalAddressHandler.ServeHTTP(w, r)
+		case DirectorServiceDeleteLocalAddressProcedure:
+			directorServiceDeleteLocalAddressHandler.ServeHTTP(w, r)
 		case DirectorServiceGetStateProcedure:
 			directorServiceGetStateHandler.ServeHTTP(w, r)
 		case DirectorServiceRestoreProcedure:
@@ -1128,6 +1205,18 @@ func (UnimplementedDirectorServiceHandler) AddMarkRule(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) DeleteMarkRule(context.Context, *connect.Request[v1.DeleteMarkRuleRequest]) (*connect.Response[v1.DeleteMarkRuleResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeleteMarkRule is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) ListLocalAddresses(context.Context, *connect.Request[v1.ListLocalAddressesRequest]) (*connect.Response[v1.ListLocalAddressesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.ListLocalAddresses is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) AddLocalAddress(context.Context, *connect.Request[v1.AddLocalAddressRequest]) (*connect.Response[v1.AddLocalAddressResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.AddLocalAddress is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) DeleteLocalAddress(context.Context, *connect.Request[v1.DeleteLocalAddressRequest]) (*connect.Response[v1.DeleteLocalAddressResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("fairlead.v1.DirectorService.DeleteLocalAddress is not implemented"))
 }
 
 func (UnimplementedDirectorServiceHandler) GetState(context.Context, *connect.Request[v1.GetStateRequest]) (*connect.Response[v1.GetStateResponse], error) {
