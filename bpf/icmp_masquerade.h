@@ -18,7 +18,7 @@
 #include "masquerade.h"
 
 /* Writes an address of the IP header at an offset. Returns false if there is none;
- * *change is what the sum of the addresses changes by. */
+ * *change is added what the sum of the addresses changes by. */
 static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool ipv4,
 					  bool destination, const struct address *to, __u64 *change)
 {
@@ -26,25 +26,28 @@ static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool
 	struct ipv6hdr *ip6 = header;
 	struct iphdr *ip = header;
 	struct address was;
-	void *at;
+	__u64 *at;
 
 	if (ipv4) {
 		__be32 address = to->low >> 32, *at4;
+		__u64 changed;
 
 		if ((void *)(ip + 1) > end)
 			return false;
 		at4 = destination ? &ip->daddr : &ip->saddr;
-		*change = (__u64)address + (__u32)~*at4;
+		changed = (__u64)address + (__u32)~*at4;
 		*at4 = address;
-		ip->check = change_sum(ip->check, *change);
+		ip->check = change_sum(ip->check, changed);
 		return true;
 	}
 	if ((void *)(ip6 + 1) > end)
 		return false;
-	at = destination ? (void *)&ip6->daddr : (void *)&ip6->saddr;
-	__builtin_memcpy(&was, at, sizeof(was));
-	__builtin_memcpy(at, to, sizeof(*to));
-	*change = sum_address(to) + less_address(&was);
+	at = destination ? (__u64 *)&ip6->daddr : (__u64 *)&ip6->saddr;
+	was.high = at[0];
+	was.low = at[1];
+	at[0] = to->high;
+	at[1] = to->low;
+	*change += sum_address(to) + less_address(&was);
 	return true;
 }
 
@@ -71,7 +74,7 @@ static __always_inline bool write_quoted_ports(struct xdp_md *ctx, __u32 offset,
 __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 			       const struct translation *to, __u32 l3, bool keeps_source)
 {
-	__u64 source = 0, destination, from, quoted;
+	__u64 outer = 0, quoted = 0;
 	__u32 icmp, ports, ip;
 	bool ipv4;
 
@@ -83,18 +86,16 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 		return false;
 	ipv4 = pkt->ethertype == bpf_htons(ETH_P_IP);
 	ip = icmp + sizeof(struct icmp_header);
-	if ((!keeps_source && !write_address(ctx, l3, ipv4, false, &to->saddr, &source)) ||
-	    !write_address(ctx, l3, ipv4, true, &to->daddr, &destination) ||
-	    !write_address(ctx, ip, ipv4, false, &to->daddr, &from) ||
-	    !write_address(ctx, ip, ipv4, true, &to->saddr, &quoted))
-		return false;
-	/* Of IPv4, the quoted header's own checksum has made good for its addresses, and
-	 * the outer header is no part of the sum. */
-	quoted = ipv4 ? 0 : from + quoted;
-	if (!write_quoted_ports(ctx, ports, to->ports, &quoted))
+	/* Of IPv4, a header's own checksum makes good for its addresses, and the outer one
+	 * is no part of the sum. */
+	if ((!keeps_source && !write_address(ctx, l3, ipv4, false, &to->saddr, &outer)) ||
+	    !write_address(ctx, l3, ipv4, true, &to->daddr, &outer) ||
+	    !write_address(ctx, ip, ipv4, false, &to->daddr, &quoted) ||
+	    !write_address(ctx, ip, ipv4, true, &to->saddr, &quoted) ||
+	    !write_quoted_ports(ctx, ports, to->ports, &quoted))
 		return false;
 	return change_upper_sum(ctx, icmp + offsetof(struct icmp_header, checksum),
-				ipv4 ? 0 : source + destination, quoted, false);
+				outer, quoted, false);
 }
 
 /* Takes an error about what a client got to its real server: FORWARD, or why not. It is of
