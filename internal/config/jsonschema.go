@@ -11,7 +11,7 @@ func Schema() string {
 	root["$defs"] = map[string]any{
 		"service": serviceObject.definition(), "defaults": defaultsObject.definition(), "server": serverObject.definition(),
 		"sorry-server": sorryObject.definition(), "tunnel": tunnelObject.definition(), "persistence": persistenceObject.definition(),
-		"mark": markObject.definition(), "notify": notifyObject.definition(), "command": commandObject.definition(),
+		"mark": markObject.definition(), "local-address": localObject.definition(), "notify": notifyObject.definition(), "command": commandObject.definition(),
 		"check": checkObject.definition(), "tls": tlsObject.definition(), "http": httpObject.definition(),
 		"grpc": grpcObject.definition(), "dns": dnsObject.definition(), "smtp": smtpObject.definition(),
 		"udp": udpObject.definition(), "script": scriptObject.definition(), "file": fileCheckObject.definition(),

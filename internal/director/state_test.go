@@ -69,7 +69,8 @@ func TestRestore(t *testing.T) {
 	if changes := b.mustRestore(t, want); len(changes) != 0 {
 		t.Errorf("restored again: %v", changes)
 	}
-	b.watched(t, otherDirector, netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.12"), netip.MustParseAddr("2001:db8::11"))
+	b.watched(t, otherDirector, netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.12"),
+		netip.MustParseAddr("2001:db8::11"), netip.MustParseAddr("2001:db8::12"))
 	if got := b.plane.service(vip).Servers[0].NextHop.Destination; got != hop.Destination {
 		t.Errorf("next hop of a restored server: %v", got)
 	}

@@ -168,7 +168,7 @@ func randomOptions(random *rand.Rand, command token) [][]string {
 	var out [][]string
 	for i := range grammar {
 		o := &grammar[i]
-		if o.token <= cmdVersion {
+		if o.token <= cmdVersion || o.long == "fullnat" || o.token == optTOA { // not genuine
 			continue
 		}
 		chance := 120
