@@ -22,7 +22,8 @@
 static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool ipv4,
 					  bool destination, const struct address *to, __u64 *change)
 {
-	void *header = (void *)(long)ctx->data + offset, *end = (void *)(long)ctx->data_end;
+	void *header = (void *)(long)ctx->data + bound_offset(offset);
+	void *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip6 = header;
 	struct iphdr *ip = header;
 	struct address was;
@@ -55,7 +56,7 @@ static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool
 static __always_inline bool write_quoted_ports(struct xdp_md *ctx, __u32 offset, __u32 ports,
 					       __u64 *change)
 {
-	__u32 *at = (void *)(long)ctx->data + offset;
+	__u32 *at = (void *)(long)ctx->data + bound_offset(offset);
 
 	if ((void *)(at + 1) > (void *)(long)ctx->data_end)
 		return false;
@@ -80,8 +81,8 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 
 	if (!pkt || !to || l3 > MAX_L2)
 		return false;
-	icmp = forget(l3 + pkt->l4);
-	ports = forget(l3 + pkt->quoted_l4);
+	icmp = l3 + pkt->l4;
+	ports = l3 + pkt->quoted_l4;
 	if (icmp > MAX_L2 + MAX_L4_OFFSET || ports > MAX_QUOTED_L4)
 		return false;
 	ipv4 = pkt->ethertype == bpf_htons(ETH_P_IP);
@@ -94,7 +95,7 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 	    !write_address(ctx, ip, ipv4, true, &to->saddr, &quoted) ||
 	    !write_quoted_ports(ctx, ports, to->ports, &quoted))
 		return false;
-	return change_upper_sum(ctx, icmp + offsetof(struct icmp_header, checksum),
+	return change_upper_sum(ctx, bound_offset(icmp) + offsetof(struct icmp_header, checksum),
 				outer, quoted, false);
 }
 

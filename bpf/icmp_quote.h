@@ -19,7 +19,7 @@ enum {
 	ICMP6_INFORMATIONAL = 0x80,	/* bit of the types that are no errors */
 	/* Where a quote's upper layer may begin, from the frame's beginning. A
 	 * bound for the verifier. */
-	MAX_QUOTED_L4 = MAX_L2 + 2 * MAX_L4_OFFSET + sizeof(struct icmp_header),
+	MAX_QUOTED_L4 = OFFSET_MASK,
 	/* Longer messages are left to the real server to check; errors have no more
 	 * than 576 bytes (RFC 1812, 4.3.2.3). So are those in several buffers. */
 	MAX_CHECKED = 2044,
