@@ -17,38 +17,56 @@
 #include "icmp_quote.h"
 #include "masquerade.h"
 
-/* Writes an address of the IP header at an offset. Returns false if there is none;
- * *change is added what the sum of the addresses changes by. */
-static __always_inline bool write_address(struct xdp_md *ctx, __u32 offset, bool ipv4,
-					  bool destination, const struct address *to, __u64 *change)
+/* How the addresses of a header are written. */
+enum header_part {
+	HEADER_IPV4 = 1,
+	HEADER_QUOTED = 2,	/* turned round */
+	HEADER_KEEPS_SOURCE = 4,
+};
+
+/* Writes the addresses of the IP header at an offset. Returns false if there is none;
+ * *change is what their sum changes by. Not static: see answer_icmp. */
+__noinline int write_addresses(struct xdp_md *ctx, __u32 offset, const struct translation *to,
+			       enum header_part part, __u64 *change)
 {
 	void *header = (void *)(long)ctx->data + bound_offset(offset);
 	void *end = (void *)(long)ctx->data_end;
+	struct address source, destination;
 	struct ipv6hdr *ip6 = header;
 	struct iphdr *ip = header;
-	struct address was;
 	__u64 *at;
 
-	if (ipv4) {
-		__be32 address = to->low >> 32, *at4;
-		__u64 changed;
+	if (!to || !change)
+		return false;
+	source = part & HEADER_QUOTED ? to->daddr : to->saddr;
+	destination = part & HEADER_QUOTED ? to->saddr : to->daddr;
+	if (part & HEADER_IPV4) {
+		__be32 saddr, daddr;
 
 		if ((void *)(ip + 1) > end)
 			return false;
-		at4 = destination ? &ip->daddr : &ip->saddr;
-		changed = (__u64)address + (__u32)~*at4;
-		*at4 = address;
-		ip->check = change_sum(ip->check, changed);
+		saddr = part & HEADER_KEEPS_SOURCE ? ip->saddr : source.low >> 32;
+		daddr = destination.low >> 32;
+		ip->check = change_sum(ip->check, (__u64)saddr + (__u32)~ip->saddr +
+						  (__u64)daddr + (__u32)~ip->daddr);
+		ip->saddr = saddr;
+		ip->daddr = daddr;
+		/* The header's own checksum makes good for them, or they are not summed up. */
+		*change = 0;
 		return true;
 	}
 	if ((void *)(ip6 + 1) > end)
 		return false;
-	at = destination ? (__u64 *)&ip6->daddr : (__u64 *)&ip6->saddr;
-	was.high = at[0];
-	was.low = at[1];
-	at[0] = to->high;
-	at[1] = to->low;
-	*change += sum_address(to) + less_address(&was);
+	at = (__u64 *)&ip6->saddr;
+	if (part & HEADER_KEEPS_SOURCE)
+		source = (struct address){ at[0], at[1] };
+	*change = sum_address(&source) + sum_address(&destination) +
+		  less_address(&(struct address){ at[0], at[1] }) +
+		  less_address(&(struct address){ at[2], at[3] });
+	at[0] = source.high;
+	at[1] = source.low;
+	at[2] = destination.high;
+	at[3] = destination.low;
 	return true;
 }
 
@@ -76,8 +94,8 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 			       const struct translation *to, __u32 l3, bool keeps_source)
 {
 	__u64 outer = 0, quoted = 0;
-	__u32 icmp, ports, ip;
-	bool ipv4;
+	enum header_part part;
+	__u32 icmp, ports;
 
 	if (!pkt || !to || l3 > MAX_L2)
 		return false;
@@ -85,14 +103,10 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 	ports = l3 + pkt->quoted_l4;
 	if (icmp > MAX_L2 + MAX_L4_OFFSET || ports > MAX_QUOTED_L4)
 		return false;
-	ipv4 = pkt->ethertype == bpf_htons(ETH_P_IP);
-	ip = icmp + sizeof(struct icmp_header);
-	/* Of IPv4, a header's own checksum makes good for its addresses, and the outer one
-	 * is no part of the sum. */
-	if ((!keeps_source && !write_address(ctx, l3, ipv4, false, &to->saddr, &outer)) ||
-	    !write_address(ctx, l3, ipv4, true, &to->daddr, &outer) ||
-	    !write_address(ctx, ip, ipv4, false, &to->daddr, &quoted) ||
-	    !write_address(ctx, ip, ipv4, true, &to->saddr, &quoted) ||
+	part = pkt->ethertype == bpf_htons(ETH_P_IP) ? HEADER_IPV4 : 0;
+	if (!write_addresses(ctx, l3, to, part | (keeps_source ? HEADER_KEEPS_SOURCE : 0), &outer) ||
+	    !write_addresses(ctx, icmp + sizeof(struct icmp_header), to, part | HEADER_QUOTED,
+			     &quoted) ||
 	    !write_quoted_ports(ctx, ports, to->ports, &quoted))
 		return false;
 	return change_upper_sum(ctx, bound_offset(icmp) + offsetof(struct icmp_header, checksum),
