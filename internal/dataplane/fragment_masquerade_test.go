@@ -33,8 +33,15 @@ func fromServerAll(frames [][]byte, server string) [][]byte {
 // Fragments are translated as the whole would have been, both ways, and count as
 // what they are together.
 func TestMasqueradesFragments(t *testing.T) {
+	testTranslatesFragments(t, masqueradedPlane(t))
+}
+
+func TestFullNATOfFragments(t *testing.T) {
+	testTranslatesFragments(t, fullNATPlane(t, true))
+}
+
+func testTranslatesFragments(t *testing.T, p *Plane) {
 	const size = 64
-	p := masqueradedPlane(t)
 	for family, m := range masqueradings {
 		for i, upper := range upperLayers() {
 			if upper.protocol == protoSCTP {
@@ -42,7 +49,7 @@ func TestMasqueradesFragments(t *testing.T) {
 			}
 			t.Run(family+" "+upper.name, func(t *testing.T) {
 				id := uint32(100 + i)
-				wantVerdict(t, p, sealed(ip(m.client, m.vip, upper.protocol, upper.first(m.client, m.vip))), "forward", xdpTX)
+				local, _ := ends(wantVerdict(t, p, sealed(ip(m.client, m.vip, upper.protocol, upper.first(m.client, m.vip))), "forward", xdpTX))
 				whole := sealed(ip(m.client, m.vip, upper.protocol, upper.build(m.client, m.vip)))
 				service := tcpService
 				if upper.protocol == protoUDP {
@@ -51,10 +58,10 @@ func TestMasqueradesFragments(t *testing.T) {
 				key := service(m.vip, lvs.RoundRobin).ServiceKey
 				was := countersOf(t, p, key)
 				wantFragments(t, p, fragments(whole, id, size),
-					fragments(sentTo(ip(m.client, m.server, upper.protocol, upper.build(m.client, m.server)), serverMAC(addrOf(m.server))), id, size),
+					fragments(sentTo(ip(local, m.server, upper.protocol, upper.build(local, m.server)), serverMAC(addrOf(m.server))), id, size),
 					"forward")
 				wantFragments(t, p,
-					fromServerAll(fragments(sealed(ip(m.server, m.client, upper.protocol, upper.build(m.server, m.client))), id, size), m.server),
+					fromServerAll(fragments(sealed(ip(m.server, local, upper.protocol, upper.build(m.server, local))), id, size), m.server),
 					fragments(sentTo(ip(m.vip, m.client, upper.protocol, upper.build(m.vip, m.client)), clientMAC), id, size),
 					"forward-reply")
 				length := uint64(len(whole) - 14)

@@ -186,7 +186,7 @@ func TestFullNATAtRandom(t *testing.T) {
 	const servers, steps = 3, 6000
 	r := random(t)
 	p := newTestPlane(t)
-	setLocals(t, p, localAddress("198.51.100.160/31", 700), localAddress("198.51.100.200/32", 3))
+	setLocals(t, p, localAddress("198.51.100.160/31", 1000), localAddress("198.51.100.200/32", 3))
 	svc := tcpService(vip4, lvs.RoundRobin)
 	mustAddService(t, p, svc)
 	for i := range servers {

@@ -14,6 +14,7 @@ import (
 // what upper layer.
 type aboutMasquerading struct {
 	masquerading
+	local    string // FullNAT: the client, as its real server sees it; else the client
 	protocol byte
 	upper    []byte // quoted; its ports are overwritten, its checksum is never looked at
 	cut      int    // how much of it is quoted
@@ -54,18 +55,29 @@ func (a aboutMasquerading) frame(from, to netip.Addr, quotedFrom, quotedTo strin
 }
 
 func TestErrorsAboutMasqueradedConnections(t *testing.T) {
-	p := masqueradedPlane(t)
+	testErrorsAbout(t, masqueradedPlane(t), false)
+}
+
+// Towards its real server, an error about a FullNAT connection comes from the local address.
+func TestErrorsAboutFullNATConnections(t *testing.T) {
+	testErrorsAbout(t, fullNATPlane(t, true), true)
+}
+
+func testErrorsAbout(t *testing.T, p *Plane, fullNAT bool) {
 	routers := map[string][2]string{"ipv4": {"203.0.113.77:0", "198.51.100.77:0"}, "ipv6": {"[2001:db8:3::77]:0", "[2001:db8:1::77]:0"}}
 	for family, m := range masqueradings {
 		for _, upper := range upperLayers() {
-			wantVerdict(t, p, ip(m.client, m.vip, upper.protocol, upper.first(m.client, m.vip)), "forward", xdpTX)
+			local, _ := ends(wantVerdict(t, p, ip(m.client, m.vip, upper.protocol, upper.first(m.client, m.vip)), "forward", xdpTX))
+			if fullNAT == (local == m.client) {
+				t.Errorf("%s is %s at its real server", m.client, local)
+			}
 			body := upper.build(m.client, m.vip)
 			for name, about := range map[string]aboutMasquerading{
-				"whole":      {m, upper.protocol, body, len(body), nil, 0},
-				"eight":      {m, upper.protocol, body, 8, nil, 0},
-				"odd":        {m, upper.protocol, body, 61, nil, 0},
-				"ports":      {m, upper.protocol, body, 4, nil, 0},
-				"in options": {m, upper.protocol, body, 40, make([]byte, 24), 2},
+				"whole":      {m, local, upper.protocol, body, len(body), nil, 0},
+				"eight":      {m, local, upper.protocol, body, 8, nil, 0},
+				"odd":        {m, local, upper.protocol, body, 61, nil, 0},
+				"ports":      {m, local, upper.protocol, body, 4, nil, 0},
+				"in options": {m, local, upper.protocol, body, 40, make([]byte, 24), 2},
 			} {
 				t.Run(family+" "+upper.name+" "+name, func(t *testing.T) { checkErrorsAbout(t, p, about, routers[family]) })
 			}
@@ -78,18 +90,22 @@ func TestErrorsAboutMasqueradedConnections(t *testing.T) {
 // from routers on either side and from the ends themselves.
 func checkErrorsAbout(t *testing.T, p *Plane, a aboutMasquerading, routers [2]string) {
 	t.Helper()
-	vip, client, server := addrOf(a.vip), addrOf(a.client), addrOf(a.server)
+	vip, client, server, local := addrOf(a.vip), addrOf(a.client), addrOf(a.server), addrOf(a.local)
 	before := theConnections(p)
 	for _, from := range []netip.Addr{addrOf(routers[0]), client} {
 		out := wantVerdict(t, p, a.frame(from, vip, a.vip, a.client), "forward-icmp", xdpTX)
-		want := aged(a.frame(from, server, a.server, a.client), serverMAC(server))
+		source := from
+		if local != client {
+			source = local
+		}
+		want := aged(a.frame(source, server, a.server, a.local), serverMAC(server))
 		setIPv4ChecksumOf(want)
 		if diff := cmp.Diff(want, out); diff != "" {
 			t.Errorf("from %s to the real server (-want +got):\n%s", from, diff)
 		}
 	}
 	for _, from := range []netip.Addr{addrOf(routers[1]), server} {
-		in := fromServer(a.frame(from, client, a.client, a.server), a.server)
+		in := fromServer(a.frame(from, local, a.local, a.server), a.server)
 		out := wantVerdict(t, p, in, "forward-icmp", xdpTX)
 		want := aged(a.frame(vip, client, a.client, a.vip), clientMAC)
 		setIPv4ChecksumOf(want)
@@ -108,7 +124,7 @@ func TestErrorsAboutMasqueradingNotSent(t *testing.T) {
 	m := masqueradings["ipv4"]
 	wantVerdict(t, p, tcpFrame(m.client, m.vip, "S"), "forward", xdpTX)
 	body := tcp(m.client, m.vip, "A")
-	about := aboutMasquerading{m, protoTCP, body, len(body), nil, 0}
+	about := aboutMasquerading{m, m.client, protoTCP, body, len(body), nil, 0}
 	back := func() []byte {
 		return fromServer(about.frame(addrOf(m.server), addrOf(m.client), m.client, m.server), m.server)
 	}
@@ -142,7 +158,7 @@ func TestErrorBeginsMasqueradedConnection(t *testing.T) {
 	for family, m := range masqueradings {
 		t.Run(family, func(t *testing.T) {
 			body := tcp(m.client, m.vip, "A")
-			about := aboutMasquerading{m, protoTCP, body, len(body), nil, 0}
+			about := aboutMasquerading{m, m.client, protoTCP, body, len(body), nil, 0}
 			out := wantVerdict(t, p, about.frame(addrOf(m.client), addrOf(m.vip), m.vip, m.client), "forward-icmp", xdpTX)
 			want := aged(about.frame(addrOf(m.client), addrOf(m.server), m.server, m.client), serverMAC(addrOf(m.server)))
 			setIPv4ChecksumOf(want)
@@ -162,7 +178,7 @@ func TestErrorsAboutMasqueradingVLAN(t *testing.T) {
 	tagServer(t, p, addrOf(m.server), 7)
 	wantVerdict(t, p, tcpFrame(m.client, m.vip, "S"), "forward", xdpTX)
 	body := tcp(m.client, m.vip, "A")
-	about := aboutMasquerading{m, protoTCP, body, len(body), nil, 0}
+	about := aboutMasquerading{m, m.client, protoTCP, body, len(body), nil, 0}
 	out := wantVerdict(t, p, about.frame(addrOf(m.client), addrOf(m.vip), m.vip, m.client), "forward-icmp", xdpTX)
 	want := about.frame(addrOf(m.client), addrOf(m.server), m.server, m.client)[14:]
 	age(want)
