@@ -315,7 +315,7 @@ func TestRefusalsPassWhole(t *testing.T) {
 	for _, reason := range []error{
 		lvs.ErrServiceExists, lvs.ErrNoService, lvs.ErrServerExists, lvs.ErrNoServer, lvs.ErrSchedulerNotFound,
 		lvs.ErrInvalid, lvs.ErrRange, lvs.ErrTableFull, lvs.ErrUnsupported, lvs.ErrPeerExists, lvs.ErrNoPeer,
-		lvs.ErrMarkRuleExists, lvs.ErrNoMarkRule, lvs.ErrNoDrain,
+		lvs.ErrMarkRuleExists, lvs.ErrNoMarkRule, lvs.ErrLocalAddressExists, lvs.ErrNoLocalAddress, lvs.ErrNoDrain,
 	} {
 		d.refusal = fmt.Errorf("clear \u2014 100%% of it: %w", reason)
 		err := c.Clear(t.Context())
@@ -326,8 +326,8 @@ func TestRefusalsPassWhole(t *testing.T) {
 			t.Errorf("message %q came back as %q", d.refusal, err)
 		}
 	}
-	if len(refusals) != 14 {
-		t.Errorf("%d reasons travel, 14 are tested", len(refusals))
+	if len(refusals) != 16 {
+		t.Errorf("%d reasons travel, 16 are tested", len(refusals))
 	}
 	d.refusal = errors.New("read map: bad file descriptor")
 	if err := c.Clear(t.Context()); err == nil || err.Error() != d.refusal.Error() {
