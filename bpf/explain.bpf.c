@@ -9,6 +9,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "conn.h"
+#include "local.h"
 #include "persist.h"
 #include "service.h"
 #include "xdp.h"
@@ -33,6 +34,16 @@ struct sight {
 	__be16 template_vport;
 	__u8 template_protocol;
 	__u8 template_padding[5];
+	/* Of a new connection whose server's replies are translated, once look_back has been
+	 * asked: the way of their entry. */
+	__u32 has_reply;
+	__u32 reply_groups[PROBE_GROUPS];
+};
+
+/* The server that the packet in sight goes to, and what its connection begins with. */
+struct choice {
+	__u32 server;		/* index */
+	enum connection_flag flags;
 };
 
 struct {
@@ -84,6 +95,7 @@ int look_ahead(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	sight->has_service = 0;
 	sight->has_template = 0;
+	sight->has_reply = 0;
 	sight->verdict = parse_packet(ctx, &pkt, in);
 	if (sight->verdict != CONTINUE)
 		return XDP_PASS;
@@ -101,6 +113,47 @@ int look_ahead(struct xdp_md *ctx)
 		tell_template(sight, &pkt, svc, set);
 	}
 	return XDP_PASS;
+}
+
+/* What names the replies of the connection that the packet in sight begins: with FullNAT, of
+ * the local ports the one that it gets. False: there is none. */
+static __always_inline bool foresee_replies(const struct sight *sight, const struct choice *choice,
+					    const struct settings *set, struct flow *flow)
+{
+	const struct real_server *server = get_server(choice->server);
+	struct connection conn = {
+		.caddr = sight->caddr,
+		.vaddr = sight->vaddr,
+		.cport = sight->cport,
+		.vport = sight->vport,
+		.protocol = sight->protocol,
+		.flags = choice->flags,
+	};
+
+	if (!server)
+		return false;
+	*flow = reply_flow(&conn, server);
+	if (server->method != METHOD_FULLNAT)
+		return true;
+	return search_port(hash_entry(&conn, set), 0, flow, set, now_tick(set)) != NO_PORT;
+}
+
+SEC("syscall")
+int look_back(struct choice *choice)
+{
+	struct settings *set = get_settings();
+	struct flow flow = {};
+	struct sight *sight;
+	__u32 zero = 0;
+	struct way way;
+
+	sight = bpf_map_lookup_elem(&sights, &zero);
+	if (!set || !sight || !foresee_replies(sight, choice, set, &flow))
+		return 0;
+	way = find_way(hash_flow(&flow, set), set);
+	sight->has_reply = 1;
+	tell_way(sight->reply_groups, &way, set);
+	return 0;
 }
 
 /* Puts the enums, which no type above has, into the BTF that Go's is made from. */

@@ -128,19 +128,13 @@ static __always_inline __u32 local_pool(const struct settings *set, bool ipv6)
 	return *(const volatile __u32 *)&set->local_addresses[ipv6];
 }
 
-/* Finds a free local port for the connection at a slot, from a try on, and writes what then
- * names its replies. Returns the next try, or NO_PORT. Not static: see answer_icmp. */
-__noinline int find_port(__u32 owner, __u32 try, struct flow *flow, __u32 now)
+/* Finds a free local port, from a try on, for a connection whose flow has that hash, and
+ * writes what then names its replies. Returns the next try, or NO_PORT. */
+static __always_inline int search_port(__u64 start, __u32 try, struct flow *flow,
+				       const struct settings *set, __u32 now)
 {
-	const struct settings *set = get_settings();
-	const struct connection *conn = entry_at(owner);
-	__u64 start;
-	__u32 pool;
+	__u32 pool = local_pool(set, !is_mapped(&flow->caddr));
 
-	if (!conn || !flow || !set)
-		return NO_PORT;
-	start = hash_entry(conn, set);
-	pool = local_pool(set, !is_mapped(&flow->caddr));
 	for (int i = 0; i < LOCAL_TRIES; i++) {
 		if (try >= LOCAL_TRIES || !set_local(flow, start, pool, try++))
 			return NO_PORT;
@@ -148,6 +142,17 @@ __noinline int find_port(__u32 owner, __u32 try, struct flow *flow, __u32 now)
 			return try;
 	}
 	return NO_PORT;
+}
+
+/* Does that for the connection at a slot. Not static: see answer_icmp. */
+__noinline int find_port(__u32 owner, __u32 try, struct flow *flow, __u32 now)
+{
+	const struct settings *set = get_settings();
+	const struct connection *conn = entry_at(owner);
+
+	if (!conn || !flow || !set)
+		return NO_PORT;
+	return search_port(hash_entry(conn, set), try, flow, set, now);
 }
 
 /* Gives the connection at a slot the entry for its replies; or ends it, if that is

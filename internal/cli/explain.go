@@ -172,7 +172,11 @@ func connectionText(c *lvs.Connection, none string) string {
 	if c == nil {
 		return none
 	}
-	return fmt.Sprintf("%s to %s, ends in %s, %d packets, %d bytes", c.State, c.Server, c.Expires.Round(time.Second), c.Packets, c.Bytes)
+	local := ""
+	if c.Local.IsValid() {
+		local = fmt.Sprintf(" from %s", c.Local)
+	}
+	return fmt.Sprintf("%s to %s%s, ends in %s, %d packets, %d bytes", c.State, c.Server, local, c.Expires.Round(time.Second), c.Packets, c.Bytes)
 }
 
 func tellChoice(t *teller, e lvs.Explanation, omitted int) {

@@ -101,7 +101,7 @@ func (p *Plane) Connections() iter.Seq[lvs.Connection] {
 					continue
 				}
 				c := p.connection(&entry, now)
-				if explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_FULLNAT != 0 {
+				if isFullNAT(&entry) {
 					c.Local = p.localEnd(uint32(g*len(group.Slots)+s), now)
 				}
 				if !yield(c) {

@@ -43,15 +43,11 @@ func (p *Plane) explain(frame []byte, ifindex int) (e lvs.Explanation, err error
 	if err != nil {
 		return e, err
 	}
-	s, err := r.copyIn(p, &sight, ifindex)
-	if err != nil {
-		return e, err
-	}
 	now, err := p.now()
 	if err != nil {
 		return e, err
 	}
-	o, err := r.run(frame, ifindex, s)
+	s, o, err := r.rehearse(p, frame, &sight, ifindex)
 	if err != nil {
 		return e, err
 	}
@@ -74,12 +70,12 @@ func (p *Plane) tell(frame []byte, ifindex int, now uint32, sight *explainSight,
 		found := s.service.Service
 		e.Service = &found
 	}
-	before := findEntry(s.groups, flowOf(sight), now)
+	before, after := findEntry(s.groups, flowOf(sight), now), findEntry(o.groups, flowOf(sight), now)
 	if before != nil {
 		c := p.connection(before, now)
 		e.Before = &c
 	}
-	if after := findEntry(o.groups, flowOf(sight), now); after != nil {
+	if after != nil {
 		c := p.connection(after, now)
 		e.After = &c
 	}
@@ -92,6 +88,10 @@ func (p *Plane) tell(frame []byte, ifindex int, now uint32, sight *explainSight,
 		p.tellChoice(&e, s, o, before)
 	}
 	p.tellOut(&e, s, o, ifindex)
+	if local, ok := localOf(before, after, o); ok {
+		setLocal(e.Before, local)
+		setLocal(e.After, local)
+	}
 	return e
 }
 
@@ -136,18 +136,24 @@ func (p *Plane) tellTemplate(e *lvs.Explanation, o *outcome, now uint32) {
 	}
 }
 
-// findEntry returns the entry of a name.
+// findEntry returns the entry of a name, nil if there is none.
 func findEntry(groups map[uint32]directorConnectionGroup, name entryName, now uint32) *directorConnection {
-	for _, group := range groups {
+	_, entry := findSlot(groups, name, now)
+	return entry
+}
+
+// findSlot returns the entry of a name, and its slot in the table.
+func findSlot(groups map[uint32]directorConnectionGroup, name entryName, now uint32) (uint32, *directorConnection) {
+	for index, group := range groups {
 		for i := range group.Slots {
 			entry, ok := readEntry(&group.Slots[i], now)
 			void := explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_VOID != 0
 			if ok && !void && !isReply(&entry) && name == (entryName{entry.Caddr, entry.Vaddr, entry.Cport, entry.Vport, entry.Protocol}) {
-				return &entry
+				return index*uint32(directorLimitGROUP_SLOTS) + uint32(i), &entry
 			}
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // tellChoice tells which real server it is and why, and for a packet that no
@@ -195,11 +201,11 @@ func (p *Plane) tellOut(e *lvs.Explanation, s *stage, o *outcome, ifindex int) {
 	}
 	out := readFrame(o.frame)
 	out.InterfaceIndex = ifindex
-	if o.verdict == directorVerdictFORWARD || o.verdict == directorVerdictFORWARD_NO_ENTRY {
+	switch o.verdict {
+	case directorVerdictFORWARD, directorVerdictFORWARD_NO_ENTRY, directorVerdictFORWARD_NO_TOA:
 		rs := s.servers[o.server]
 		out.InterfaceIndex = int(rs.nextHop().Ifindex)
-	}
-	if o.verdict == directorVerdictFORWARD_REPLY {
+	case directorVerdictFORWARD_REPLY:
 		out.InterfaceIndex = p.interfaceOf(out.Source, ifindex)
 	}
 	e.Out = &out

@@ -40,6 +40,12 @@ type explainCacheKey struct {
 	Padding uint32
 }
 
+type explainChoice struct {
+	_      structs.HostLayout
+	Server uint32
+	Flags  explainConnectionFlag
+}
+
 type explainClientHop struct {
 	_     structs.HostLayout
 	Caddr explainAddress
@@ -323,6 +329,9 @@ type explainSight struct {
 	TemplateVport    uint16
 	TemplateProtocol uint8
 	TemplatePadding  [5]uint8
+	HasReply         uint32
+	ReplyGroups      [16]uint32
+	_                [4]byte
 }
 
 type explainSysctl uint32
@@ -397,6 +406,7 @@ const (
 	explainMapTunnels          = "tunnels"
 	explainMapVerdicts         = "verdicts"
 	explainProgLookAhead       = "look_ahead"
+	explainProgLookBack        = "look_back"
 	explainVarConnectionFlags  = "connection_flags"
 	explainVarSysctls          = "sysctls"
 )
@@ -444,6 +454,7 @@ type explainSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type explainProgramSpecs struct {
 	LookAhead *ebpf.ProgramSpec `ebpf:"look_ahead"`
+	LookBack  *ebpf.ProgramSpec `ebpf:"look_back"`
 }
 
 // explainMapSpecs contains maps before they are loaded into the kernel.
@@ -581,11 +592,13 @@ type explainVariables struct {
 // It can be passed to loadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type explainPrograms struct {
 	LookAhead *ebpf.Program `ebpf:"look_ahead"`
+	LookBack  *ebpf.Program `ebpf:"look_back"`
 }
 
 func (p *explainPrograms) Close() error {
 	return _ExplainClose(
 		p.LookAhead,
+		p.LookBack,
 	)
 }
 

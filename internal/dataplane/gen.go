@@ -4,7 +4,7 @@ package dataplane
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type bench_run bench ../../bpf/bench.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type sight -type connection_flag -type sysctl explain ../../bpf/explain.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" -type sight -type choice -type connection_flag -type sysctl explain ../../bpf/explain.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-function -I/usr/include/x86_64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -output-suffix "" directorTC ../../bpf/director_tc.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -I/usr/include/x86_64-linux-gnu
 

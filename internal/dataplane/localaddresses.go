@@ -64,17 +64,29 @@ func (p *Plane) SetLocalAddresses(pool []lvs.LocalAddress) error {
 // changed meanwhile.
 func (p *Plane) localEnd(slot uint32, now uint32) netip.AddrPort {
 	const slots = uint32(directorLimitGROUP_SLOTS)
-	bond := atomic.LoadUint64(&p.view.bonds.elements[slot/slots].Bonds[slot%slots])
-	at := uint32(bond>>32) &^ bondNoTemplate
-	if at/slots >= uint32(len(p.view.connections.elements)) {
+	at, ok := p.replyOf(slot)
+	if !ok {
 		return netip.AddrPort{}
 	}
 	reply, ok := readEntry(&p.view.connections.elements[at/slots].Slots[at%slots], now)
-	if !ok || !isReply(&reply) || reply.Packets != slot { // there stands whose reply it is
+	if !ok || !isReply(&reply) || ownerOf(&reply) != slot {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(fromAddress(reply.Vaddr), fromPort(reply.Vport))
 }
 
+// replyOf returns the slot of the entry for the replies of the translated connection at a
+// slot; false if that has none any more.
+func (p *Plane) replyOf(slot uint32) (uint32, bool) {
+	const slots = uint32(directorLimitGROUP_SLOTS)
+	bond := atomic.LoadUint64(&p.view.bonds.elements[slot/slots].Bonds[slot%slots])
+	at := uint32(bond>>32) &^ bondNoTemplate
+	return at, at/slots < uint32(len(p.view.connections.elements))
+}
+
 // bondNoTemplate is BOND_NO_TEMPLATE of bond.h.
 const bondNoTemplate = 1 << 31
+
+func isFullNAT(entry *directorConnection) bool {
+	return explainConnectionFlag(entry.Flags)&explainConnectionFlagCONNECTION_FULLNAT != 0
+}

@@ -19,6 +19,7 @@ type rehearsal struct {
 	objects rehearsalObjects
 	ahead   struct {
 		Program *ebpf.Program `ebpf:"look_ahead"`
+		Back    *ebpf.Program `ebpf:"look_back"`
 		Sights  *ebpf.Map     `ebpf:"sights"`
 	}
 	// held is what the copies hold, to be taken out again.
@@ -33,6 +34,7 @@ type rehearsalObjects struct {
 	Editions       *ebpf.Map     `ebpf:"editions"`
 	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
 	Lists          *ebpf.Map     `ebpf:"lists"`
+	LocalAddresses *ebpf.Map     `ebpf:"local_addresses"`
 	MarkRules      *ebpf.Map     `ebpf:"mark_rules"`
 	Policies       *ebpf.Map     `ebpf:"policies"`
 	RealServers    *ebpf.Map     `ebpf:"real_servers"`
@@ -53,11 +55,11 @@ type heldKey struct {
 // How many elements of each array one packet can meet: the groups of its way, one
 // service, and that service's list beside the servers of the way's connections.
 const (
-	rehearsedServers = uint32(directorLimitMAX_LIST) + 2*uint32(directorLimitPROBE_SLOTS)
-	rehearsedGroups  = 2 * uint32(directorLimitPROBE_GROUPS) // of its way and of its template's
+	rehearsedServers = uint32(directorLimitMAX_LIST) + rehearsedGroups*uint32(directorLimitGROUP_SLOTS)
+	rehearsedGroups  = 3*uint32(directorLimitPROBE_GROUPS) + 1 // of its way, its template's, its replies'; and where its second entry lies
 	rehearsedLines   = uint32(directorLimitMAGLEV_TABLE_SLOTS)/uint32(directorLimitTABLE_LINE_SLOTS) + 1
 	// One of the service, those of the way's connections.
-	rehearsedPolicies = 1 + 2*uint32(directorLimitPROBE_SLOTS)
+	rehearsedPolicies = 1 + rehearsedGroups*uint32(directorLimitGROUP_SLOTS)
 )
 
 func newRehearsal(p *Plane) (*rehearsal, error) {
@@ -84,6 +86,7 @@ func (r *rehearsal) loadDirector() error {
 		directorMapEditions:       1,
 		directorMapInterfaces:     1,
 		directorMapLists:          uint32(directorLimitMAX_LIST),
+		directorMapLocalAddresses: uint32(directorLimitMAX_LOCAL_ADDRESSES),
 		directorMapMarkRules:      uint32(directorLimitMAX_MARK_RULES),
 		directorMapPolicies:       rehearsedPolicies,
 		directorMapRealServers:    rehearsedServers,
@@ -113,19 +116,21 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 	shared := p.pinnedMaps()
 	for name := range shared {
 		switch name {
-		case directorMapEditions, directorMapInterfaces, directorMapMarkRules, directorMapServiceTable, directorMapServices, directorMapSettings:
+		case directorMapConnections, directorMapEditions, directorMapInterfaces, directorMapLocalAddresses, directorMapMarkRules,
+			directorMapRealServers, directorMapServiceTable, directorMapServices, directorMapSettings:
 		default:
 			delete(shared, name)
 		}
 	}
+	spec.Maps[directorMapConnections].MaxEntries = p.maps.Connections.MaxEntries()
 	return spec.LoadAndAssign(&r.ahead, &ebpf.CollectionOptions{MapReplacements: shared})
 }
 
 func (r *rehearsal) close() error {
 	o := &r.objects
-	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
+	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.LocalAddresses, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
 		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Tunnels, o.Verdicts, r.ahead.Sights}
-	errs := []error{o.Director.Close(), r.ahead.Program.Close()}
+	errs := []error{o.Director.Close(), r.ahead.Program.Close(), r.ahead.Back.Close()}
 	for _, m := range maps {
 		errs = append(errs, m.Close())
 	}
@@ -190,11 +195,19 @@ func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, 
 	if err := r.copyMarkRules(p); err != nil {
 		return nil, err
 	}
+	if err := r.copyLocalAddresses(p); err != nil {
+		return nil, err
+	}
 	if err := r.copyGroups(p, sight.Groups[:], s); err != nil {
 		return nil, err
 	}
-	if err := r.copyOwner(p, sight, s); err != nil {
+	if err := r.copySecond(p, sight, s); err != nil {
 		return nil, err
+	}
+	if sight.HasReply != 0 {
+		if err := r.copyGroups(p, sight.ReplyGroups[:], s); err != nil {
+			return nil, err
+		}
 	}
 	if sight.HasTemplate != 0 {
 		if err := r.copyGroups(p, sight.TemplateGroups[:], s); err != nil {
@@ -344,6 +357,28 @@ type outcome struct {
 }
 
 const noServer = ^uint32(0)
+
+// rehearse copies what a frame can meet and runs it there. Where replies have their entry is
+// known when the frame's server is: then it starts once more, with that.
+func (r *rehearsal) rehearse(p *Plane, frame []byte, sight *explainSight, ifindex int) (*stage, outcome, error) {
+	for {
+		s, err := r.copyIn(p, sight, ifindex)
+		if err != nil {
+			return nil, outcome{}, err
+		}
+		o, err := r.run(frame, ifindex, s)
+		if err != nil {
+			return nil, o, err
+		}
+		again, err := r.lookBack(sight, s, &o)
+		if err == nil && again {
+			err = r.clear()
+		}
+		if err != nil || !again {
+			return s, o, err
+		}
+	}
+}
 
 // run runs the frame on the copies.
 func (r *rehearsal) run(frame []byte, ifindex int, s *stage) (o outcome, err error) {
