@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -15,8 +16,31 @@ const Version = 1
 // A File is a configuration that was read, and where each item of it stands.
 type File struct {
 	lvs.Configuration
-	src     *source
-	offsets map[string]int // of the text, by item
+	src   *source
+	stand []standing
+}
+
+// A standing is where an item of the file stands in the text. Its name, of which there
+// are many and hardly any is asked for, is format with as many of the numbers as it has.
+type standing struct {
+	offset  int
+	format  string
+	numbers [3]int
+}
+
+func (s standing) name() string {
+	numbers := make([]any, strings.Count(s.format, "%d"))
+	for i := range numbers {
+		numbers[i] = s.numbers[i]
+	}
+	return fmt.Sprintf(s.format, numbers...)
+}
+
+// stands notes where an item stands: "services[%d].servers[%d]" with its numbers.
+func (f *File) stands(offset int, format string, numbers ...int) {
+	s := standing{offset: offset, format: format}
+	copy(s.numbers[:], numbers)
+	f.stand = append(f.stand, s)
 }
 
 // Where returns err with the place in the file of the item that it refuses, as an
@@ -26,8 +50,12 @@ func (f File) Where(err error) error {
 	if !errors.As(err, &item) {
 		return err
 	}
+	offsets := make(map[string]int, len(f.stand))
+	for _, s := range f.stand {
+		offsets[s.name()] = s.offset
+	}
 	for name := item.Item; ; {
-		if offset, ok := f.offsets[name]; ok {
+		if offset, ok := offsets[name]; ok {
 			return &placedError{f.src.errorAt(offset, "%s", err), err}
 		}
 		before, _, more := cutLast(name, ".")
@@ -66,7 +94,7 @@ func Parse(name string, data []byte) (File, error) {
 	if root != nil {
 		configurationObject.read(r, root, &d)
 	}
-	file := File{src: src, offsets: map[string]int{}}
+	file := File{src: src}
 	if len(r.errors) == 0 {
 		r.resolve(&d, &file)
 	}
@@ -108,7 +136,7 @@ var configurationObject = &object[fileDeclaration]{
 	fields: []field[fileDeclaration]{
 		of("version", "The version of this form; 1.", integer(Version, Version), func(d *fileDeclaration) *int { return &d.version }),
 		{"groups", "Addresses and ports that several services share, by name.",
-			map[string]any{"type": "object", "additionalProperties": vips().schema}, readGroups},
+			map[string]any{"type": "object", "additionalProperties": vips.schema}, readGroups},
 		{"checks", "Checks that services and servers refer to, by name.",
 			map[string]any{"type": "object", "additionalProperties": checkObject.kind().schema}, readChecks},
 		{"defaults", "What each service begins with.", defaultsObject.kind().schema, func(r *reader, n *node, _ *fileDeclaration) {
@@ -147,7 +175,7 @@ func readNamed(r *reader, n *node, what string, read func(name string, value *no
 func readGroups(r *reader, n *node, _ *fileDeclaration) {
 	readNamed(r, n, "addresses", func(name string, value *node) {
 		var places []place
-		vips().read(r, value, &places)
+		vips.read(r, value, &places)
 		r.groups[name] = places
 	})
 }
@@ -234,33 +262,32 @@ func ports() kind[lvs.PortRange] {
 
 // resolve turns what was declared into values of the domain.
 func (r *reader) resolve(d *fileDeclaration, file *File) {
-	stands := func(offset int, format string, args ...any) { file.offsets[fmt.Sprintf(format, args...)] = offset }
 	for i, s := range d.sysctls {
-		stands(s.offset, "sysctls[%d]", i)
+		file.stands(s.offset, "sysctls[%d]", i)
 		file.Sysctls = append(file.Sysctls, s.SysctlSetting)
 	}
 	for i, p := range d.peers {
 		if slices.Contains(file.Peers, p.addr) {
 			r.errors = append(r.errors, r.src.errorAt(p.offset, "peer %s is given twice", p.addr))
 		}
-		stands(p.offset, "peers[%d]", i)
+		file.stands(p.offset, "peers[%d]", i)
 		file.Peers = append(file.Peers, p.addr)
 	}
 	for i, m := range d.marks {
 		if at := slices.Index(file.Marks, m.MarkRule); at >= 0 {
 			r.errors = append(r.errors, r.src.errorAt(m.offset, "the same rule is in line %d", r.src.line(d.marks[at].offset)))
 		}
-		stands(m.offset, "marks[%d]", i)
+		file.stands(m.offset, "marks[%d]", i)
 		file.Marks = append(file.Marks, m.MarkRule)
 	}
 	for i, l := range d.locals {
-		stands(l.offset, "local_addresses[%d]", i)
+		file.stands(l.offset, "local_addresses[%d]", i)
 		file.LocalAddresses = append(file.LocalAddresses, l.LocalAddress)
 	}
 	if at, err := lvs.CheckLocalAddresses(file.LocalAddresses); err != nil {
 		r.errors = append(r.errors, r.src.errorAt(d.locals[at].offset, "%s", shortReason(err)))
 	}
-	seen := map[lvs.ServiceKey]int{}
+	seen := make(map[lvs.ServiceKey]int, len(d.services))
 	for i := range d.services {
 		s := &d.services[i]
 		families := s.families()
@@ -270,7 +297,7 @@ func (r *reader) resolve(d *fileDeclaration, file *File) {
 				continue
 			}
 			seen[p.key] = p.offset
-			r.service(s, p, families, file, stands)
+			r.service(s, p, families, file)
 			if len(r.errors) > 100*maxErrors {
 				return
 			}
@@ -292,9 +319,9 @@ func (s *serviceDeclaration) families() (is struct{ v4, v6 bool }) {
 }
 
 // service adds one of the services of a declaration.
-func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6 bool }, file *File, stands func(int, string, ...any)) {
+func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6 bool }, file *File) {
 	i := len(file.Services)
-	stands(p.offset, "services[%d]", i)
+	file.stands(p.offset, "services[%d]", i)
 	state := lvs.ServiceState{Service: lvs.Service{
 		ServiceKey: p.key, Scheduler: s.scheduler, PersistenceTimeout: s.persistence.timeout,
 		PersistenceMask: lvs.FullPersistenceMask(p.key.Address), OnePacket: s.onePacket,
@@ -309,15 +336,16 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 	}
 	r.schedulerFlags(s, &state)
 	for k, value := range s.sysctls {
-		stands(value.offset, "services[%d].sysctls[%d]", i, k)
+		file.stands(value.offset, "services[%d].sysctls[%d]", i, k)
 		state.Sysctls = append(state.Sysctls, value.SysctlSetting)
 	}
 	health := lvs.ServiceHealth{ServiceKey: p.key, Quorum: s.quorum, Hysteresis: s.hysteresis, Notify: s.server.notify}
 	if s.sorry != nil {
 		health.Sorry, health.SorryInhibit = s.sorry.resolve(p.key), s.sorry.inhibit
-		stands(s.sorry.offset, "health[%d].sorry", len(file.Health))
+		file.stands(s.sorry.offset, "health[%d].sorry", len(file.Health))
 	}
-	seen := map[lvs.RealServerKey]int{}
+	seen := make(map[lvs.RealServerKey]int, len(s.servers))
+	state.Servers = slices.Grow(state.Servers, len(s.servers))
 	for k := range s.servers {
 		declared := &s.servers[k]
 		server := declared.resolve(p.key)
@@ -332,7 +360,7 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 			continue
 		}
 		seen[server.RealServerKey] = declared.offset
-		stands(declared.offset, "services[%d].servers[%d]", i, len(state.Servers))
+		file.stands(declared.offset, "services[%d].servers[%d]", i, len(state.Servers))
 		state.Servers = append(state.Servers, server)
 		if len(declared.checks) == 0 {
 			if len(s.server.checks) > 0 {
@@ -343,9 +371,9 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 		h := declared.health()
 		h.RealServerKey = server.RealServerKey
 		for c, check := range declared.checks {
-			stands(check.offset, "health[%d].servers[%d].checks[%d]", len(file.Health), len(health.Servers), c)
+			file.stands(check.offset, "health[%d].servers[%d].checks[%d]", len(file.Health), len(health.Servers), c)
 		}
-		stands(declared.offset, "health[%d].servers[%d]", len(file.Health), len(health.Servers))
+		file.stands(declared.offset, "health[%d].servers[%d]", len(file.Health), len(health.Servers))
 		health.Servers = append(health.Servers, h)
 	}
 	file.Services = append(file.Services, state)
@@ -353,7 +381,7 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 		health.Usual = s.server.health()
 	}
 	if len(health.Servers) > 0 || len(health.Usual.Checks) > 0 || s.quorate {
-		stands(p.offset, "health[%d]", len(file.Health))
+		file.stands(p.offset, "health[%d]", len(file.Health))
 		file.Health = append(file.Health, health)
 	}
 }

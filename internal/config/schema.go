@@ -46,36 +46,41 @@ func (o *object[T]) names() []string {
 	return names
 }
 
+func (o *object[T]) has(name string) bool {
+	for i := range o.fields {
+		if o.fields[i].name == name {
+			return true
+		}
+	}
+	return false
+}
+
 func (o *object[T]) read(r *reader, n *node, into *T) {
 	if n.kind != mappingNode {
 		r.refuse(n, "%s: want a mapping with keys of: %s", describe(n), strings.Join(o.names(), ", "))
 		return
 	}
-	before, names := len(r.errors), o.names()
-	values := make(map[string]*node, len(n.pairs))
+	before := len(r.errors)
 	for _, p := range n.pairs {
-		if !slices.Contains(names, p.key.text) {
-			r.unknown(p.key, "key", names)
-			continue
-		}
-		if p.value.kind == nothingNode {
+		switch {
+		case !o.has(p.key.text):
+			r.unknown(p.key, "key", o.names())
+		case p.value.kind == nothingNode:
 			r.refuse(p.key, "%s: a value is missing behind it", p.key.text)
-			continue
 		}
-		values[p.key.text] = p.value
 	}
 	for _, name := range o.required {
-		if values[name] == nil && len(r.errors) == before {
+		if n.find(name) == nil && len(r.errors) == before {
 			r.refuse(n, "key %s is missing", name)
 		}
 	}
 	if len(o.oneOf) > 0 && len(r.errors) == before &&
-		!slices.ContainsFunc(o.oneOf, func(name string) bool { return values[name] != nil }) {
+		!slices.ContainsFunc(o.oneOf, func(name string) bool { return n.find(name) != nil }) {
 		r.refuse(n, "want one of the keys %s", strings.Join(o.oneOf, ", "))
 	}
-	for _, f := range o.fields {
-		if value := values[f.name]; value != nil {
-			f.read(r, value, into)
+	for i := range o.fields {
+		if value := n.find(o.fields[i].name); value != nil && value.kind != nothingNode {
+			o.fields[i].read(r, value, into)
 		}
 	}
 	if o.done != nil && len(r.errors) == before {
@@ -118,21 +123,23 @@ func afresh[V any](k kind[V]) kind[V] {
 // what was there.
 func listOf[V any](k kind[V], about string) kind[[]V] {
 	schema := map[string]any{"type": "array", "items": k.schema}
-	return kind[[]V]{schema, func(r *reader, n *node, into *[]V) {
-		if n.kind != sequenceNode {
-			r.refuse(n, "%s: want a list of %s", describe(n), about)
-			return
+	return kind[[]V]{schema, func(r *reader, n *node, into *[]V) { readList(r, n, into, about, k.read) }}
+}
+
+func readList[V any](r *reader, n *node, into *[]V, about string, read func(*reader, *node, *V)) {
+	if n.kind != sequenceNode {
+		r.refuse(n, "%s: want a list of %s", describe(n), about)
+		return
+	}
+	list := make([]V, len(n.items))
+	for i, item := range n.items {
+		if item.kind == nothingNode {
+			r.refuse(item, "an item of the list is empty: want %s", about)
+			continue
 		}
-		list := make([]V, len(n.items))
-		for i, item := range n.items {
-			if item.kind == nothingNode {
-				r.refuse(item, "an item of the list is empty: want %s", about)
-				continue
-			}
-			k.read(r, item, &list[i])
-		}
-		*into = list
-	}}
+		read(r, item, &list[i])
+	}
+	*into = list
 }
 
 // oneOrMore is a value, or a sequence of them.

@@ -371,7 +371,7 @@ var serviceObject = &object[serviceDeclaration]{
 	fields: slices.Concat(
 		[]field[serviceDeclaration]{
 			{"address", "tcp:192.0.2.100:80, udp:[2001:db8::100]:53, fwmark:7; ranges like tcp:192.0.2.100-192.0.2.109:80, tcp:192.0.2.96/28:8000-8010; or a list.",
-				vips().schema, func(r *reader, n *node, s *serviceDeclaration) { vips().read(r, n, &s.places) }},
+				vips.schema, func(r *reader, n *node, s *serviceDeclaration) { vips.read(r, n, &s.places) }},
 			{"group", "The name of a group of addresses, instead of address.", text(""), readGroup},
 		},
 		bodyFields,
@@ -424,8 +424,8 @@ func (s *serviceDeclaration) finishBody(r *reader, n *node) {
 
 // readServers reads real servers, which begin as the service says.
 func readServers(r *reader, n *node, s *serviceDeclaration) {
-	listOf(kind[serverDeclaration]{nil, func(r *reader, n *node, into *serverDeclaration) {
+	readList(r, n, &s.servers, "real servers", func(r *reader, n *node, into *serverDeclaration) {
 		*into = s.server
 		serverKind.read(r, n, into)
-	}}, "real servers").read(r, n, &s.servers)
+	})
 }

@@ -129,7 +129,9 @@ func parsePorts(text string) (first, last int, err error) {
 }
 
 // vips is a word that names services, or a sequence of them.
-func vips() kind[[]place] {
+var vips = newVIPs()
+
+func newVIPs() kind[[]place] {
 	one := kind[[]place]{text(""), func(r *reader, n *node, into *[]place) {
 		if n.kind != scalarNode {
 			r.refuse(n, `%s: want a service like tcp:192.0.2.100:80; one with brackets goes into quotes`, describe(n))

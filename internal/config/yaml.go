@@ -41,6 +41,9 @@ func parseYAML(src *source) (root *node, err *Error) {
 		return nil, src.errorAt(0, "it has %d bytes: want at most %d", len(src.text), maxFile)
 	}
 	for i, r := range src.text {
+		if r >= ' ' && r < 0x7f {
+			continue
+		}
 		if r == utf8.RuneError && !strings.HasPrefix(src.text[i:], "\uFFFD") {
 			return nil, src.errorAt(i, "want UTF-8: this byte is not")
 		}
@@ -69,6 +72,19 @@ type parser struct {
 	at    int // of the next byte
 	start int // of the line that at is in
 	depth int
+	nodes []node // room for more
+}
+
+// node returns a new one. There are many, and all are given back at once.
+func (p *parser) node(kind kindOf, offset int) *node {
+	const many = 256
+	if len(p.nodes) == 0 {
+		p.nodes = make([]node, many)
+	}
+	n := &p.nodes[0]
+	p.nodes = p.nodes[1:]
+	n.kind, n.offset = kind, offset
+	return n
 }
 
 type stopped struct{ err *Error }
@@ -269,7 +285,7 @@ func (p *parser) atColon() bool {
 }
 
 func (p *parser) sequence(column int) *node {
-	list := &node{kind: sequenceNode, offset: p.at}
+	list := p.node(sequenceNode, p.at)
 	for {
 		item := p.at
 		p.at++ // the dash
@@ -285,7 +301,7 @@ func (p *parser) sequence(column int) *node {
 			if p.next() && p.column() > column {
 				list.items = append(list.items, p.block(column))
 			} else {
-				list.items = append(list.items, &node{kind: nothingNode, offset: item})
+				list.items = append(list.items, p.node(nothingNode, item))
 			}
 		default:
 			list.items = append(list.items, p.block(column))
@@ -304,10 +320,10 @@ func (p *parser) sequence(column int) *node {
 
 // mapping reads a mapping whose first key was read.
 func (p *parser) mapping(column int, key *node) *node {
-	all := &node{kind: mappingNode, offset: key.offset}
-	seen := map[string]int{}
+	all := p.node(mappingNode, key.offset)
+	var seen keys
 	for {
-		p.key(all, seen, key)
+		p.key(all, &seen, key)
 		p.skipBlanks()
 		p.at++ // the colon
 		all.pairs = append(all.pairs, pair{key, p.value(column, key)})
@@ -326,18 +342,40 @@ func (p *parser) mapping(column int, key *node) *node {
 	}
 }
 
+// keys are those of a mapping: few, as a rule, are compared with each other.
+type keys struct{ many map[string]*node }
+
+// find returns the key of a mapping with a text, nil if there is none.
+func (k *keys) find(of *node, text string) *node {
+	const few = 16
+	if len(of.pairs) < few {
+		for _, p := range of.pairs {
+			if p.key.text == text {
+				return p.key
+			}
+		}
+		return nil
+	}
+	if k.many == nil {
+		k.many = map[string]*node{}
+	}
+	for _, p := range of.pairs[len(k.many):] {
+		k.many[p.key.text] = p.key
+	}
+	return k.many[text]
+}
+
 // key sees that a key is one, and new.
-func (p *parser) key(all *node, seen map[string]int, key *node) {
+func (p *parser) key(all *node, seen *keys, key *node) {
 	if key.kind != scalarNode {
 		p.stop(key.offset, "%s is no key: want a word; an address in brackets goes into quotes", key.kind)
 	}
 	if key.text == "<<" && !key.quoted {
 		p.stop(key.offset, "<<: merge keys are not read: use defaults, groups and named checks")
 	}
-	if before, twice := seen[key.text]; twice {
-		p.stop(key.offset, "key %q is given twice: first in line %d", key.text, p.src.line(before))
+	if before := seen.find(all, key.text); before != nil {
+		p.stop(key.offset, "key %q is given twice: first in line %d", key.text, p.src.line(before.offset))
 	}
-	seen[key.text] = key.offset
 }
 
 // value reads what stands behind the colon of a key.
@@ -357,7 +395,7 @@ func (p *parser) value(column int, key *node) *node {
 	}
 	p.endLine()
 	if !p.next() {
-		return &node{kind: nothingNode, offset: key.offset}
+		return p.node(nothingNode, key.offset)
 	}
 	switch {
 	case p.column() > column:
@@ -367,5 +405,5 @@ func (p *parser) value(column int, key *node) *node {
 		defer p.leave()
 		return p.sequence(column)
 	}
-	return &node{kind: nothingNode, offset: key.offset}
+	return p.node(nothingNode, key.offset)
 }

@@ -35,22 +35,28 @@ func (p *parser) flowValue(inside bool) *node {
 // plain reads a scalar without quotes, to the end of its line at most.
 func (p *parser) plain(inside bool) *node {
 	from := p.at
-	endsAt := func(c byte) bool { return isBlank(c) || isBreak(c) || inside && strings.IndexByte(",[]{}", c) >= 0 }
-	if c := p.peek(0); (c == '-' || c == '?' || c == ':') && endsAt(p.peek(1)) {
+	if c := p.peek(0); (c == '-' || c == '?' || c == ':') && endsPlain(p.peek(1), inside) {
 		p.stop(p.at, "%q: want a value", c)
 	}
-	for !isBreak(p.peek(0)) {
-		c := p.peek(0)
-		if c == ':' && endsAt(p.peek(1)) || c == '#' && isBlank(p.text[max(p.at-1, 0)]) ||
-			inside && strings.IndexByte(",[]{}", c) >= 0 {
+	for ; !isBreak(p.peek(0)); p.at++ {
+		c := p.text[p.at]
+		if c == ':' && endsPlain(p.peek(1), inside) || c == '#' && isBlank(p.text[max(p.at-1, 0)]) || inside && isFlowMark(c) {
 			break
 		}
-		p.at++
 	}
-	text := strings.TrimRight(p.text[from:p.at], " \t")
-	p.at = from + len(text)
-	return &node{kind: scalarNode, offset: from, text: text}
+	for p.at > from && isBlank(p.text[p.at-1]) {
+		p.at--
+	}
+	n := p.node(scalarNode, from)
+	n.text = p.text[from:p.at]
+	return n
 }
+
+// isFlowMark reports whether c separates values within brackets.
+func isFlowMark(c byte) bool { return c == ',' || c == '[' || c == ']' || c == '{' || c == '}' }
+
+// endsPlain reports whether a scalar without quotes ends before a colon with c behind it.
+func endsPlain(c byte, inside bool) bool { return isBlank(c) || isBreak(c) || inside && isFlowMark(c) }
 
 // skipFlow goes over blanks, ends of lines and comments inside brackets that opened at
 // an offset.
@@ -73,7 +79,7 @@ func (p *parser) skipFlow(opened int) {
 func (p *parser) flowSequence() *node {
 	p.enter()
 	defer p.leave()
-	list := &node{kind: sequenceNode, offset: p.at}
+	list := p.node(sequenceNode, p.at)
 	p.at++
 	for {
 		p.skipFlow(list.offset)
@@ -98,8 +104,9 @@ func (p *parser) flowSequence() *node {
 func (p *parser) flowMapping() *node {
 	p.enter()
 	defer p.leave()
-	all := &node{kind: mappingNode, offset: p.at}
-	seen := map[string]int{}
+	all := p.node(mappingNode, p.at)
+	all.pairs = make([]pair, 0, 4) // as many as most have
+	var seen keys
 	p.at++
 	for {
 		p.skipFlow(all.offset)
@@ -108,7 +115,7 @@ func (p *parser) flowMapping() *node {
 			return all
 		}
 		key := p.flowValue(true)
-		p.key(all, seen, key)
+		p.key(all, &seen, key)
 		p.skipFlow(all.offset)
 		if p.peek(0) != ':' {
 			p.stop(key.offset, "key %q: want a colon and a value behind it", key.text)
@@ -116,7 +123,7 @@ func (p *parser) flowMapping() *node {
 		p.at++
 		p.skipFlow(all.offset)
 		if c := p.peek(0); c == ',' || c == '}' {
-			all.pairs = append(all.pairs, pair{key, &node{kind: nothingNode, offset: key.offset}})
+			all.pairs = append(all.pairs, pair{key, p.node(nothingNode, key.offset)})
 		} else {
 			all.pairs = append(all.pairs, pair{key, p.flowValue(true)})
 		}
@@ -148,7 +155,9 @@ func (p *parser) quoted() *node {
 			p.at += 2
 		case c == quote:
 			p.at++
-			return &node{kind: scalarNode, offset: from, text: text.String(), quoted: true}
+			n := p.node(scalarNode, from)
+			n.text, n.quoted = text.String(), true
+			return n
 		default:
 			text.WriteByte(c)
 			p.at++

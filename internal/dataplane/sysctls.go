@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -167,6 +168,20 @@ func (p *Plane) Sysctls(key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
 		values = append(values, lvs.SysctlValue{Sysctl: s, Value: p.value(policy, s.Name), Own: isOwn(policy, s.Name)})
 	}
 	return values, nil
+}
+
+// OwnSysctls returns those of a service that it has for itself; finding out that there are
+// none costs next to nothing. It wraps lvs.ErrNoService.
+func (p *Plane) OwnSysctls(key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
+	p.mu.Lock()
+	svc, err := p.findService(key)
+	own := err == nil && p.hasPolicy(svc)
+	p.mu.Unlock()
+	if err != nil || !own {
+		return nil, err
+	}
+	values, err := p.Sysctls(key)
+	return slices.DeleteFunc(values, func(v lvs.SysctlValue) bool { return !v.Own }), err
 }
 
 // SetSysctls changes sysctls of the director, for the zero key, or those of a

@@ -36,6 +36,7 @@ type plane interface {
 	Timeouts() lvs.Timeouts
 	SetTimeouts(lvs.Timeouts) error
 	Sysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error)
+	OwnSysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error)
 	SetSysctls(lvs.ServiceKey, []lvs.SysctlChange) error
 	SetNextHop(netip.Addr, lvs.NextHop) error
 	Peers() (map[netip.Addr]lvs.MAC, error)

@@ -176,6 +176,11 @@ func (p *memoryPlane) Sysctls(key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
 	return values, nil
 }
 
+func (p *memoryPlane) OwnSysctls(key lvs.ServiceKey) ([]lvs.SysctlValue, error) {
+	values, err := p.Sysctls(key)
+	return slices.DeleteFunc(values, func(v lvs.SysctlValue) bool { return !v.Own }), err
+}
+
 func (p *memoryPlane) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange) error {
 	return p.change(func() {
 		if p.sysctls == nil {

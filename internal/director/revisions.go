@@ -122,10 +122,10 @@ func (r revisions) prepare(revision api.Revision) (*pendingRevision, error) {
 }
 
 func (p *pendingRevision) write() error {
-	data, err := json.MarshalIndent(revisionFile{
+	data, err := json.Marshal(revisionFile{
 		Version: 1, Number: p.revision.Number, Time: p.revision.Time, Name: p.revision.Name, Of: p.revision.Of,
 		Configuration: p.revision.Text,
-	}, "", "  ")
+	})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,9 @@ func (d *Director) state() (state lvs.State, err error) {
 		state.Marks = nil
 	}
 	state.LocalAddresses = d.plane.LocalAddresses()
-	for _, s := range d.plane.Configured() {
+	configured := d.plane.Configured()
+	state.Services = slices.Grow(state.Services, len(configured))
+	for _, s := range configured {
 		service := lvs.ServiceState{Service: s}
 		var err error
 		if service.Sysctls, err = d.settings(s.ServiceKey); err != nil {
@@ -49,16 +51,20 @@ func (d *Director) state() (state lvs.State, err error) {
 // settings returns the sysctls that the director was told, or, of a service, those
 // that it has for itself.
 func (d *Director) settings(key lvs.ServiceKey) ([]lvs.SysctlSetting, error) {
-	values, err := d.plane.Sysctls(key)
+	var values []lvs.SysctlValue
+	var err error
+	if (key == lvs.ServiceKey{}) {
+		values, err = d.plane.Sysctls(key)
+		values = slices.DeleteFunc(values, func(v lvs.SysctlValue) bool { return v.Value == v.Default })
+	} else {
+		values, err = d.plane.OwnSysctls(key)
+	}
 	if err != nil {
 		return nil, err
 	}
-	ofService := key != lvs.ServiceKey{}
 	var settings []lvs.SysctlSetting
 	for _, v := range values {
-		if ofService && v.Own || !ofService && v.Value != v.Default {
-			settings = append(settings, setting(v.Sysctl, v.Value))
-		}
+		settings = append(settings, setting(v.Sysctl, v.Value))
 	}
 	return settings, nil
 }

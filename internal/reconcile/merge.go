@@ -106,9 +106,9 @@ func pick[V comparable](base, have, want V) V {
 }
 
 func mergeService(base, have, want lvs.ServiceState, there presence) (lvs.ServiceState, bool) {
-	same := base.Service == want.Service && slices.Equal(base.Sysctls, want.Sysctls) && slices.Equal(base.Servers, want.Servers)
-	if !there.base || !there.have {
-		return want, same
+	same := sameService(base, want)
+	if !there.base || !there.have || sameService(base, have) {
+		return want, same // nothing was changed by hand
 	}
 	merged := want
 	type scheduling struct {
@@ -128,6 +128,11 @@ func mergeService(base, have, want lvs.ServiceState, there presence) (lvs.Servic
 	merged.Servers = mergeList(base.Servers, have.Servers, want.Servers,
 		func(r lvs.RealServer) lvs.RealServerKey { return r.RealServerKey }, mergeServer)
 	return merged, same
+}
+
+// sameService reports whether two services are the same, with all that is in them.
+func sameService(a, b lvs.ServiceState) bool {
+	return a.Service == b.Service && slices.Equal(a.Sysctls, b.Sysctls) && slices.Equal(a.Servers, b.Servers)
 }
 
 // persistenceOf returns a service's persistence alone.

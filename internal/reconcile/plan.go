@@ -72,13 +72,19 @@ func Plan(have, want lvs.State) []Step {
 	}
 	pool := union(have.LocalAddresses, want.LocalAddresses)
 	p.localAddresses(have.LocalAddresses, pool)
-	old := map[lvs.ServiceKey]lvs.ServiceState{}
-	for _, s := range have.Services {
-		old[s.ServiceKey] = s
+	old := make(map[lvs.ServiceKey]*lvs.ServiceState, len(have.Services))
+	for i := range have.Services {
+		old[have.Services[i].ServiceKey] = &have.Services[i]
 	}
 	for _, s := range want.Services {
 		was, there := old[s.ServiceKey]
 		delete(old, s.ServiceKey)
+		switch {
+		case there && sameService(*was, s):
+			continue // as most are, of many
+		case !there:
+			was = &lvs.ServiceState{}
+		}
 		switch {
 		case !there:
 			p.add(Adds, func(t Target) error { return t.AddService(s.Service) }, "add service %s %s", s.ServiceKey, s.Scheduler)

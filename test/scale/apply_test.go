@@ -19,10 +19,10 @@ import (
 const (
 	applyServices = 1000
 	applyServers  = 10 // of each
-	// applyTime and changeTime are three times what is asked for, 2 s and 100 ms, which
-	// is of a machine that has nothing else to do; load stretches them.
-	applyTime  = 3 * 2 * time.Second
-	changeTime = 3 * 100 * time.Millisecond
+	// applyTime and changeTime are what is asked for, of a machine that has nothing else to
+	// do; load stretches them.
+	applyTime  = 2 * time.Second
+	changeTime = 100 * time.Millisecond
 	// changes are tried until one is in time: the machine may have been busy.
 	changeTries = 10
 )
@@ -101,7 +101,7 @@ func TestApplyOfManyServices(t *testing.T) {
 	for try := range changeTries {
 		took := apply(2+try, 1)
 		t.Logf("one change: %s", took)
-		if best = min(best, took); best <= changeTime/3 {
+		if best = min(best, took); best <= changeTime {
 			break
 		}
 	}
