@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -16,55 +17,107 @@ import (
 // that the cost of a message disappears, small enough to stay in a cache.
 const connectionBatch = 1024
 
-// A connectionEncoder gathers connections into one message, whose memory it
-// uses again and again. A table has few VIPs and servers and many clients: the
-// text of the few is made once.
-type connectionEncoder struct {
-	slab    [connectionBatch]fairleadv1.Connection
-	message fairleadv1.ListConnectionsResponse
-	known   map[netip.AddrPort]string
+// A connectionEncoder gathers connections into one message, whose memory it uses again
+// and again.
+type connectionEncoder interface {
+	// add takes one connection more and reports whether the message is full.
+	add(c *lvs.Connection) (full bool)
+	// take returns the message, which is good until the next add, and begins another one.
+	take() *fairleadv1.ListConnectionsResponse
 }
 
-func newConnectionEncoder() *connectionEncoder {
-	e := &connectionEncoder{known: map[netip.AddrPort]string{}}
-	e.message.Connections = make([]*fairleadv1.Connection, 0, connectionBatch)
-	return e
+// newConnectionEncoder returns one for a client that reads this content type.
+func newConnectionEncoder(contentType string) connectionEncoder {
+	if strings.Contains(contentType, "json") {
+		return &messageEncoder{}
+	}
+	return &wireEncoder{}
 }
 
-// add takes one connection more and reports whether the message is full.
-func (e *connectionEncoder) add(c *lvs.Connection) (full bool) {
-	n := len(e.message.Connections)
-	wire := &e.slab[n]
-	wire.Protocol = fairleadv1.Protocol(c.Protocol)
-	wire.Client = c.Client.String()
-	wire.Virtual = e.text(c.Virtual)
-	wire.Server = e.text(c.Server)
-	wire.State = c.State.String()
-	wire.ExpiresSeconds = secondsToWire(c.Expires)
-	wire.Packets = c.Packets
-	wire.Bytes = c.Bytes
-	wire.Template = c.Template
-	wire.Local = ""
+// A messageEncoder fills the generated messages, for JSON to be made of them.
+type messageEncoder struct{ connections []*fairleadv1.Connection }
+
+func (e *messageEncoder) add(c *lvs.Connection) (full bool) {
+	local := ""
 	if c.Local.IsValid() {
-		wire.Local = c.Local.String()
+		local = c.Local.String()
 	}
-	wire.IdleSeconds = secondsToWire(c.Idle)
-	e.message.Connections = append(e.message.Connections, wire)
-	return n+1 == connectionBatch
+	e.connections = append(e.connections, &fairleadv1.Connection{
+		Protocol:       fairleadv1.Protocol(c.Protocol),
+		Client:         c.Client.String(),
+		Virtual:        c.Virtual.String(),
+		Server:         c.Server.String(),
+		State:          c.State.String(),
+		ExpiresSeconds: secondsToWire(c.Expires),
+		Packets:        c.Packets,
+		Bytes:          c.Bytes,
+		Template:       c.Template,
+		IdleSeconds:    secondsToWire(c.Idle),
+		Local:          local,
+	})
+	return len(e.connections) == connectionBatch
 }
 
-func (e *connectionEncoder) text(addr netip.AddrPort) string {
-	text, ok := e.known[addr]
-	if !ok {
-		text = addr.String()
-		e.known[addr] = text
-	}
-	return text
+func (e *messageEncoder) take() *fairleadv1.ListConnectionsResponse {
+	message := &fairleadv1.ListConnectionsResponse{Connections: e.connections}
+	e.connections = nil
+	return message
 }
 
-// reset empties the message for the next batch.
-func (e *connectionEncoder) reset() {
-	e.message.Connections = e.message.Connections[:0]
+// A wireEncoder writes protobuf's wire form itself: to build the generated messages first
+// takes several times as long, and tables have millions of entries. The bytes travel as
+// the fields of the response that it does not know, which are sent as they are.
+type wireEncoder struct {
+	bytes   []byte // of the connections
+	one     []byte // of the last one
+	count   int
+	message fairleadv1.ListConnectionsResponse
+}
+
+func (e *wireEncoder) add(c *lvs.Connection) (full bool) {
+	b := e.one[:0]
+	b = appendNumber(b, protocolField, uint64(c.Protocol))
+	b = appendAddrPort(b, clientField, c.Client)
+	b = appendAddrPort(b, virtualField, c.Virtual)
+	b = appendAddrPort(b, serverField, c.Server)
+	b = protowire.AppendTag(b, stateField, protowire.BytesType)
+	b = protowire.AppendString(b, c.State.String())
+	b = appendNumber(b, expiresSecondsField, uint64(secondsToWire(c.Expires)))
+	b = appendNumber(b, packetsField, uint64(c.Packets))
+	b = appendNumber(b, bytesField, c.Bytes)
+	b = appendNumber(b, templateField, protowire.EncodeBool(c.Template))
+	b = appendNumber(b, idleSecondsField, uint64(secondsToWire(c.Idle)))
+	if c.Local.IsValid() {
+		b = appendAddrPort(b, localField, c.Local)
+	}
+	e.one = b
+	e.bytes = protowire.AppendTag(e.bytes, connectionsField, protowire.BytesType)
+	e.bytes = protowire.AppendBytes(e.bytes, b)
+	e.count++
+	return e.count == connectionBatch
+}
+
+// appendNumber writes a field, unless it has its default.
+func appendNumber(b []byte, field protowire.Number, value uint64) []byte {
+	if value == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), value)
+}
+
+// appendAddrPort writes an address as text, whose length is a single byte: it has no zone.
+func appendAddrPort(b []byte, field protowire.Number, addr netip.AddrPort) []byte {
+	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
+	length := len(b) - 1
+	b = addr.AppendTo(b)
+	b[length] = byte(len(b) - length - 1)
+	return b
+}
+
+func (e *wireEncoder) take() *fairleadv1.ListConnectionsResponse {
+	e.message.ProtoReflect().SetUnknown(e.bytes)
+	e.bytes, e.count = e.bytes[:0], 0
+	return &e.message
 }
 
 // A connectionDecoder is the other end of a connectionEncoder. It reads the
@@ -217,7 +270,10 @@ func setNumber(c *lvs.Connection, number protowire.Number, value uint64) (err er
 func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, text []byte) (err error) {
 	switch number {
 	case clientField:
-		c.Client, err = parseAddrPort("client", string(text))
+		var ok bool
+		if c.Client, ok = parseIPv4Port(text); !ok {
+			c.Client, err = parseAddrPort("client", string(text))
+		}
 	case virtualField:
 		c.Virtual, err = d.address("virtual", text)
 	case serverField:
@@ -226,6 +282,32 @@ func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, 
 		c.Local, err = parseAddrPort("local", string(text))
 	}
 	return err
+}
+
+// parseIPv4Port reads "192.0.2.1:80" as it is written here; ok is false for all else.
+func parseIPv4Port(text []byte) (addr netip.AddrPort, ok bool) {
+	const ends = "...:"
+	var raw [len(ends)]byte
+	for i := range raw {
+		n, digits := parseDecimal(text)
+		if digits == 0 || digits > 3 || n > 255 || digits == len(text) || text[digits] != ends[i] || digits > 1 && text[0] == '0' {
+			return addr, false
+		}
+		raw[i], text = byte(n), text[digits+1:]
+	}
+	port, digits := parseDecimal(text)
+	if digits == 0 || digits > 5 || port > 65535 || digits != len(text) {
+		return addr, false
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(raw), uint16(port)), true
+}
+
+// parseDecimal reads the digits that text begins with.
+func parseDecimal(text []byte) (n uint32, digits int) {
+	for ; digits < len(text) && '0' <= text[digits] && text[digits] <= '9'; digits++ {
+		n = n*10 + uint32(text[digits]-'0')
+	}
+	return n, digits
 }
 
 func (d *connectionDecoder) address(field string, text []byte) (netip.AddrPort, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	fairleadv1 "github.com/fairlead-lb/fairlead/api/fairlead/v1"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -186,16 +187,29 @@ func TestServiceStatusRoundTrip(t *testing.T) {
 
 func TestConnectionRoundTrip(t *testing.T) {
 	g := newGenerator(t)
-	encoder, decoder := newConnectionEncoder(), newConnectionDecoder()
+	wire, messages := newConnectionEncoder("application/connect+proto"), newConnectionEncoder("application/connect+json")
+	decoder := newConnectionDecoder()
 	var want []lvs.Connection
 	for full := false; !full; {
 		c := g.connection()
 		want = append(want, c)
-		full = encoder.add(&c)
+		if full = wire.add(&c); messages.add(&c) != full {
+			t.Fatalf("one message is full with %d connections, the other is not", len(want))
+		}
 	}
-	raw, err := proto.Marshal(&encoder.message)
+	raw, err := proto.Marshal(wire.take())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if asMessages := overWire(t, wire.take(), &fairleadv1.ListConnectionsResponse{}); len(asMessages.Connections) > 0 {
+		t.Errorf("%d connections in a message that was begun anew", len(asMessages.Connections))
+	}
+	var read fairleadv1.ListConnectionsResponse
+	if err := proto.Unmarshal(raw, &read); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(messages.take(), &read, protocmp.Transform()); diff != "" {
+		t.Errorf("-of messages +on the wire:\n%s", diff)
 	}
 	var got []lvs.Connection
 	if err := decoder.visit(raw, func(c lvs.Connection) error { got = append(got, c); return nil }); err != nil {
@@ -215,12 +229,12 @@ func TestConnectionRoundTrip(t *testing.T) {
 func FuzzConnections(f *testing.F) {
 	g := generator{rand.New(rand.NewPCG(3, 4))}
 	for range 32 {
-		encoder := newConnectionEncoder()
+		encoder := newConnectionEncoder("application/proto")
 		for range g.IntN(4) {
 			c := g.connection()
 			encoder.add(&c)
 		}
-		raw, err := proto.Marshal(&encoder.message)
+		raw, err := proto.Marshal(encoder.take())
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -256,8 +270,9 @@ func FuzzConnections(f *testing.F) {
 
 func TestBadConnections(t *testing.T) {
 	good := numbered(7)
-	encoder := newConnectionEncoder()
+	encoder := newConnectionEncoder("application/json")
 	encoder.add(&good)
+	message := encoder.take()
 	for _, test := range []struct {
 		name   string
 		change func(*fairleadv1.Connection)
@@ -270,7 +285,7 @@ func TestBadConnections(t *testing.T) {
 		{"no server", func(c *fairleadv1.Connection) { c.Server = "" }, "missing"},
 		{"state", func(c *fairleadv1.Connection) { c.State = "ASLEEP" }, "ASLEEP"},
 	} {
-		wire := proto.CloneOf(&encoder.message)
+		wire := proto.CloneOf(message)
 		test.change(wire.Connections[0])
 		raw, err := proto.Marshal(wire)
 		if err != nil {
@@ -281,7 +296,7 @@ func TestBadConnections(t *testing.T) {
 			t.Errorf("%s: got %v", test.name, err)
 		}
 	}
-	raw, err := proto.Marshal(&encoder.message)
+	raw, err := proto.Marshal(message)
 	if err != nil {
 		t.Fatal(err)
 	}

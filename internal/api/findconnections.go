@@ -77,18 +77,17 @@ func (h *handler) ListConnections(ctx context.Context, req *connect.Request[fair
 	if err != nil {
 		return toWire(err)
 	}
-	batch := newConnectionEncoder()
+	batch := newConnectionEncoder(req.Header().Get("Content-Type"))
 	err = h.director.FindConnections(ctx, filter, func(c lvs.Connection) error {
 		if !batch.add(&c) {
 			return nil
 		}
-		defer batch.reset()
-		return stream.Send(&batch.message)
+		return stream.Send(batch.take())
 	})
 	if err != nil {
 		return toWire(err)
 	}
-	return stream.Send(&batch.message)
+	return stream.Send(batch.take())
 }
 
 func (h *handler) CountConnections(ctx context.Context, req *connect.Request[fairleadv1.CountConnectionsRequest]) (

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -192,9 +194,16 @@ func (c *connsCommand) count(ctx context.Context, client *api.Client, filter lvs
 	return printCount(c.env.Stdout, by, count)
 }
 
-// connectionRow has columns that hold nearly every IPv4 row; longer ones move the
-// rest of theirs. It does not wait for all rows, as aligned columns would.
-const connectionRow = "%-5s  %-21s  %-21s  %-21s  %-11s  %6s  %7s  %10s  %12s\n"
+// connectionColumns hold nearly every IPv4 row; longer ones move the rest of theirs. They
+// do not wait for all rows, as aligned columns would. Numbers stand at the right.
+var connectionColumns = [...]struct {
+	heading string
+	width   int
+	right   bool
+}{
+	{"PROTO", 5, false}, {"CLIENT", 21, false}, {"VIRTUAL", 21, false}, {"SERVER", 21, false}, {"STATE", 11, false},
+	{"IDLE", 6, true}, {"EXPIRES", 7, true}, {"PACKETS", 10, true}, {"BYTES", 12, true},
+}
 
 // newConnectionPrinter returns what prints one connection after the other.
 func newConnectionPrinter(w io.Writer, asJSON bool) func(lvs.Connection) error {
@@ -202,34 +211,87 @@ func newConnectionPrinter(w io.Writer, asJSON bool) func(lvs.Connection) error {
 		encoder := json.NewEncoder(w)
 		return func(c lvs.Connection) error { return encoder.Encode(newConnLine(&c)) }
 	}
-	heading := true
+	var row connectionRow
+	for _, column := range connectionColumns {
+		row.column(append(row.text, column.heading...))
+	}
+	row.end()
 	return func(c lvs.Connection) error {
-		if heading {
-			heading = false
-			fmt.Fprintf(w, connectionRow, "PROTO", "CLIENT", "VIRTUAL", "SERVER", "STATE", "IDLE", "EXPIRES", "PACKETS", "BYTES")
-		}
-		idle, packets, bytes := brief(c.Idle), fmt.Sprint(c.Packets), fmt.Sprint(c.Bytes)
-		if c.Template {
-			idle, packets, bytes = "-", "-", "template"
-		}
-		if c.Local.IsValid() {
-			bytes += "  from " + c.Local.String()
-		}
-		_, err := fmt.Fprintf(w, connectionRow, c.Protocol, c.Client, c.Virtual, c.Server, c.State, idle, brief(c.Expires), packets, bytes)
+		row.add(&c)
+		_, err := w.Write(row.text)
+		row.text = row.text[:0]
 		return err
 	}
 }
 
-// brief returns a time in seconds, or minutes and seconds, or hours and minutes.
-func brief(d time.Duration) string {
-	s := int(d / time.Second)
+// A connectionRow is a line of a table of millions; begun is where its column begins.
+type connectionRow struct {
+	text   []byte
+	number int // of the column
+	begun  int
+}
+
+// column ends a column; text is the row with what stands in it.
+func (r *connectionRow) column(text []byte) {
+	const blanks = "                     "
+	column := connectionColumns[r.number]
+	pad := blanks[:max(0, column.width-(len(text)-r.begun))]
+	if column.right {
+		text = slices.Insert(text, r.begun, []byte(pad)...)
+	} else {
+		text = append(text, pad...)
+	}
+	r.number++
+	if r.number < len(connectionColumns) {
+		text = append(text, "  "...)
+	}
+	r.text, r.begun = text, len(text)
+}
+
+func (r *connectionRow) end() {
+	r.text, r.number = append(r.text, '\n'), 0
+	r.begun = len(r.text)
+}
+
+func (r *connectionRow) add(c *lvs.Connection) {
+	r.begun = len(r.text)
+	r.column(append(r.text, c.Protocol.String()...))
+	r.column(c.Client.AppendTo(r.text))
+	r.column(c.Virtual.AppendTo(r.text))
+	r.column(c.Server.AppendTo(r.text))
+	r.column(append(r.text, c.State.String()...))
+	if c.Template {
+		r.column(append(r.text, '-'))
+	} else {
+		r.column(appendBrief(r.text, c.Idle))
+	}
+	r.column(appendBrief(r.text, c.Expires))
+	if c.Template {
+		r.column(append(r.text, '-'))
+		r.column(append(r.text, "template"...))
+	} else {
+		r.column(strconv.AppendUint(r.text, uint64(c.Packets), 10))
+		bytes := strconv.AppendUint(r.text, c.Bytes, 10)
+		if c.Local.IsValid() {
+			bytes = c.Local.AppendTo(append(bytes, "  from "...))
+		}
+		r.column(bytes)
+	}
+	r.end()
+}
+
+// appendBrief writes a time in seconds, or minutes and seconds, or hours and minutes.
+func appendBrief(b []byte, d time.Duration) []byte {
+	s := uint64(max(0, d) / time.Second)
+	large, unit, small, last := s/60, byte('m'), s%60, byte('s')
 	switch {
 	case s < 60:
-		return fmt.Sprintf("%ds", s)
-	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+		return append(strconv.AppendUint(b, s, 10), 's')
+	case s >= 3600:
+		large, unit, small, last = s/3600, 'h', s/60%60, 'm'
 	}
-	return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	b = append(strconv.AppendUint(b, large, 10), unit)
+	return append(b, '0'+byte(small/10), '0'+byte(small%10), last)
 }
 
 // A connLine is a line of "fairlead conns -o json": programs rely on it.

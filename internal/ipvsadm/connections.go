@@ -28,20 +28,18 @@ func (inv *invocation) listConnections(line *commandLine) error {
 
 // appendConnection writes one row.
 func (inv *invocation) appendConnection(b []byte, c *lvs.Connection, numeric bool) []byte {
-	b = appendPadded(b, 3, func(b []byte) []byte { return append(b, c.Protocol.String()...) })
-	b = appendPadded(b, 6, func(b []byte) []byte { return appendMinutes(b, c.Expires) })
-	b = appendPadded(b, 11, func(b []byte) []byte { return append(b, c.State.String()...) })
-	b = appendPadded(b, 18, func(b []byte) []byte { return inv.appendHostPort(b, c.Client, c.Protocol, numeric) })
-	b = appendPadded(b, 18, func(b []byte) []byte { return inv.appendHostPort(b, c.Virtual, c.Protocol, numeric) })
+	b = endColumn(append(b, c.Protocol.String()...), len(b), 3)
+	b = endColumn(appendMinutes(b, c.Expires), len(b), 6)
+	b = endColumn(append(b, c.State.String()...), len(b), 11)
+	b = endColumn(inv.appendHostPort(b, c.Client, c.Protocol, numeric), len(b), 18)
+	b = endColumn(inv.appendHostPort(b, c.Virtual, c.Protocol, numeric), len(b), 18)
 	b = inv.appendHostPort(b, c.Server, c.Protocol, numeric)
 	return append(b, '\n')
 }
 
-// appendPadded writes what column writes, blanks up to a width, and one more.
-func appendPadded(b []byte, width int, column func([]byte) []byte) []byte {
+// endColumn writes blanks up to the width of a column that began at start, and one more.
+func endColumn(b []byte, start, width int) []byte {
 	const blanks = "                   "
-	start := len(b)
-	b = column(b)
 	return append(b, blanks[:max(0, width-(len(b)-start))+1]...)
 }
 
@@ -71,11 +69,5 @@ func (inv *invocation) appendHostPort(b []byte, ap netip.AddrPort, protocol lvs.
 }
 
 func appendIPv4(b []byte, raw [4]byte) []byte {
-	for i, octet := range raw {
-		if i > 0 {
-			b = append(b, '.')
-		}
-		b = strconv.AppendUint(b, uint64(octet), 10)
-	}
-	return b
+	return netip.AddrFrom4(raw).AppendTo(b)
 }

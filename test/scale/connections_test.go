@@ -29,6 +29,9 @@ const (
 	connections = 4_000_000
 	// listTime is the most that listing them may take.
 	listTime = 10 * time.Second
+	// connsRows are listed by "fairlead conns" in connsTime.
+	connsRows = 1_000_000
+	connsTime = 4 * time.Second
 	// udpTimeout is how long a connection lives on one datagram.
 	udpTimeout = 300 * time.Second
 )
@@ -138,16 +141,15 @@ func waitFor(t *testing.T, limit time.Duration, what string, yes func() bool) {
 	}
 }
 
-func ipvsadm(t *testing.T, binary, runDir string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(binary, append([]string{"ipvsadm"}, args...)...)
+func fairlead(binary, runDir string, args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), "FAIRLEAD_RUN_DIR="+runDir)
 	return cmd
 }
 
 func mustIPVSAdm(t *testing.T, binary, runDir string, line string) {
 	t.Helper()
-	out, err := ipvsadm(t, binary, runDir, strings.Fields(line)...).CombinedOutput()
+	out, err := fairlead(binary, runDir, append([]string{"ipvsadm"}, strings.Fields(line)...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("ipvsadm %s: %v\n%s", line, err, out)
 	}
@@ -217,7 +219,7 @@ func TestFourMillionConnections(t *testing.T) {
 	}
 
 	start = time.Now()
-	rows := countRows(t, ipvsadm(t, program, dir, "-Lcn"))
+	rows := countRows(t, fairlead(program, dir, "ipvsadm", "-Lcn"))
 	listed := time.Since(start)
 	t.Logf("%d connections made in %s, listed in %s", connections, made.Round(time.Millisecond), listed.Round(time.Millisecond))
 	if rows != connections {
@@ -226,6 +228,15 @@ func TestFourMillionConnections(t *testing.T) {
 	if limit := listTime * stretch(t); listed > limit {
 		t.Errorf("listing took %s, want under %s", listed, limit)
 	}
+
+	start = time.Now()
+	rows = countRows(t, fairlead(program, dir, "conns", "--limit", fmt.Sprint(connsRows)))
+	conns := time.Since(start)
+	t.Logf("%d rows of conns in %s", rows, conns.Round(time.Millisecond))
+	if limit := connsTime * stretch(t); rows != connsRows || conns > limit {
+		t.Errorf("conns listed %d connections in %s, want %d in %s", rows, conns, connsRows, limit)
+	}
+	listed += conns
 
 	counted := mustCount(t, client)
 	t.Logf("counted in %s", counted.Round(time.Millisecond))
