@@ -49,12 +49,14 @@ learns where the VIP is, and to which the real servers answer.
 
 With --method nat the real servers have no VIP; the director is their way to the
 clients, who are answered through it, and the service's port 80 is theirs of 8088.
+With --method fullnat (not in IPVS) they need no way to clients: these come from the
+director's local address, 192.0.2.200 or 2001:db8::200, and are answered there.
 
 "lab up" keeps a network to play with. Its VIP is 192.0.2.100 and 2001:db8::100,
 the director is 192.0.2.10, the real servers are 192.0.2.11 and up; the client is
 192.0.2.1, or 198.51.100.1 behind the router 192.0.2.2. Real servers answer HTTP
-on port 80, and UDP on port 7, with their names; with --method nat on ports 8088
-and 8007 of their own addresses.
+on port 80, and UDP on port 7, with their names; with --method nat or fullnat on
+ports 8088 and 8007 of their own addresses.
 
 Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable + ` says.`,
 		Example: `  fairlead lab
@@ -62,7 +64,8 @@ Labs live under ` + lab.DefaultDirectory + `, or where ` + labDirectoryVariable 
   fairlead lab -o json | jq .checks
   fairlead lab --break arp-announce --topology routed
   fairlead lab --method tun-gue --family 6
-  fairlead lab --method nat --topology routed`,
+  fairlead lab --method nat --topology routed
+  fairlead lab --method fullnat --family 6`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			return run.complete(cmd.Flags().Changed("servers"))
@@ -89,7 +92,7 @@ func (c *labCommand) addNetworkFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar((*string)(&c.config.Topology), "topology", string(lab.Flat),
 		"flat: the client is on the segment of the real servers; routed: it is behind a router")
 	cmd.Flags().StringVar((*string)(&c.config.Method), "method", string(lab.DirectRouting),
-		"how packets reach the real servers: dr, nat, tun-ipip, tun-gue or tun-gre")
+		"how packets reach the real servers: dr, nat, fullnat, tun-ipip, tun-gue or tun-gre")
 }
 
 func (c *labCommand) printJSON(value any) error {

@@ -59,6 +59,14 @@ func (f Family) VIP() netip.Addr {
 	return netip.AddrFrom4([4]byte{192, 0, 2, 100})
 }
 
+// LocalAddress returns where clients come from for real servers with FullNAT.
+func (f Family) LocalAddress() netip.Addr {
+	if f == IPv6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 14: 0x02, 15: 0x00})
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, 200})
+}
+
 // A Topology is where clients are.
 type Topology string
 

@@ -122,11 +122,11 @@ func routerOutside(router Host) port {
 }
 
 // gateways returns the addresses of the host to which a host of the segment sends
-// what is not for its own: the router's, or, where the director translates, from real
-// servers the director's; none in a flat lab without that.
+// what is not for its own: the router's, or, with masquerading, from real servers the
+// director's; none in a flat lab without that.
 func (l *Lab) gateways(p port) []netip.Addr {
 	gateway := Router
-	if isServer(p.Name) && l.state.Method.translates() {
+	if isServer(p.Name) && l.state.Method == Masquerading {
 		gateway = Director
 	}
 	for _, other := range l.ports {
@@ -165,11 +165,11 @@ func (l *Lab) cast(service netip.AddrPort) journey.Cast {
 		if p.Name == Router {
 			cast.Router = Router
 		}
-		cast.Hosts = append(cast.Hosts, journey.Host{
-			Name:      p.Name,
-			MAC:       p.MAC,
-			Addresses: []netip.Addr{p.Address(IPv4), p.Address(IPv6)},
-		})
+		addresses := []netip.Addr{p.Address(IPv4), p.Address(IPv6)}
+		if p.Name == Director && l.state.Method == FullNAT {
+			addresses = append(addresses, IPv4.LocalAddress(), IPv6.LocalAddress())
+		}
+		cast.Hosts = append(cast.Hosts, journey.Host{Name: p.Name, MAC: p.MAC, Addresses: addresses})
 	}
 	return cast
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // A Lab is a network in namespaces. It is safe for concurrent use.
@@ -140,7 +142,23 @@ func (l *Lab) bringUp(ctx context.Context, progress func(string)) error {
 			}
 		}
 	}
-	return l.Start(ctx, Director)
+	if err := l.Start(ctx, Director); err != nil || l.state.Method != FullNAT {
+		return err
+	}
+	return l.addLocalAddresses(ctx)
+}
+
+// addLocalAddresses tells the director where clients come from for real servers.
+func (l *Lab) addLocalAddresses(ctx context.Context) error {
+	client := l.DirectorClient()
+	defer client.Close()
+	for _, family := range []Family{IPv4, IPv6} {
+		local := lvs.LocalAddress{Prefix: hostPrefix(family.LocalAddress()), Ports: lvs.DefaultLocalPorts}
+		if err := client.AddLocalAddress(ctx, local); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inventory names what is built.

@@ -18,10 +18,11 @@ const (
 	TunnelGUE     Method = "tun-gue"
 	TunnelGRE     Method = "tun-gre"
 	Masquerading  Method = "nat"
+	FullNAT       Method = "fullnat"
 )
 
-// Where real servers answer HTTP and UDP that masquerading brings: on other ports than the
-// service's.
+// Where real servers answer HTTP and UDP of a director that translates: on other ports than
+// the service's.
 const (
 	translatedHTTPPort = 8088
 	translatedEchoPort = 8007
@@ -29,7 +30,7 @@ const (
 
 // Methods returns all of them, the default first.
 func Methods() []Method {
-	return []Method{DirectRouting, Masquerading, TunnelIPIP, TunnelGUE, TunnelGRE}
+	return []Method{DirectRouting, Masquerading, FullNAT, TunnelIPIP, TunnelGUE, TunnelGRE}
 }
 
 func (m Method) known() bool { return m == "" || slices.Contains(Methods(), m) }
@@ -46,8 +47,10 @@ func methodNames() string {
 func (m Method) Options() []string {
 	kind, isTunnel := m.tunnel()
 	switch {
-	case m.translates():
+	case m == Masquerading:
 		return []string{"-m"}
+	case m == FullNAT:
+		return []string{"--fullnat"}
 	case !isTunnel:
 		return []string{"-g"}
 	case m == TunnelGUE:
@@ -58,7 +61,7 @@ func (m Method) Options() []string {
 
 // translates reports whether real servers are reached by their own addresses and ports, and
 // need no VIP.
-func (m Method) translates() bool { return m == Masquerading }
+func (m Method) translates() bool { return m == Masquerading || m == FullNAT }
 
 // ServerPort returns where a real server answers what comes to the service's port.
 func (m Method) ServerPort(port uint16) uint16 {

@@ -64,10 +64,10 @@ func (l *Lab) buildHost(host Host) error {
 	return l.within(host.Name, func() error {
 		switch {
 		case host.Name == Director:
-			return addVIPs()
-		case isServer(host.Name) && translates:
+			return l.addVirtual()
+		case isServer(host.Name) && l.state.Method == Masquerading:
 			return l.routeBack()
-		case isServer(host.Name):
+		case isServer(host.Name) && !translates:
 			return setUpServer(l.runDirectory(host.Name), l.state.Method)
 		}
 		return nil
@@ -237,13 +237,22 @@ func addressPort(p port, gateways []netip.Addr) error {
 	return nil
 }
 
-// addVIPs works in the director's namespace.
-func addVIPs() error {
-	if err := addAddress(hostInterface, hostPrefix(IPv4.VIP()), math.MaxUint32); err != nil {
-		return err
+// addVirtual works in the director's namespace. It adds the VIPs, and the local addresses.
+func (l *Lab) addVirtual() error {
+	all := []netip.Addr{IPv4.VIP(), IPv6.VIP()}
+	if l.state.Method == FullNAT {
+		all = append(all, IPv4.LocalAddress(), IPv6.LocalAddress())
 	}
-	// Not preferred: never the source of what the host says itself.
-	return addAddress(hostInterface, hostPrefix(IPv6.VIP()), 0)
+	for _, addr := range all {
+		preferred := math.MaxUint32
+		if addr.Is6() {
+			preferred = 0 // never the source of what the host says itself
+		}
+		if err := addAddress(hostInterface, hostPrefix(addr), preferred); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setUpServer works in the real server's namespace. It solves the ARP problem, and

@@ -153,10 +153,12 @@ type traffic struct {
 	// firstFailure says why the first request that failed did.
 	firstFailure error
 	// misled counts answers of servers that did not see the client's own address
-	// and port, or not the VIP or what it becomes; firstMisled is the first of them.
+	// and port, or with FullNAT a local address, or not the VIP or what it becomes;
+	// firstMisled is the first of them.
 	misled      int
 	firstMisled Answer
 	service     netip.AddrPort
+	fullNAT     bool
 	reached     map[string]netip.AddrPort // what the service's address becomes, by server
 	clients     map[netip.AddrPort]bool   // the addresses and ports of all requests
 }
@@ -164,7 +166,7 @@ type traffic struct {
 // newTraffic returns no requests yet.
 func (l *Lab) newTraffic(service netip.AddrPort) traffic {
 	t := traffic{
-		service: service, byServer: map[string]int{},
+		service: service, fullNAT: l.state.Method == FullNAT, byServer: map[string]int{},
 		reached: map[string]netip.AddrPort{}, clients: map[netip.AddrPort]bool{},
 	}
 	for _, server := range l.Servers() {
@@ -195,10 +197,17 @@ func (t *traffic) add(answer Answer, err error) {
 	t.answered++
 	t.clients[answer.Client] = true
 	t.byServer[answer.Server]++
-	if answer.ClientAtServer != answer.Client || answer.VirtualAtServer != t.reached[answer.Server] {
+	if !t.isSeenRight(answer) || answer.VirtualAtServer != t.reached[answer.Server] {
 		if t.misled == 0 {
 			t.firstMisled = answer
 		}
 		t.misled++
 	}
+}
+
+func (t *traffic) isSeenRight(answer Answer) bool {
+	if t.fullNAT {
+		return answer.ClientAtServer.Addr() == familyOf(answer.Client.Addr()).LocalAddress()
+	}
+	return answer.ClientAtServer == answer.Client
 }

@@ -7,18 +7,24 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/journey"
 )
 
-// A translatedTally counts in the frames of a service what masquerading promises: each
-// packet of a client leaves the director for a real server's own address and port, and each
-// reply for the client, from the service's.
+// A translatedTally counts in the frames of a service what masquerading and FullNAT promise:
+// each packet of a client leaves the director for a real server's own address and port, with
+// FullNAT from a local address, and each reply for the client, from the service's.
 type translatedTally struct {
 	*tally
-	real map[netip.AddrPort]string // where the real servers are, and whose that is
+	method Method
+	real   map[netip.AddrPort]string // where the real servers are, and whose that is
+	// clients are those that real servers know by what is here.
+	clients map[clientAtServer]netip.AddrPort
 
 	requests, replies oneWay
 	repliesAtClient   int // that came from the service's address and port
 	untranslated      int // and from a real server's own
 	fromDirector      int // with the director's MAC address, at the edge
 }
+
+// A clientAtServer is a client's end as a real server has it, and that one's own.
+type clientAtServer struct{ client, server netip.AddrPort }
 
 // A oneWay counts the packets of one direction at the director.
 type oneWay struct {
@@ -37,7 +43,7 @@ func newTranslatedTally(t *tally, method Method, servers []Host) *translatedTall
 		}
 	}
 	return &translatedTally{
-		tally: t, real: real,
+		tally: t, method: method, real: real, clients: map[clientAtServer]netip.AddrPort{},
 		requests: oneWay{waiting: map[string][]journey.Packet{}}, replies: oneWay{waiting: map[string][]journey.Packet{}},
 	}
 }
@@ -56,17 +62,32 @@ func (t *translatedTally) observe(frame journey.Frame) {
 		t.requests.came(p)
 	case frame.Host == Director && !in && t.real[p.To()] != "":
 		t.requests.went(p, func(before journey.Packet) bool {
-			return p.From() == before.From() && t.name(p.SourceMAC) == Director && t.name(p.DestinationMAC) == t.real[p.To()]
+			return t.learn(before.From(), p) && t.name(p.SourceMAC) == Director && t.name(p.DestinationMAC) == t.real[p.To()]
 		})
 	case frame.Host == Director && in && fromServer:
 		t.replies.came(p)
 	case frame.Host == Director && !in && p.From() == t.service:
 		t.replies.went(p, func(before journey.Packet) bool {
-			return p.To() == before.To() && t.name(p.SourceMAC) == Director && t.name(p.DestinationMAC) == t.edge
+			return p.To() == t.clients[clientAtServer{before.To(), before.From()}] && t.name(p.SourceMAC) == Director && t.name(p.DestinationMAC) == t.edge
 		})
 	case in && (fromServer || p.From() == t.service):
 		t.observeArrival(frame, p, fromServer)
 	}
+}
+
+// learn takes who a packet's source is, which the real server it goes to sees. It reports
+// whether that is what the method promises, and nobody else's.
+func (t *translatedTally) learn(client netip.AddrPort, p journey.Packet) bool {
+	if t.method == FullNAT && p.Source != familyOf(p.Source).LocalAddress() || t.method != FullNAT && p.From() != client {
+		return false
+	}
+	// Another connection has the port only after the former one's end.
+	seen := clientAtServer{p.From(), p.To()}
+	if known, ok := t.clients[seen]; ok && known != client && p.Flags&(journey.SYN|journey.ACK) != journey.SYN {
+		return false
+	}
+	t.clients[seen] = client
+	return true
 }
 
 // observeArrival counts a reply that came to the client, or to the router before it.
@@ -119,8 +140,8 @@ func (w *oneWay) check(name, what string) Check {
 	}
 }
 
-// translatedChecks are what is promised of masquerading in place of direct routing's
-// unchanged packets and of replies that bypass the director.
+// translatedChecks are what is promised of methods that translate in place of direct
+// routing's unchanged packets and of replies that bypass the director.
 func (e *evidence) translatedChecks() []Check {
 	t := e.translated
 	through := Check{
@@ -133,18 +154,22 @@ func (e *evidence) translatedChecks() []Check {
 		through,
 		t.requests.check("requests-translated", "packets"),
 		t.replies.check("replies-translated", "replies"),
-		e.serversSawClientAndThemselves(),
+		e.serversSawThemselves(),
 	}
 }
 
-// serversSawClientAndThemselves wants the client's own address and port at the real server,
-// and there the real server's.
-func (e *evidence) serversSawClientAndThemselves() Check {
+// serversSawThemselves wants the real server's own address and port at the real server, and
+// there the client's own, or with FullNAT a local address.
+func (e *evidence) serversSawThemselves() Check {
 	t := e.traffic
+	name, whose := "servers-saw-client-and-themselves", "the client's own address"
+	if e.method == FullNAT {
+		name, whose = "servers-saw-local-address-and-themselves", "the client at "+familyOf(t.service.Addr()).LocalAddress().String()
+	}
 	return Check{
-		Name: "servers-saw-client-and-themselves",
+		Name: name,
 		OK:   t.answered > 0 && t.misled == 0,
-		Detail: fmt.Sprintf("in %d of %d connections the server had the client's own address, and its own with port %d",
-			t.answered-t.misled, t.answered, e.method.ServerPort(t.service.Port())),
+		Detail: fmt.Sprintf("in %d of %d connections the server had %s, and its own with port %d",
+			t.answered-t.misled, t.answered, whose, e.method.ServerPort(t.service.Port())),
 	}
 }

@@ -49,12 +49,21 @@ func (s segment) frame(t *testing.T, hosts []Host) journey.Frame {
 
 // What a director may not do to masqueraded packets, and how replies may not come, is found.
 func TestTranslatedTally(t *testing.T) {
+	for _, method := range []struct {
+		Method
+		seen string // the client, at its real server
+	}{{Masquerading, "192.0.2.1:40000"}, {FullNAT, "192.0.2.200:5000"}} {
+		t.Run(string(method.Method), func(t *testing.T) { testTranslatedTally(t, method.Method, method.seen) })
+	}
+}
+
+func testTranslatedTally(t *testing.T, method Method, seen string) {
 	const client, vip, rs1 = "192.0.2.1:40000", "192.0.2.100:80", "192.0.2.11:8088"
 	const forwarded, answered, replied, received = 1, 2, 3, 4
 	good := []segment{
 		{Director, journey.In, Client, Director, client, vip, 1},
-		{Director, journey.Out, Director, "rs1", client, rs1, 1},
-		{Director, journey.In, "rs1", Director, rs1, client, 2},
+		{Director, journey.Out, Director, "rs1", seen, rs1, 1},
+		{Director, journey.In, "rs1", Director, rs1, seen, 2},
 		{Director, journey.Out, Director, Client, vip, client, 2},
 		{Client, journey.In, Director, Client, vip, client, 2},
 	}
@@ -64,11 +73,11 @@ func TestTranslatedTally(t *testing.T) {
 		want  []string
 	}{
 		{"good", func(s []segment) []segment { return s }, nil},
-		{"not forwarded", func(s []segment) []segment { return append(s[:forwarded], s[answered:]...) }, []string{"requests-translated"}},
+		{"not forwarded", func(s []segment) []segment { return append(s[:forwarded], s[answered:]...) }, []string{"requests-translated", "replies-translated"}},
 		{"to another host", func(s []segment) []segment { s[forwarded].to = "rs2"; return s }, []string{"requests-translated"}},
-		{"another client", func(s []segment) []segment { s[forwarded].source = "192.0.2.1:40001"; return s }, []string{"requests-translated"}},
-		{"another content", func(s []segment) []segment { s[forwarded].sequence = 9; return s }, []string{"requests-translated"}},
-		{"nothing came", func(s []segment) []segment { return s[answered:] }, []string{"requests-translated"}},
+		{"from elsewhere", func(s []segment) []segment { s[forwarded].source = "192.0.2.2:40000"; return s }, []string{"requests-translated", "replies-translated"}},
+		{"another content", func(s []segment) []segment { s[forwarded].sequence = 9; return s }, []string{"requests-translated", "replies-translated"}},
+		{"nothing came", func(s []segment) []segment { return s[answered:] }, []string{"requests-translated", "replies-translated"}},
 		{"reply to another", func(s []segment) []segment { s[replied].dest = "192.0.2.1:40001"; return s }, []string{"replies-translated"}},
 		{"reply not sent on", func(s []segment) []segment { return s[:replied] }, []string{"replies-through-director", "replies-translated"}},
 		{"past the director", func(s []segment) []segment {
@@ -80,11 +89,11 @@ func TestTranslatedTally(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			hosts := hostsOf(Config{Servers: 2})
 			service := netip.MustParseAddrPort(vip)
-			translated := newTranslatedTally(newTally(service, portsOf(hosts, Flat)), Masquerading, hosts[2:])
+			translated := newTranslatedTally(newTally(service, portsOf(hosts, Flat)), method, hosts[2:])
 			for _, s := range test.spoil(append([]segment{}, good...)) {
 				translated.observe(s.frame(t, hosts))
 			}
-			e := evidence{method: Masquerading, translated: translated, traffic: traffic{answered: 1, service: service}}
+			e := evidence{method: method, translated: translated, traffic: traffic{answered: 1, service: service}}
 			var failed []string
 			for _, check := range e.translatedChecks() {
 				if !check.OK {

@@ -7,17 +7,19 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lab"
 )
 
-// The lab shows masquerading: what the director translates, both ways, and that it is the
-// way of every reply.
+// The lab shows masquerading and FullNAT: what the director translates, both ways, and that
+// it is the way of every reply.
 func TestDemonstrationOfMasquerading(t *testing.T) {
-	for _, test := range []struct{ topology, family, client, vip, server string }{
-		{"flat", "4", "192.0.2.1", "192.0.2.100", "192.0.2.11"},
-		{"flat", "6", "2001:db8::1", "2001:db8::100", "2001:db8::11"},
-		{"routed", "4", "198.51.100.1", "192.0.2.100", "192.0.2.11"},
-		{"routed", "6", "2001:db8:1::1", "2001:db8::100", "2001:db8::11"},
+	for _, test := range []struct{ method, topology, family, client, seen, vip, server string }{
+		{"nat", "flat", "4", "192.0.2.1", "192.0.2.1", "192.0.2.100", "192.0.2.11"},
+		{"nat", "flat", "6", "2001:db8::1", "2001:db8::1", "2001:db8::100", "2001:db8::11"},
+		{"nat", "routed", "4", "198.51.100.1", "198.51.100.1", "192.0.2.100", "192.0.2.11"},
+		{"nat", "routed", "6", "2001:db8:1::1", "2001:db8:1::1", "2001:db8::100", "2001:db8::11"},
+		{"fullnat", "flat", "4", "192.0.2.1", "192.0.2.200", "192.0.2.100", "192.0.2.11"},
+		{"fullnat", "routed", "6", "2001:db8:1::1", "2001:db8::200", "2001:db8::100", "2001:db8::11"},
 	} {
-		t.Run(test.topology+" IPv"+test.family, func(t *testing.T) {
-			r := mustReport(t, "--method", "nat", "--topology", test.topology, "--family", test.family, "--servers", "1", "--requests", "12")
+		t.Run(test.method+" "+test.topology+" IPv"+test.family, func(t *testing.T) {
+			r := mustReport(t, "--method", test.method, "--topology", test.topology, "--family", test.family, "--servers", "1", "--requests", "12")
 			for _, check := range r.Checks {
 				if !check.OK {
 					t.Errorf("%s: %s", check.Name, check.Detail)
@@ -33,8 +35,8 @@ func TestDemonstrationOfMasquerading(t *testing.T) {
 			const director = "02:00:00:00:00:10"
 			checkOrder(t, r.Journey, []step{
 				{At: "client", Direction: "out", What: "SYN", SrcIP: test.client, DstIP: test.vip, DstPort: 80},
-				{At: "director", Direction: "out", What: "SYN", SrcMAC: director, DstHost: "rs1", SrcIP: test.client, DstIP: test.server, DstPort: 8088},
-				{At: "rs1", Direction: "out", What: "SYN+ACK", DstMAC: director, SrcIP: test.server, SrcPort: 8088, DstIP: test.client},
+				{At: "director", Direction: "out", What: "SYN", SrcMAC: director, DstHost: "rs1", SrcIP: test.seen, DstIP: test.server, DstPort: 8088},
+				{At: "rs1", Direction: "out", What: "SYN+ACK", DstMAC: director, SrcIP: test.server, SrcPort: 8088, DstIP: test.seen},
 				{At: "director", Direction: "out", What: "SYN+ACK", SrcMAC: director, SrcIP: test.vip, SrcPort: 80, DstIP: test.client},
 				{At: "client", Direction: "in", What: "SYN+ACK", SrcIP: test.vip, SrcPort: 80, DstIP: test.client},
 			})
@@ -53,11 +55,21 @@ func TestDemonstrationOfMasqueradingAsText(t *testing.T) {
 	}
 }
 
-// Real clients and servers through masquerading, whose director is the real servers' router,
-// over links that are too narrow for what both begin with.
+// Real clients and servers through a director that translates, over links that are too narrow
+// for what both begin with: with masquerading it is the real servers' router, with FullNAT
+// another one is.
 func TestMasquerading(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
-	l := mustUpAs(t, lab.Config{Name: "nat", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed, Method: lab.Masquerading})
+	for _, method := range []lab.Method{lab.Masquerading, lab.FullNAT} {
+		t.Run(string(method), func(t *testing.T) {
+			t.Parallel()
+			testTranslated(t, method)
+		})
+	}
+}
+
+func testTranslated(t *testing.T, method lab.Method) {
+	l := mustUpAs(t, lab.Config{Name: "nat", Directory: labDirectory(t), Servers: 2, Topology: lab.Routed, Method: method})
 	narrow(t, l)
 	failures := serveNoiseEverywhere(t, l)
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {

@@ -13,7 +13,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-var tunnelRequests = flag.Int("tunnel-requests", 200, "how many HTTP requests and datagrams go through each tunnel, and through masquerading, in each family")
+var tunnelRequests = flag.Int("tunnel-requests", 200, "how many HTTP requests and datagrams go through each tunnel, and through masquerading and FullNAT, in each family")
 
 // Real clients and servers through each tunnel, over links that are too narrow for what
 // the client begins with.
