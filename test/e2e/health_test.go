@@ -167,6 +167,15 @@ func (m *moody) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve answers HTTPS on a port of a host of the lab.
 func (m *moody) serve(t *testing.T, l *lab.Lab, host string, port uint16) {
 	t.Helper()
+	serveHTTP(t, l, host, port, m, &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.certificate.Load(), nil },
+	})
+}
+
+// serveHTTP answers on a port of a host of the lab, by TLS unless secured is nil, until
+// stop or the end of the test.
+func serveHTTP(t *testing.T, l *lab.Lab, host string, port uint16, handler http.Handler, secured *tls.Config) (stop func()) {
+	t.Helper()
 	var listener net.Listener
 	err := l.Within(host, func() (err error) {
 		listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
@@ -175,18 +184,22 @@ func (m *moody) serve(t *testing.T, l *lab.Lab, host string, port uint16) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: m, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: &tls.Config{
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.certificate.Load(), nil },
-	}}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: secured}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.ServeTLS(listener, "", "")
+		if secured == nil {
+			_ = server.Serve(listener)
+		} else {
+			_ = server.ServeTLS(listener, "", "")
+		}
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		server.Close()
 		<-done
-	})
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 // issue makes a certificate that signs itself.
