@@ -39,7 +39,7 @@ type benchBenchRun struct {
 	PeerWords      uint32
 	PeerPortOffset uint32
 	PeerPort       uint16
-	Padding        uint16
+	Tunnelled      uint16
 	Peer           [4]uint32
 }
 
