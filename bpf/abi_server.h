@@ -59,7 +59,9 @@ struct tunnel {
 	__be16 port;		/* gue: of the real server; Go */
 	__u8 checksum;		/* lvs.TunnelChecksum; Go */
 	__u8 overhead;		/* bytes before the inner packet; Go */
-	__u32 padding[6];
+	__u16 sum;		/* of both addresses, one's complement; Go */
+	__be16 ethertype;	/* of the outer packet; Go */
+	__u32 padding[5];
 };
 _Static_assert(sizeof(struct tunnel) == 64, "one cache line");
 

@@ -26,6 +26,13 @@ static __always_inline __u16 fold(__u64 sum)
 	return ~sum;
 }
 
+/* The same of at most 32 bits. */
+static __always_inline __u16 fold32(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~(sum + (sum >> 16));
+}
+
 static __always_inline __u64 halves(__u64 word)
 {
 	return (__u32)word + (word >> 32);

@@ -383,21 +383,15 @@ static __always_inline int take_steady(struct xdp_md *ctx)
 	return follow_steady(ctx, in, set, now_tick(set));
 }
 
-/* A packet that has a short way. Returns NOT_TAKEN, or the XDP action. */
-static __always_inline int take_short(struct xdp_md *ctx)
-{
-	int action = take_steady(ctx);
-
-	return likely(action != NOT_TAKEN) ? action : take_first(ctx);
-}
-
 DIRECTOR_SECTION
 int director(struct xdp_md *ctx)
 {
 	int action;
 
 	pull_frame(ctx, PULLED);
-	action = take_short(ctx);
+	action = take_steady(ctx);
+	if (unlikely(action == NOT_TAKEN))
+		action = take_first(ctx);
 	if (unlikely(action == NOT_TAKEN))
 		action = take_any(ctx);
 	return leave_program(ctx, action);

@@ -91,22 +91,22 @@ __noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
 /* Makes room for the outer header of a tunnel, behind a MAC header with the tag that the
  * next hop wants. Returns where it begins, or 0. */
 static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
-					const struct tunnel *t, __be16 ethertype)
+					const struct tunnel *t)
 {
 	__u32 header = sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
 	struct vlan_header *tag;
-	struct ethhdr *eth;
+	struct ethernet *eth;
 
 	if (bpf_xdp_adjust_head(ctx, (int)(pkt->l3 & 31) - (int)(header + t->overhead)))
 		return 0;
 	eth = (void *)(long)ctx->data;
-	tag = (void *)(eth + 1);
+	tag = (void *)eth + sizeof(struct ethhdr);
 	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
 		return 0;
-	eth->h_proto = vlan ? bpf_htons(ETH_P_8021Q) : ethertype;
+	eth->ethertype = vlan ? bpf_htons(ETH_P_8021Q) : t->ethertype;
 	if (vlan) {
 		tag->tci = bpf_htons(vlan);
-		tag->protocol = ethertype;
+		tag->protocol = t->ethertype;
 	}
 	return header;
 }

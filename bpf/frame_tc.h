@@ -104,8 +104,9 @@ __noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
 }
 
 /* What the kernel needs to know of an outer header, to segment an aggregate in it. */
-static __always_inline __u64 outer_flags(const struct tunnel *t, bool ipv4)
+static __always_inline __u64 outer_flags(const struct tunnel *t)
 {
+	bool ipv4 = t->ethertype == bpf_htons(ETH_P_IP);
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO |
 		      (ipv4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 
@@ -117,18 +118,18 @@ static __always_inline __u64 outer_flags(const struct tunnel *t, bool ipv4)
 }
 
 static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
-					const struct tunnel *t, __be16 ethertype)
+					const struct tunnel *t)
 {
 	struct ethhdr *eth;
 
 	if (((pkt->tags || vlan) && retag(ctx, pkt, vlan) != FORWARD) ||
 	    bpf_skb_adjust_room(ctx, t->overhead, BPF_ADJ_ROOM_MAC,
-				outer_flags(t, ethertype == bpf_htons(ETH_P_IP))))
+				outer_flags(t)))
 		return 0;
 	eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return 0;
-	eth->h_proto = ethertype;
+	eth->h_proto = t->ethertype;
 	return sizeof(*eth);
 }
 

@@ -16,15 +16,9 @@
 #include "forward.h"
 #include "stats.h"
 #include "steady_masquerade.h"
+#include "steady_packet.h"
 #include "steady_tunnel.h"
 #include "xdp.h"
-
-struct steady {
-	struct flow flow;
-	__u64 word;		/* as the entry's, from its ports to its flags */
-	__u32 length;		/* of the IP packet */
-	__u32 timeout;		/* of the state */
-};
 
 /* Whether a TCP header is whole and has one of the four flags that count alone. */
 static __always_inline bool has_alone(const void *tcp, enum tcp_flag flag)
@@ -61,21 +55,33 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 	return true;
 }
 
+/* What of the addresses of an entry is not as in an IPv6 header. They are read again, for else
+ * they would be kept on the stack meanwhile. */
+static __always_inline __u64 other_addresses(const struct connection *conn, const struct ipv6hdr *ip)
+{
+	const volatile __u64 *addresses = (const void *)&ip->saddr;
+
+	return (conn->caddr.high ^ addresses[0]) | (conn->caddr.low ^ addresses[1]) |
+	       (conn->vaddr.high ^ addresses[2]) | (conn->vaddr.low ^ addresses[3]);
+}
+
 /* What of the entry at a steady packet's home is not as the packet wants it: nothing, if it
  * is its connection's and keeps its state. */
 static __always_inline __u64 difference(const struct connection *conn, const struct steady *pkt)
 {
 	__u64 differs = (*(const volatile __u64 *)&conn->cport ^ pkt->word) & STEADY_WORD;
 
+	if (!pkt->ipv4)
+		return differs | other_addresses(conn, pkt->l3);
 	return differs | (conn->caddr.low ^ pkt->flow.caddr.low) |
 	       (conn->vaddr.low ^ pkt->flow.vaddr.low) |
-	       (conn->caddr.high ^ pkt->flow.caddr.high) |
-	       (conn->vaddr.high ^ pkt->flow.vaddr.high);
+	       conn->caddr.high | conn->vaddr.high;
 }
 
 /* The next hop of a steady packet, which is then counted; or NULL, and what became of
  * it by another short way. */
 static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const struct steady *pkt,
+						     const struct interface *in,
 						     const struct settings *set, __u32 now,
 						     int *action)
 {
@@ -103,29 +109,15 @@ static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const s
 	which = *(volatile __u32 *)&server->hop ^ HOP_STEADY;
 	if (unlikely(which > HOP_SECOND)) {
 		if (which & HOP_STEADY_TUNNEL)
-			*action = follow_tunnel(ctx, conn, index, pkt->length, now + pkt->timeout);
+			*action = follow_tunnel(ctx, pkt, conn, server, which ^ HOP_STEADY, index, in, now);
 		return NULL;
 	}
 	hop = &server->hops[which];
 	if (unlikely(pkt->length > hop->mtu))
 		return NULL;
-	conn->expires = now + pkt->timeout;
-	conn->packets++;
-	conn->bytes += pkt->length;
-	count_packet(index, pkt->length);
+	count_steady(conn, pkt, index, now);
 	count_verdict(FORWARD);
 	return hop;
-}
-
-static __always_inline int leave(struct ethernet *eth, const struct next_hop *hop,
-				 const struct interface *in)
-{
-	__u32 out = hop->ifindex;
-
-	write_macs(eth, hop);
-	if (likely(out == in->ifindex && !in->redirect))
-		return XDP_TX;
-	return bpf_redirect(out, 0);
 }
 
 /* Whether a frame has a packet of that length. Few lie in several buffers. */
@@ -149,6 +141,8 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 	if (unlikely((void *)(ip + 1) > end || *(__u8 *)ip != IPV4_PLAIN ||
 		     ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
 		return NOT_TAKEN;
+	pkt.ipv4 = true;
+	pkt.l3 = ip;
 	pkt.length = wire16(ip->tot_len);
 	ttl = *ttl_word(ip);
 	if (unlikely(!is_whole(ctx, pkt.length) || (__u8)ttl <= 1))
@@ -157,10 +151,10 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 	pkt.flow.vaddr = map_ipv4(ip->daddr);
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8, set))
 		return NOT_TAKEN;
-	hop = follow(ctx, &pkt, set, now, &action);
+	hop = follow(ctx, &pkt, in, set, now, &action);
 	if (unlikely(!hop))
 		return action;
-	*ttl_word(ip) = less_ttl(ttl);
+	age_steady(&pkt);
 	return leave(data, hop, in);
 }
 
@@ -176,6 +170,8 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 
 	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
 		return NOT_TAKEN;
+	pkt.ipv4 = false;
+	pkt.l3 = ip;
 	pkt.length = sizeof(*ip) + wire16(ip->payload_len);
 	if (unlikely(!is_whole(ctx, pkt.length) ||
 		     ip->hop_limit <= 1))
@@ -184,10 +180,10 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
 	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr, set))
 		return NOT_TAKEN;
-	hop = follow(ctx, &pkt, set, now, &action);
+	hop = follow(ctx, &pkt, in, set, now, &action);
 	if (unlikely(!hop))
 		return action;
-	ip->hop_limit--;
+	age_steady(&pkt);
 	return leave(data, hop, in);
 }
 

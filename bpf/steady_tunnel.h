@@ -9,84 +9,79 @@
 
 #include "conn.h"
 #include "stats.h"
+#include "steady_packet.h"
 #include "tunnel.h"
 
-enum {
-	NOT_TAKEN = -1,		/* no XDP action: the packet is to go another way */
-};
-
-/* Takes one hop off an inner packet's life, and what the outer one needs of it. */
-static __always_inline bool take_inner(struct inner *in, void *data, void *end)
+/* The id of an outer header of IPv4: another one for each packet of a connection, and from
+ * another number on for each connection. */
+static __always_inline __u16 next_id(const struct connection *conn)
 {
-	struct ethernet *eth = data;
-	void *l3 = data + sizeof(struct ethhdr);
-	struct ipv6hdr *ip6 = l3;
-	struct iphdr *ip = l3;
+	__u64 mixed = (conn->caddr.high ^ conn->caddr.low ^ *(const __u64 *)&conn->cport) * MIX;
 
-	if (l3 + sizeof(*ip) > end)
-		return false;
-	in->ethertype = eth->ethertype;
-	if (in->ethertype == bpf_htons(ETH_P_IP)) {
-		*ttl_word(ip) = less_ttl(*ttl_word(ip));
-		read_ipv4(in, ip);
-		return true;
-	}
-	if ((void *)(ip6 + 1) > end)
-		return false;
-	ip6->hop_limit--;
-	read_ipv6(in, ip6);
-	return true;
+	return conn->packets + (mixed >> 48);
 }
 
-/*
- * Wraps a steady packet of a connection to that server. Returns the XDP action, or
- * NOT_TAKEN with nothing changed. Not static: see answer_icmp.
- */
-__noinline int follow_tunnel(struct xdp_md *ctx, struct connection *conn, __u32 index,
-			     __u32 length, __u32 expires)
+/* What the outer header needs of a steady packet. */
+static __always_inline struct inner read_steady(const struct steady *pkt, const struct tunnel *t,
+						const struct connection *conn)
 {
-	struct interface *arrived = find_interface(ctx->ingress_ifindex);
-	struct real_server *server = get_server(index);
-	const struct next_hop *hop;
-	struct packet pkt = { .l3 = sizeof(struct ethhdr) };
-	struct inner in = {};
-	struct tunnel *t;
-	__u32 word, header;
-	void *data, *end;
+	struct inner in = {
+		.length = hide(pkt->length),
+		.ethertype = pkt->ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6),
+	};
 
-	if (!conn || !server || !arrived)
-		return NOT_TAKEN;
-	word = read_hop(server);
-	t = find_tunnel(index, word);
-	if (!(word & HOP_STEADY_TUNNEL) || !t)
-		return NOT_TAKEN;
-	hop = &server->hops[word & HOP_SECOND];
-	if (length > inner_mtu(t, hop))
-		return NOT_TAKEN;
-	if (!take_inner(&in, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
-		return NOT_TAKEN;
-	in.length = length;
+	if (pkt->ipv4)
+		read_ipv4(&in, pkt->l3);
+	else
+		read_ipv6(&in, pkt->l3);
+	if (!in.fragment)
+		in.fragment = next_id(conn);
 	if (t->type == TUNNEL_GUE)
 		in.port = gue_port(&conn->caddr, &conn->vaddr,
 				   *(const __u64 *)&conn->cport & FLOW_WORD);
-	conn->expires = expires;
-	conn->packets++;
-	conn->bytes += length;
-	count_packet(index, length);
-	pkt.ethertype = in.ethertype;
-	header = open_outer(ctx, &pkt, 0, t, outer_ethertype(t));
+	return in;
+}
+
+/* Wraps a steady packet, and rewrites its frame. False: the frame is not what it was. */
+static __always_inline bool wrap(struct xdp_md *ctx, const struct tunnel *t, const struct inner *in,
+				 const struct next_hop *hop)
+{
+	struct packet untagged = { .l3 = sizeof(struct ethhdr) };
+	struct outer outer = begin_outer(t, in);
+	void *data, *end;
+
+	if (!open_outer(ctx, &untagged, 0, t))
+		return false;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	if (!header || data + sizeof(struct ethhdr) > end ||
-	    !write_outer(data + header, end, t, &in)) {
+	if (data + sizeof(struct ethhdr) > end)
+		return false;
+	write_macs(data, hop);
+	return write_outer(data + sizeof(struct ethhdr), end, t, in, &outer);
+}
+
+/* Takes a steady packet of a connection to its real server. Returns the XDP action, or
+ * NOT_TAKEN with nothing changed. */
+static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady *pkt,
+					 struct connection *conn, const struct real_server *server,
+					 __u32 word, __u32 index, const struct interface *arrived,
+					 __u32 now)
+{
+	const struct next_hop *hop = &server->hops[word & HOP_SECOND];
+	const struct tunnel *t = find_tunnel(index, word);
+	struct inner in;
+
+	if (!t || hide(pkt->length) + t->overhead > hop->mtu)
+		return NOT_TAKEN;
+	count_steady(conn, pkt, index, now);
+	age_steady(pkt);
+	in = read_steady(pkt, t, conn);
+	if (!wrap(ctx, t, &in, hop)) {
 		count_verdict(BUG_ADJUST);
 		return XDP_DROP;
 	}
-	write_macs(data, hop);
 	count_verdict(FORWARD);
-	if (hop->ifindex == arrived->ifindex && !arrived->redirect)
-		return XDP_TX;
-	return bpf_redirect(hop->ifindex, 0);
+	return send(hop->ifindex, arrived);
 }
 
 #endif

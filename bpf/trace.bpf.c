@@ -220,10 +220,10 @@ __noinline int end_trace(struct xdp_md *ctx, int action)
 }
 
 /* A packet that nobody picked. Not static: see answer_icmp; and so that its frame
- * on the stack is gone before take() has one. */
+ * on the stack is gone before take_first() or take() has one. */
 __noinline int take_untraced(struct xdp_md *ctx)
 {
-	return take_short(ctx);
+	return take_steady(ctx);
 }
 
 DIRECTOR_SECTION
@@ -232,6 +232,8 @@ int trace_director(struct xdp_md *ctx)
 	bool picked = begin_trace(ctx);
 	int action = picked ? NOT_TAKEN : take_untraced(ctx);
 
+	if (action == NOT_TAKEN && !picked)
+		action = take_first(ctx);
 	if (action == NOT_TAKEN)
 		action = take_any(ctx);
 	if (picked)

@@ -29,7 +29,7 @@ struct inner {
 	__u32 length;
 	__be16 ethertype;
 	__be16 port;		/* gue: of the director */
-	__be16 dont_fragment;
+	__u32 fragment;		/* of an outer header of IPv4: id and flags, as they lie there */
 	__u8 tos;
 	__u8 ttl;
 };
@@ -53,14 +53,14 @@ static __always_inline void read_ipv4(struct inner *in, const struct iphdr *ip)
 {
 	in->tos = ip->tos;
 	in->ttl = ip->ttl;
-	in->dont_fragment = ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT);
+	in->fragment = (__u32)(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT)) << 16;
 }
 
 static __always_inline void read_ipv6(struct inner *in, const struct ipv6hdr *ip)
 {
 	in->tos = bpf_ntohl(*(const __be32 *)ip) >> 20;
 	in->ttl = ip->hop_limit;
-	in->dont_fragment = 0;
+	in->fragment = 0;
 }
 
 static __always_inline bool has_checksum(const struct tunnel *t)
@@ -86,20 +86,11 @@ static __always_inline __u8 outer_protocol(const struct tunnel *t, const struct 
 	}
 }
 
-/* Sum of the addresses, of which IPv4's are mapped, and so add the same to each. */
-static __always_inline __u64 sum_addresses(const struct tunnel *t, bool ipv4)
-{
-	if (ipv4)
-		return (t->source.low >> 32) + (t->destination.low >> 32);
-	return halves(t->source.high) + halves(t->source.low) + halves(t->destination.high) +
-	       halves(t->destination.low);
-}
-
 static __always_inline bool write_gue(struct gue *gue, const void *end, const struct tunnel *t,
-				      const struct inner *in, bool ipv4)
+				      const struct inner *in)
 {
 	__be16 length = bpf_htons(sizeof(*gue) + in->length);
-	__u64 sum;
+	__u32 sum;
 
 	if ((void *)(gue + 1) > end)
 		return false;
@@ -113,9 +104,9 @@ static __always_inline bool write_gue(struct gue *gue, const void *end, const st
 	if (!has_checksum(t))
 		return true;
 	/* The length counts twice: in the pseudo-header, too. */
-	sum = (__u64)in->sum + sum_addresses(t, ipv4) + bpf_htons(IPPROTO_UDP) + length + length + in->port +
-	      t->port + bpf_htons(gue->protocol);
-	gue->udp.check = fold(sum);
+	sum = in->sum + t->sum + bpf_htons(IPPROTO_UDP) + length + length + in->port + t->port +
+	      bpf_htons(gue->protocol);
+	gue->udp.check = fold32(sum);
 	if (!gue->udp.check)
 		gue->udp.check = 0xffff;
 	return true;
@@ -141,11 +132,11 @@ static __always_inline bool write_gre(struct gre *gre, const void *end, const st
 
 /* What stands between the outer IP header and the packet. */
 static __always_inline bool write_shim(void *l4, const void *end, const struct tunnel *t,
-				       const struct inner *in, bool ipv4)
+				       const struct inner *in)
 {
 	switch (t->type) {
 	case TUNNEL_GUE:
-		return write_gue(l4, end, t, in, ipv4);
+		return write_gue(l4, end, t, in);
 	case TUNNEL_GRE:
 		return write_gre(l4, end, t, in);
 	default:
@@ -153,59 +144,61 @@ static __always_inline bool write_shim(void *l4, const void *end, const struct t
 	}
 }
 
-/* The header in words, whose sum is that of its halves. */
-static __always_inline bool write_outer_ipv4(void *l3, const void *end, const struct tunnel *t,
-					     const struct inner *in)
-{
-	__u32 length = t->overhead + in->length;
-	__u32 *words = l3;
-	__u64 sum;
+/* What an outer IP header begins with, up to the addresses: of IPv6 two words. */
+struct outer {
+	__u32 words[3];
+};
 
-	if (l3 + sizeof(struct iphdr) > end)
-		return false;
-	words[0] = 0x45 | outer_tos(in->tos) << 8 | (__u32)bpf_htons(length) << 16;
-	/* Fragments need an id; with DF there are none, and it is 0 as IPVS's. */
-	words[1] = in->dont_fragment ? (__u32)in->dont_fragment << 16 :
-				       bpf_get_prandom_u32() & 0xffff;
-	words[2] = in->ttl | outer_protocol(t, in) << 8;
-	words[3] = t->source.low >> 32;
-	words[4] = t->destination.low >> 32;
-	sum = (__u64)words[0] + words[1] + words[2] + words[3] + words[4];
-	words[2] |= (__u32)fold(sum) << 16;
-	return write_shim(l3 + sizeof(struct iphdr), end, t, in, true);
+static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in)
+{
+	__u32 length = bpf_htons(t->overhead + in->length);
+	__u32 first = IPV4_PLAIN | outer_tos(in->tos) << 8;
+	__u32 third = in->ttl | outer_protocol(t, in) << 8;
+	__u32 sum = t->sum + first + length + (__u16)in->fragment + (in->fragment >> 16) + third;
+
+	return (struct outer){ { first | length << 16, in->fragment, third | fold32(sum) << 16 } };
 }
 
-static __always_inline bool write_outer_ipv6(void *l3, const void *end, const struct tunnel *t,
-					     const struct inner *in)
+static __always_inline struct outer begin_ipv6(const struct tunnel *t, const struct inner *in)
 {
-	struct ipv6hdr *ip = l3;
-	__u64 *addresses = (void *)&ip->saddr;
+	__u32 length = bpf_htons(t->overhead - sizeof(struct ipv6hdr) + in->length);
 
-	if ((void *)(ip + 1) > end)
-		return false;
-	*(__be32 *)ip = bpf_htonl(6 << 28 | (__u32)outer_tos(in->tos) << 20);
-	ip->payload_len = bpf_htons(t->overhead - sizeof(*ip) + in->length);
-	ip->nexthdr = outer_protocol(t, in);
-	ip->hop_limit = in->ttl;
-	addresses[0] = t->source.high;
-	addresses[1] = t->source.low;
-	addresses[2] = t->destination.high;
-	addresses[3] = t->destination.low;
-	return write_shim(ip + 1, end, t, in, false);
+	return (struct outer){ {
+		bpf_htonl(6 << 28 | (__u32)outer_tos(in->tos) << 20),
+		length | outer_protocol(t, in) << 16 | (__u32)in->ttl << 24,
+	} };
+}
+
+/* The beginning of a packet's outer header. */
+static __always_inline struct outer begin_outer(const struct tunnel *t, const struct inner *in)
+{
+	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in) : begin_ipv6(t, in);
 }
 
 /* Writes the outer headers where there is room for them. */
 static __always_inline bool write_outer(void *l3, const void *end, const struct tunnel *t,
-					const struct inner *in)
+					const struct inner *in, const struct outer *outer)
 {
-	if (is_mapped(&t->destination))
-		return write_outer_ipv4(l3, end, t, in);
-	return write_outer_ipv6(l3, end, t, in);
-}
+	__u32 *words = l3;
+	__u64 *addresses = l3 + offsetof(struct ipv6hdr, saddr);
 
-static __always_inline __be16 outer_ethertype(const struct tunnel *t)
-{
-	return is_mapped(&t->destination) ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	if (l3 + sizeof(struct iphdr) > end)
+		return false;
+	words[0] = outer->words[0];
+	words[1] = outer->words[1];
+	if (t->ethertype == bpf_htons(ETH_P_IP)) {
+		words[2] = outer->words[2];
+		words[3] = t->source.low >> 32;
+		words[4] = t->destination.low >> 32;
+		return write_shim(l3 + sizeof(struct iphdr), end, t, in);
+	}
+	if (l3 + sizeof(struct ipv6hdr) > end)
+		return false;
+	addresses[0] = t->source.high;
+	addresses[1] = t->source.low;
+	addresses[2] = t->destination.high;
+	addresses[3] = t->destination.low;
+	return write_shim(l3 + sizeof(struct ipv6hdr), end, t, in);
 }
 
 static __always_inline struct tunnel *find_tunnel(__u32 server, __u32 which)
@@ -245,6 +238,9 @@ static __always_inline bool read_inner(struct inner *in, const struct packet *pk
 			return false;
 		read_ipv6(in, l3);
 	}
+	/* Fragments need an id; with DF there are none, and it is 0 as IPVS's. */
+	if (!in->fragment)
+		in->fragment = bpf_get_prandom_u32() & 0xffff;
 	in->port = gue_port(&pkt->flow.caddr, &pkt->flow.vaddr, pkt->flow.word);
 	if (has_checksum(t) && whole)
 		sum = sum_frame(ctx, pkt->l3 & 31, pkt->length);
@@ -270,6 +266,7 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	struct real_server *server = get_server(index);
 	struct tunnel *t = find_tunnel(index, which);
 	const struct next_hop *hop;
+	struct outer outer;
 	struct inner in;
 	enum verdict v;
 	__u32 header;
@@ -289,7 +286,8 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 		return DROP_TOO_BIG;
 	if (!read_inner(&in, pkt, ctx, t, v == FORWARD))
 		return BUG_ADJUST;
-	header = open_outer(ctx, pkt, hop->vlan, t, outer_ethertype(t));
+	outer = begin_outer(t, &in);
+	header = open_outer(ctx, pkt, hop->vlan, t);
 	if (!header)
 		return BUG_ADJUST;
 	data = (void *)(long)ctx->data;
@@ -299,7 +297,7 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	write_macs(data, hop);
 	if (unlikely(v != FORWARD))
 		pkt->l3 = header + t->overhead;
-	return write_outer(data + header, end, t, &in) ? v : BUG_ADJUST;
+	return write_outer(data + header, end, t, &in, &outer) ? v : BUG_ADJUST;
 }
 
 #endif

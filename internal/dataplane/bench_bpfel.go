@@ -340,7 +340,9 @@ type benchTunnelPair struct {
 		Port        uint16
 		Checksum    uint8
 		Overhead    uint8
-		Padding     [6]uint32
+		Sum         uint16
+		Ethertype   uint16
+		Padding     [5]uint32
 	}
 }
 

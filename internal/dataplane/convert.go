@@ -28,6 +28,23 @@ func fromAddress(a directorAddress) netip.Addr {
 	return netip.AddrFrom16(b).Unmap()
 }
 
+// sumAddress returns the one's complement sum of an address as it stands in a header: what
+// maps one of IPv4 is no part of it.
+func sumAddress(a directorAddress) uint16 {
+	b := fromAddress(a).AsSlice()
+	var sum uint16
+	for i := 0; i < len(b); i += 2 {
+		sum = addSums(sum, binary.NativeEndian.Uint16(b[i:]))
+	}
+	return sum
+}
+
+// addSums adds in one's complement (RFC 1071).
+func addSums(a, b uint16) uint16 {
+	sum, carry := bits.Add32(uint32(a)<<16, uint32(b)<<16, 0)
+	return uint16(sum>>16) + uint16(carry)
+}
+
 // toPort and fromPort exchange a port with its form on the wire.
 func toPort(port uint16) uint16 {
 	var b [2]byte

@@ -516,7 +516,9 @@ type directorTunnel struct {
 	Port        uint16
 	Checksum    uint8
 	Overhead    uint8
-	Padding     [6]uint32
+	Sum         uint16
+	Ethertype   uint16
+	Padding     [5]uint32
 }
 
 type directorTunnelPair struct {

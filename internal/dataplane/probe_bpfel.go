@@ -316,7 +316,9 @@ type probeTunnelPair struct {
 		Port        uint16
 		Checksum    uint8
 		Overhead    uint8
-		Padding     [6]uint32
+		Sum         uint16
+		Ethertype   uint16
+		Padding     [5]uint32
 	}
 }
 

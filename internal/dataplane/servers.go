@@ -269,9 +269,7 @@ func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 		if p.view.servers.elements[slot].State == directorServerStateSERVER_FREE {
 			continue
 		}
-		tunnel := p.way(slot).tunnel
-		tunnel.Source = source
-		if err := p.setWay(slot, way{next, tunnel}); err != nil {
+		if err := p.setWay(slot, way{next, p.way(slot).tunnel.from(source)}); err != nil {
 			return fmt.Errorf("set the next hop of %s: %w", addr, err)
 		}
 		p.problems[slot] = hop.Problem

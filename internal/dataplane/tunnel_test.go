@@ -283,6 +283,35 @@ func TestTunnelMTU(t *testing.T) {
 	})
 }
 
+// Packets of a connection that may be fragmented have ids that differ, and so, mostly, have
+// those of several connections at the same time.
+func TestTunnelIdentifications(t *testing.T) {
+	p := tunnelledPlane(t, vip4, server4, lvs.Tunnel{})
+	const connections, packets = 50, 20
+	used := map[uint16]int{}
+	for i := range connections {
+		client := netip.AddrPortFrom(addrOf(client4), uint16(3000+i)).String()
+		wantVerdict(t, p, tcpFrame(client, vip4, "S"), "forward", xdpTX)
+		own := map[uint16]bool{}
+		for range packets {
+			_, out := mustRun(t, p, tcpFrame(client, vip4, "A"))
+			id := binary.BigEndian.Uint16(out[18:])
+			own[id] = true
+			used[id]++
+		}
+		if len(own) != packets {
+			t.Errorf("%d packets of %s have %d ids", packets, client, len(own))
+		}
+	}
+	if least := connections * packets * 3 / 4; len(used) < least {
+		t.Errorf("%d packets have %d ids, want at least %d", connections*packets, len(used), least)
+	}
+	frame := withIPv4Checksum(changed(tcpFrame("203.0.113.7:3000", vip4, "A"), 20, 0x40))
+	if _, out := mustRun(t, p, frame); binary.BigEndian.Uint16(out[18:]) != 0 {
+		t.Errorf("a packet with DF has an id: %x", out[14:34])
+	}
+}
+
 // Tags of the frame give way to that of the next hop.
 func TestTunnelVLAN(t *testing.T) {
 	p := tunnelledPlane(t, vip4, server6, lvs.Tunnel{})

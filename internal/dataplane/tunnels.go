@@ -3,6 +3,8 @@ package dataplane
 import (
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
@@ -26,15 +28,15 @@ type way struct {
 // its next hop.
 func toTunnel(server lvs.RealServer, source directorAddress) directorTunnel {
 	t := directorTunnel{
-		Source:      source,
 		Destination: toAddress(server.Address),
 		Type:        directorTunnelType(server.Tunnel.Type),
 		Port:        toPort(server.Tunnel.Port),
 		Checksum:    uint8(server.Tunnel.Checksum),
 		Overhead:    ipv4HeaderSize,
+		Ethertype:   toPort(unix.ETH_P_IP),
 	}
 	if server.Address.Is6() {
-		t.Overhead = ipv6HeaderSize
+		t.Overhead, t.Ethertype = ipv6HeaderSize, toPort(unix.ETH_P_IPV6)
 	}
 	switch server.Tunnel.Type {
 	case lvs.GUE:
@@ -45,6 +47,13 @@ func toTunnel(server lvs.RealServer, source directorAddress) directorTunnel {
 			t.Overhead += greChecksumSize
 		}
 	}
+	return t.from(source)
+}
+
+// from returns the same with another source.
+func (t directorTunnel) from(source directorAddress) directorTunnel {
+	t.Source = source
+	t.Sum = addSums(sumAddress(source), sumAddress(t.Destination))
 	return t
 }
 
