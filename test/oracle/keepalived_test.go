@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/config"
 	"github.com/fairlead-lb/fairlead/internal/health"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
+	"github.com/fairlead-lb/fairlead/internal/testhost"
 	"github.com/fairlead-lb/fairlead/test/oracle/scenario"
 )
 
@@ -31,7 +32,7 @@ const keepalivedSamples = "/usr/share/doc/keepalived/samples"
 // TestKeepalived imports what keepalived was given, runs it on a director, and wants
 // the table that keepalived made of it: at first, and when checks have been failing.
 func TestKeepalived(t *testing.T) {
-	needRoot(t)
+	testhost.NeedRoot(t)
 	if _, err := os.Stat(keepalivedSamples); err != nil {
 		const why = "keepalived's samples are not installed: scripts/test-deps"
 		if os.Getenv("CI") != "" {
