@@ -23,8 +23,8 @@ address and port, and is free again when the connection has ended. Without a fre
 a new connection is refused (answer-no-local-port in "fairlead status").
 
 Answers have to come back to the director. It answers ARP and neighbour solicitations
-for the addresses that it has itself (ip address add ADDRESS/32 dev lo); list tells
-which it has not. An address that the host uses for connections of its own, too, keeps
+for the addresses that it has itself (ip address add ADDRESS/32 dev eth0); list and
+"fairlead doctor" tell which it has not. An address that the host uses for connections of its own, too, keeps
 its ports apart: those here should be none of net.ipv4.ip_local_port_range.`,
 		Example: `  fairlead local-address add 192.0.2.20
   fairlead ipvsadm -a -t 192.0.2.100:80 -r 198.51.100.11:8080 --fullnat --toa

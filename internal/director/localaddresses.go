@@ -42,9 +42,9 @@ func (d *Director) localProblem(local lvs.LocalAddress) (string, error) {
 	case missing == 0:
 		return "", nil
 	case missing == 1:
-		return fmt.Sprintf("this host has not %s and answers no ARP or neighbour solicitation for it: ip address add %[1]s/%d dev lo, unless it is routed here", first, first.BitLen()), nil
+		return fmt.Sprintf("this host has not %s and answers no ARP or neighbour solicitation for it: ip address add %[1]s/%d dev INTERFACE, unless it is routed here", first, first.BitLen()), nil
 	}
-	return fmt.Sprintf("this host has not %d of its addresses, the first of them %s, and answers no ARP or neighbour solicitation for them: ip address add %[2]s/%d dev lo and so on, unless they are routed here",
+	return fmt.Sprintf("this host has not %d of its addresses, the first of them %s, and answers no ARP or neighbour solicitation for them: ip address add %[2]s/%d dev INTERFACE and so on, unless they are routed here",
 		missing, first, first.BitLen()), nil
 }
 

@@ -64,8 +64,11 @@ func (e *examination) examineClients(ctx context.Context, subject Subject) error
 
 // follow returns whether a complaint is justified, and has told why if it is.
 func (e *examination) follow(ctx context.Context, c complaint) (bool, error) {
-	if c.server.Method == lvs.Masquerading {
+	switch c.server.Method {
+	case lvs.Masquerading:
 		return e.examineReturn(ctx, c)
+	case lvs.FullNAT: // it knows no clients: see examineLocals
+		return false, nil
 	}
 	justified, err := e.isJustified(ctx, c)
 	if !justified || err != nil {

@@ -19,6 +19,7 @@ type Subject interface {
 	Status(ctx context.Context) (api.Status, error)
 	Services(ctx context.Context) ([]lvs.ServiceStatus, error)
 	Peers(ctx context.Context) ([]lvs.Peer, error)
+	LocalAddresses(ctx context.Context) ([]lvs.LocalAddressStatus, error)
 	Connections(ctx context.Context, visit func(lvs.Connection) error) error
 }
 
@@ -31,10 +32,12 @@ type examination struct {
 	services []lvs.ServiceStatus
 	servers  []server // each address once
 	peers    []lvs.Peer
+	locals   []lvs.LocalAddressStatus
 	names    *directory
 	findings []Finding
 
 	blamed    map[claim]bool      // told already
+	missing   map[netip.Addr]bool // local addresses that the director was told to have not
 	deceiving map[netip.Addr]bool // VIPs that somebody else claims
 	// accepting are the real servers that were seen to accept a packet for the VIP,
 	// and to keep it.
@@ -67,8 +70,12 @@ func Examine(ctx context.Context, subject Subject) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	locals, err := subject.LocalAddresses(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e := &examination{
-		segments: map[int]*segment{}, services: services, peers: peers, names: newDirectory(),
+		segments: map[int]*segment{}, services: services, peers: peers, locals: locals, missing: map[netip.Addr]bool{}, names: newDirectory(),
 		blamed: map[claim]bool{}, deceiving: map[netip.Addr]bool{},
 		accepting:    map[lvs.ServiceKey][]lvs.RealServerStatus{},
 		segmentSizes: map[netip.Addr]int{}, measured: map[netip.Addr]bool{},
@@ -237,14 +244,10 @@ func (e *examination) director(s *segment, target netip.Addr) Host {
 
 // examineDirector looks whether the director itself answers for the VIP.
 func (e *examination) examineDirector(p patient) error {
-	addresses, err := net.InterfaceAddrs()
+	has, err := hasAddress(p.vip)
 	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+		return err
 	}
-	has := slices.ContainsFunc(addresses, func(a net.Addr) bool {
-		prefix, err := netip.ParsePrefix(a.String())
-		return err == nil && prefix.Addr() == p.vip
-	})
 	all := e.ordered()
 	if has || len(all) == 0 {
 		return nil

@@ -70,8 +70,12 @@ const (
 	SecondDirector = "second-director"
 	// NoWayBack is about a real server whose answers do not reach clients.
 	NoWayBack = "no-way-back"
-	// NoRouteBack is about a masqueraded real server whose answers do not pass the director.
+	// NoRouteBack is about a real server whose answers the director has to translate, and
+	// which do not pass it.
 	NoRouteBack = "no-route-back"
+	// LocalMissing is about an address that FullNAT's clients come from, which the director
+	// has not.
+	LocalMissing = "local-address-missing"
 	// Unproved is told of a real server that may have the VIP, and says nothing.
 	Unproved = "unproved"
 	// VIPSource is about a director that speaks in the VIP's name to a real server.

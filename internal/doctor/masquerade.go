@@ -17,14 +17,14 @@ import (
 
 // isExamined reports whether the doctor knows what the real server's method needs.
 func isExamined(r lvs.RealServerStatus) bool {
-	return !r.NextHop.Local && (r.Method == lvs.DirectRouting || r.Method == lvs.Masquerading)
+	return !r.NextHop.Local && (r.Method == lvs.DirectRouting || r.Method.Translates())
 }
 
-// at returns where a masqueraded real server serves.
+// at returns where a real server serves whose packets are translated.
 func at(r lvs.RealServerStatus) netip.AddrPort { return netip.AddrPortFrom(r.Address, r.Port) }
 
-// examineMasqueraded returns whether the real server is not known to serve nobody.
-func (e *examination) examineMasqueraded(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server) (bool, error) {
+// examineTranslated returns whether the real server is not known to serve nobody.
+func (e *examination) examineTranslated(ctx context.Context, service lvs.ServiceStatus, r lvs.RealServerStatus, s server) (bool, error) {
 	source := s.segment.own(r.Address, e.vips)
 	if !shakesHands(service) || r.Port == 0 || !source.IsValid() {
 		return true, nil
@@ -38,7 +38,7 @@ func (e *examination) examineMasqueraded(ctx context.Context, service lvs.Servic
 		e.found(Finding{
 			Check: Refused, Level: Error, Service: service.ServiceKey.String(), Host: host,
 			What: fmt.Sprintf("%s refuses connections to %s", host, at(r)),
-			Why:  "masquerading sends the service's packets to the real server's own address and port, and no program listens there",
+			Why:  "the director sends the service's packets to the real server's own address and port, and no program listens there",
 			Mend: []Remedy{{host, fmt.Sprintf("ss -ltn sport = :%d", r.Port)}},
 		})
 		return false, nil
@@ -49,7 +49,7 @@ func (e *examination) examineMasqueraded(ctx context.Context, service lvs.Servic
 	return true, nil
 }
 
-// greet sends a masqueraded real server a SYN from an address, as the director would
+// greet sends such a real server a SYN from an address, as the director would
 // forward it, and returns the answer that passes the director.
 func (e *examination) greet(ctx context.Context, r lvs.RealServerStatus, s server, from netip.Addr) (journey.Packet, bool, error) {
 	c := e.begin(lvs.ServiceStatus{}, r, s, from)

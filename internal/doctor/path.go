@@ -44,8 +44,12 @@ func (e *examination) examineServer(ctx context.Context, service lvs.ServiceStat
 	if !e.examineNextHop(ctx, service, r, s) {
 		return false, nil
 	}
-	if r.Method == lvs.Masquerading {
-		return e.examineMasqueraded(ctx, service, r, s)
+	if r.Method.Translates() {
+		sound, err := e.examineTranslated(ctx, service, r, s)
+		if !sound || err != nil || r.Method != lvs.FullNAT {
+			return sound, err
+		}
+		return e.examineLocals(ctx, service, r, s)
 	}
 	if s.gateway || !s.segment.own(r.Address, e.vips).IsValid() {
 		return true, nil

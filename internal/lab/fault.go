@@ -88,6 +88,21 @@ func Faults() []Fault {
 		Method: Masquerading,
 		check:  doctor.NoRouteBack, host: faulty,
 		inject: injectNoRouteBack,
+	}, {
+		Name: "local-address-missing", About: "the director has not the local address that clients come from for real servers",
+		Method: FullNAT,
+		check:  doctor.LocalMissing, host: Director,
+		inject: func(ctx context.Context, l *Lab, family Family) error {
+			return l.onHost(ctx, Director, fmt.Sprintf("ip address del %s dev %s", hostPrefix(family.LocalAddress()), hostInterface))
+		},
+		before: func(l *Lab, family Family) error {
+			for _, server := range l.Servers() {
+				if err := l.forget(server.Name, family.LocalAddress()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	}}
 }
 
