@@ -56,6 +56,12 @@ enum limit {
 	CACHE_SERVERS = 28,
 	/* Addresses that lblc and lblcr remember, of all services. */
 	MAX_CACHE_ENTRIES = 1 << 17,
+	/* Templates that are named by a Call-ID, of all services; how long that
+	 * may be (IP_VS_PEDATA_MAXLEN); and what of a datagram is searched for
+	 * it, a power of two. */
+	MAX_CALL_IDS = 1 << 17,
+	CALL_ID_BYTES = 255,
+	CALL_ID_SEARCHED = 1 << 12,
 	/* Servers of one service; bounds every walk of a list. */
 	MAX_LIST = 4096,
 	/* Other directors that were named. */
@@ -170,6 +176,7 @@ enum verdict {
 	DROP_FRAGMENT_OVERLAP,	/* what its datagram is taken for could change (RFC 5722) */
 	DROP_FRAGMENT_LOST,	/* came before the first one, with no room to keep it */
 	DROP_FRAGMENT_ALONE,	/* was kept, and the first one did not come */
+	DROP_NO_CALL_ID,	/* its template would be named by one (SIP) */
 	DROP_FRAGMENT_PORTS,	/* of SCTP, with ports to translate: its checksum is of the whole */
 
 	BUG_MAP,		/* a look-up that cannot miss missed */

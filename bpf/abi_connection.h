@@ -80,6 +80,13 @@ struct connection {
 };
 _Static_assert(sizeof(struct connection) == 64, "one cache line");
 
+/* What a template of a service with the engine sip is named by beside its client. */
+struct call_id {
+	__u8 length;
+	__u8 text[CALL_ID_BYTES];	/* and zeros */
+};
+_Static_assert(sizeof(struct call_id) % sizeof(__u64) == 0, "compared in words");
+
 struct connection_group {
 	struct connection slots[GROUP_SLOTS];
 };

@@ -30,6 +30,8 @@ enum scheduler_flag {
 	FLAG_ONE_PACKET = 0x100,
 	/* Nor is this: connections may need a second entry, for the way back. */
 	FLAG_MASQUERADING = 0x200,
+	/* Nor this: templates are named by a Call-ID, too (persistence engine sip). */
+	FLAG_CALL_ID = 0x400,
 };
 
 /* The service of a firewall mark has protocol 0, port 0, and the mark as its

@@ -61,6 +61,18 @@ static __always_inline __u32 *template_timeout(struct connection *template)
 	return &template->packets;
 }
 
+/* One that is named by a Call-ID has its slot where a connection counts bytes, and a hash
+ * for the client's port; see call_id.h. */
+static __always_inline __u64 *template_slot(struct connection *template)
+{
+	return &template->bytes;
+}
+
+static __always_inline bool has_call_id(const struct connection *template)
+{
+	return template->cport;
+}
+
 /* Takes hold of a template that was found with that control. Returns how many had
  * it before, or HOLD_BUSY or HOLD_GONE. */
 static __noinline int hold_template(__u32 slot, __u32 control)

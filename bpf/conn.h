@@ -233,6 +233,14 @@ static __noinline int leave_template(const struct connection *conn)
 	return 0;
 }
 
+/* The Call-ID of a template that ends is not kept. */
+static __noinline int forget_call_id(struct connection *template)
+{
+	__u32 slot = *template_slot(template);
+
+	return bpf_map_delete_elem(&call_ids, &slot);
+}
+
 /* Uncounts the entry of a claimed slot at the places before it. */
 static __always_inline void leave_way(const struct connection *conn)
 {
@@ -259,6 +267,8 @@ __noinline int release(struct connection *conn)
 		flags = uncount_at_server(conn);
 		if (flags & CONNECTION_CONTROLLED)
 			leave_template(conn);
+		if (flags & CONNECTION_TEMPLATE && has_call_id(conn))
+			forget_call_id(conn);
 		if (flags & CONNECTION_MASQUERADED)
 			end_reply(conn);
 	}

@@ -86,6 +86,8 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 			return admit_by_hash(pkt, way, svc, edition, policy, now, chosen);
 		return PASS_NO_CONNECTION;
 	}
+	if (unlikely(needs_call_id(edition, pkt)))
+		return DROP_NO_CALL_ID;
 	if (drops_new(policy))
 		return DROP_DEFENCE;
 	if (flow_cport(&pkt->flow) == bpf_htons(FTP_DATA_PORT))
@@ -140,8 +142,9 @@ static __always_inline bool follow_connection(const struct packet *pkt, const st
 }
 
 /* The real server of a packet, by its connection or by a new one. */
-static __always_inline enum verdict find_route(const struct packet *pkt, struct settings *set,
-					       __u32 now, struct route *route)
+static __always_inline enum verdict find_route(struct xdp_md *ctx, struct packet *pkt,
+					       struct settings *set, __u32 now,
+					       struct route *route)
 {
 	struct way way = find_way(hash_flow(&pkt->flow, set), set);
 	enum verdict v;
@@ -150,6 +153,8 @@ static __always_inline enum verdict find_route(const struct packet *pkt, struct 
 		return FORWARD;
 	route->conn = NULL;
 	v = admit(pkt, &way, now, &route->to.server);
+	if (unlikely(v == DROP_NO_CALL_ID) && read_call_id(ctx, pkt))
+		v = admit(pkt, &way, now, &route->to.server);
 	/* The scheduler still counts the old connection: IPVS ends it by a timer. */
 	if (route->over)
 		expire_connection(route->over);
@@ -249,7 +254,7 @@ __noinline int take(struct xdp_md *ctx)
 	if (v == CONTINUE && is_from_peer(ctx, set))
 		v = leave_to_host(&pkt, set);
 	if (v == CONTINUE)
-		v = find_route(&pkt, set, now, &route);
+		v = find_route(ctx, &pkt, set, now, &route);
 	if (v == PASS_ICMP)
 		return IS_ICMP;
 	if (route.conn && is_reply(route.conn))

@@ -111,6 +111,16 @@ struct {
 	__type(value, struct cache_entry);
 } caches SEC(".maps");
 
+/* The Call-IDs that templates are named by, by the template's slot in the
+ * connection table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_CALL_IDS);
+	__type(key, __u32);
+	__type(value, struct call_id);
+} call_ids SEC(".maps");
+
 /* By the index of the real server. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -169,7 +169,11 @@ struct packet {
 	__u16 length;		/* of the IP packet */
 	__u16 size;		/* the same on the wire: of an aggregate's largest segment */
 	__u16 l4;		/* where its upper layer begins, from l3 */
-	__u16 mtu;		/* of the way that it should go */
+	union {
+		__u16 mtu;	/* of the way that it should go */
+		__u16 call_id;	/* before it has one: a hash of its Call-ID, if that was
+				 * looked for; see call_id.h */
+	};
 	__be16 ethertype;	/* ETH_P_IP or ETH_P_IPV6 */
 	__u16 vlan;		/* of the only tag, if that is 802.1Q; else 0 */
 	__u8 l3;		/* where the IP packet begins in the frame */

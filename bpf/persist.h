@@ -9,6 +9,7 @@
 #ifndef FAIRLEAD_PERSIST_H
 #define FAIRLEAD_PERSIST_H
 
+#include "call_id.h"
 #include "conn.h"
 #include "schedule.h"
 #include "service.h"
@@ -18,7 +19,8 @@
  * What names the template of a packet: the client behind the mask, and
  *  - for a service of a mark, the mark;
  *  - for FTP and for all ports, the protocol and the virtual address;
- *  - else the virtual port too.
+ *  - else the virtual port too;
+ * and with the engine sip a Call-ID, by its hash here.
  */
 static __always_inline struct flow template_flow(const struct packet *pkt,
 						 const struct service *svc,
@@ -34,7 +36,7 @@ static __always_inline struct flow template_flow(const struct packet *pkt,
 
 	if (svc->key.vport != vport || vport == bpf_htons(FTP_PORT))
 		vport = 0;
-	template.word = (__u64)vport << 16 |
+	template.word = pkt->call_id | (__u64)vport << 16 |
 			(__u64)(svc->key.protocol ^ TEMPLATE_PROTOCOL) << 32;
 	return template;
 }
@@ -49,7 +51,8 @@ static __always_inline int find_template(const struct way *way, const struct flo
 		if (!conn)
 			return NO_PLACE;
 		control = read_control(conn);
-		if (control_status(control) == CONTROL_LIVE && same_flow(conn, template))
+		if (control_status(control) == CONTROL_LIVE && same_flow(conn, template) &&
+		    (!has_call_id(conn) || is_of_call(conn)))
 			return i;
 		if (!passed(control))
 			return NO_PLACE;
@@ -156,6 +159,18 @@ __noinline int name_template(const struct packet *pkt, const struct service *svc
 	return true;
 }
 
+/* Gives back the slot of a template that was named and is none. */
+static __noinline int abandon_template(__u32 slot)
+{
+	struct connection *conn = entry_at(slot);
+
+	if (!conn)
+		return 0;
+	leave_way(conn);
+	settle(conn, CONTROL_FREE);
+	return 0;
+}
+
 /* Publishes a template that was named. */
 static __noinline int publish_template(const struct birth *birth, __u32 timeout, __u32 now)
 {
@@ -168,7 +183,6 @@ static __noinline int publish_template(const struct birth *birth, __u32 timeout,
 	template->server = birth->server;
 	template->expires = now + timeout;
 	*template_timeout(template) = timeout;
-	template->bytes = 0;
 	*(volatile __u64 *)bond = bond_of_template(read_control(template) + CONTROL_GENERATION_ONE, 1);
 	__sync_fetch_and_add(&server->persistent, 1);
 	settle(template, CONTROL_LIVE);
@@ -184,13 +198,17 @@ __noinline int create_template(const struct packet *pkt, const struct service *s
 	struct way way = {};
 	int distance;
 
-	if (!edition || !birth || !set || !find_template_way(pkt, svc, edition, &way))
+	if (!pkt || !edition || !birth || !set || !find_template_way(pkt, svc, edition, &way))
 		return false;
 	distance = enter_way(&way, set, now);
 	if (distance == NO_PLACE)
 		return false;
 	birth->template = slot_at(&way, distance, set);
 	name_template(pkt, svc, edition, birth->template, distance);
+	if (unlikely(pkt->call_id) && !keep_call_id(birth->template)) {
+		abandon_template(birth->template);
+		return false;
+	}
 	publish_template(birth, edition->persistence, now);
 	return true;
 }
@@ -238,6 +256,13 @@ static __always_inline void pass_through(__u32 index)
 	update_overload(server);
 	__sync_fetch_and_sub(&server->inactive, 1);
 	update_overload(server);
+}
+
+/* Whether a packet's template is named by a Call-ID that was not looked for yet. */
+static __always_inline bool needs_call_id(const struct edition *edition, const struct packet *pkt)
+{
+	return edition->flags & FLAG_CALL_ID && edition->persistence && !pkt->call_id &&
+	       flow_cport(&pkt->flow) != bpf_htons(FTP_DATA_PORT);
 }
 
 static __always_inline bool is_one_packet(const struct edition *edition, const struct packet *pkt)

@@ -110,6 +110,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *pkt,
 	case DROP_FRAGMENT_TINY:
 	case DROP_FRAGMENT_OVERLAP:
 	case DROP_FRAGMENT_LOST:
+	case DROP_NO_CALL_ID:
 	case DROP_FRAGMENT_PORTS:
 	case BUG_ADJUST:
 		count_verdict(v);

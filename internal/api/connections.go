@@ -54,6 +54,8 @@ func (e *messageEncoder) add(c *lvs.Connection) (full bool) {
 		Template:       c.Template,
 		IdleSeconds:    secondsToWire(c.Idle),
 		Local:          local,
+
+		PersistenceEngine: c.PersistenceEngine, PersistenceData: []byte(c.PersistenceData),
 	})
 	return len(e.connections) == connectionBatch
 }
@@ -89,6 +91,10 @@ func (e *wireEncoder) add(c *lvs.Connection) (full bool) {
 	b = appendNumber(b, idleSecondsField, uint64(secondsToWire(c.Idle)))
 	if c.Local.IsValid() {
 		b = appendAddrPort(b, localField, c.Local)
+	}
+	if c.PersistenceEngine != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, persistenceEngineField, protowire.BytesType), c.PersistenceEngine)
+		b = protowire.AppendString(protowire.AppendTag(b, persistenceDataField, protowire.BytesType), c.PersistenceData)
 	}
 	e.one = b
 	e.bytes = protowire.AppendTag(e.bytes, connectionsField, protowire.BytesType)
@@ -145,17 +151,19 @@ func newConnectionDecoder() *connectionDecoder {
 const (
 	connectionsField = 1 // of ListConnectionsResponse
 
-	protocolField       = 1 // of Connection
-	clientField         = 2
-	virtualField        = 3
-	serverField         = 4
-	stateField          = 5
-	expiresSecondsField = 6
-	packetsField        = 7
-	bytesField          = 8
-	templateField       = 9
-	idleSecondsField    = 10
-	localField          = 11
+	protocolField          = 1 // of Connection
+	clientField            = 2
+	virtualField           = 3
+	serverField            = 4
+	stateField             = 5
+	expiresSecondsField    = 6
+	packetsField           = 7
+	bytesField             = 8
+	templateField          = 9
+	idleSecondsField       = 10
+	localField             = 11
+	persistenceEngineField = 12
+	persistenceDataField   = 13
 )
 
 // visit calls do with each connection of a message, until it returns an error,
@@ -280,6 +288,10 @@ func (d *connectionDecoder) setText(c *lvs.Connection, number protowire.Number, 
 		c.Server, err = d.address("server", text)
 	case localField:
 		c.Local, err = parseAddrPort("local", string(text))
+	case persistenceEngineField:
+		c.PersistenceEngine = string(text)
+	case persistenceDataField:
+		c.PersistenceData = string(text)
 	}
 	return err
 }

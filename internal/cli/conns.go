@@ -307,6 +307,9 @@ type connLine struct {
 	Packets        uint32         `json:"packets"`
 	Bytes          uint64         `json:"bytes"`
 	Template       bool           `json:"template"`
+	// Of a template that is named by more than its client.
+	PersistenceEngine string `json:"persistence_engine,omitempty"`
+	PersistenceData   string `json:"persistence_data,omitempty"`
 }
 
 func newConnLine(c *lvs.Connection) connLine {
@@ -314,6 +317,7 @@ func newConnLine(c *lvs.Connection) connLine {
 		Protocol: c.Protocol.String(), Client: c.Client, Virtual: c.Virtual, Server: c.Server, Local: c.Local,
 		State: c.State.String(), ExpiresSeconds: int64(c.Expires / time.Second),
 		Packets: c.Packets, Bytes: c.Bytes, Template: c.Template,
+		PersistenceEngine: c.PersistenceEngine, PersistenceData: c.PersistenceData,
 	}
 	if !c.Template {
 		idle := int64(c.Idle / time.Second)

@@ -64,6 +64,12 @@ type benchCacheKey struct {
 	Padding uint32
 }
 
+type benchCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
 type benchClientHop struct {
 	_     structs.HostLayout
 	Caddr benchAddress
@@ -354,6 +360,7 @@ const (
 	benchMapBenchRuns            = "bench_runs"
 	benchMapBonds                = "bonds"
 	benchMapCaches               = "caches"
+	benchMapCallIds              = "call_ids"
 	benchMapClientHops           = "client_hops"
 	benchMapConnections          = "connections"
 	benchMapDatagrams            = "datagrams"
@@ -439,6 +446,7 @@ type benchMapSpecs struct {
 	BenchRuns        *ebpf.MapSpec `ebpf:"bench_runs"`
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -496,6 +504,7 @@ type benchMaps struct {
 	BenchRuns        *ebpf.Map `ebpf:"bench_runs"`
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -529,6 +538,7 @@ func (m *benchMaps) Close() error {
 		m.BenchRuns,
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

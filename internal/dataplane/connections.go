@@ -178,7 +178,8 @@ func serverPort(entry *directorConnection, rs *directorRealServer) uint16 {
 // (ip_vs_conn.c, ip_vs_check_template).
 const voidPort = 65535
 
-// template returns a template as IPVS lists it.
+// template returns a template as IPVS lists it. One that is named by a Call-ID has a hash of that for
+// its client's port, and its slot for its bytes; it may end before its Call-ID is read.
 func (p *Plane) template(entry *directorConnection, rs *directorRealServer, now uint32) lvs.Connection {
 	vport, rport := fromPort(entry.Vport), uint16(0)
 	switch {
@@ -191,7 +192,7 @@ func (p *Plane) template(entry *directorConnection, rs *directorRealServer, now 
 	if entry.State != 0 {
 		state = lvs.StateAssured
 	}
-	return lvs.Connection{
+	c := lvs.Connection{
 		Template: true,
 		Protocol: lvs.Protocol(entry.Protocol ^ uint8(directorLimitTEMPLATE_PROTOCOL)),
 		Client:   netip.AddrPortFrom(fromAddress(entry.Caddr), 0),
@@ -200,4 +201,10 @@ func (p *Plane) template(entry *directorConnection, rs *directorRealServer, now 
 		State:    state,
 		Expires:  p.fromTicks(entry.Expires - now),
 	}
+	var id directorCallId
+	if entry.Cport != 0 && p.maps.CallIds.Lookup(uint32(entry.Bytes), &id) == nil {
+		c.PersistenceEngine = lvs.EngineSIP
+		c.PersistenceData = string(id.Text[:id.Length])
+	}
+	return c
 }

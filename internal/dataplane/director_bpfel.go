@@ -46,6 +46,18 @@ type directorCacheKey struct {
 	Padding uint32
 }
 
+type directorCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
+type directorCallSearch struct {
+	_     structs.HostLayout
+	Found directorCallId
+	Text  [4104]uint8
+}
+
 type directorClientHop struct {
 	_       structs.HostLayout
 	Caddr   directorAddress
@@ -242,6 +254,9 @@ const (
 	directorLimitMAX_TABLE_LINES        directorLimit = 262144
 	directorLimitCACHE_SERVERS          directorLimit = 28
 	directorLimitMAX_CACHE_ENTRIES      directorLimit = 131072
+	directorLimitMAX_CALL_IDS           directorLimit = 131072
+	directorLimitCALL_ID_BYTES          directorLimit = 255
+	directorLimitCALL_ID_SEARCHED       directorLimit = 4096
 	directorLimitMAX_LIST               directorLimit = 4096
 	directorLimitMAX_PEERS              directorLimit = 256
 	directorLimitMAX_PEER_MACS          directorLimit = 16640
@@ -410,6 +425,7 @@ const (
 	directorSchedulerFlagFLAG_STABLE       directorSchedulerFlag = 4
 	directorSchedulerFlagFLAG_ONE_PACKET   directorSchedulerFlag = 256
 	directorSchedulerFlagFLAG_MASQUERADING directorSchedulerFlag = 512
+	directorSchedulerFlagFLAG_CALL_ID      directorSchedulerFlag = 1024
 )
 
 type directorServerDrain uint32
@@ -575,10 +591,11 @@ const (
 	directorVerdictDROP_FRAGMENT_OVERLAP directorVerdict = 35
 	directorVerdictDROP_FRAGMENT_LOST    directorVerdict = 36
 	directorVerdictDROP_FRAGMENT_ALONE   directorVerdict = 37
-	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 38
-	directorVerdictBUG_MAP               directorVerdict = 39
-	directorVerdictBUG_ADJUST            directorVerdict = 40
-	directorVerdictVERDICTS              directorVerdict = 41
+	directorVerdictDROP_NO_CALL_ID       directorVerdict = 38
+	directorVerdictDROP_FRAGMENT_PORTS   directorVerdict = 39
+	directorVerdictBUG_MAP               directorVerdict = 40
+	directorVerdictBUG_ADJUST            directorVerdict = 41
+	directorVerdictVERDICTS              directorVerdict = 42
 )
 
 type directorVerdictCount struct {
@@ -601,6 +618,8 @@ const (
 const (
 	directorMapBonds            = "bonds"
 	directorMapCaches           = "caches"
+	directorMapCallIds          = "call_ids"
+	directorMapCallSearches     = "call_searches"
 	directorMapClientHops       = "client_hops"
 	directorMapConnections      = "connections"
 	directorMapDatagrams        = "datagrams"
@@ -691,6 +710,8 @@ type directorProgramSpecs struct {
 type directorMapSpecs struct {
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
+	CallSearches     *ebpf.MapSpec `ebpf:"call_searches"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -749,6 +770,8 @@ func (o *directorObjects) Close() error {
 type directorMaps struct {
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
+	CallSearches     *ebpf.Map `ebpf:"call_searches"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -781,6 +804,8 @@ func (m *directorMaps) Close() error {
 	return _DirectorClose(
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
+		m.CallSearches,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

@@ -40,6 +40,18 @@ type directorTCCacheKey struct {
 	Padding uint32
 }
 
+type directorTCCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
+type directorTCCallSearch struct {
+	_     structs.HostLayout
+	Found directorTCCallId
+	Text  [4104]uint8
+}
+
 type directorTCClientHop struct {
 	_     structs.HostLayout
 	Caddr directorTCAddress
@@ -340,6 +352,8 @@ type directorTCTunnelPair struct {
 const (
 	directorTCMapBonds            = "bonds"
 	directorTCMapCaches           = "caches"
+	directorTCMapCallIds          = "call_ids"
+	directorTCMapCallSearches     = "call_searches"
 	directorTCMapClientHops       = "client_hops"
 	directorTCMapConnections      = "connections"
 	directorTCMapDatagrams        = "datagrams"
@@ -430,6 +444,8 @@ type directorTCProgramSpecs struct {
 type directorTCMapSpecs struct {
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
+	CallSearches     *ebpf.MapSpec `ebpf:"call_searches"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -488,6 +504,8 @@ func (o *directorTCObjects) Close() error {
 type directorTCMaps struct {
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
+	CallSearches     *ebpf.Map `ebpf:"call_searches"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -520,6 +538,8 @@ func (m *directorTCMaps) Close() error {
 	return _DirectorTCClose(
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
+		m.CallSearches,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

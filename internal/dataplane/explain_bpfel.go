@@ -40,6 +40,18 @@ type explainCacheKey struct {
 	Padding uint32
 }
 
+type explainCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
+type explainCallSearch struct {
+	_     structs.HostLayout
+	Found explainCallId
+	Text  [4104]uint8
+}
+
 type explainChoice struct {
 	_      structs.HostLayout
 	Server uint32
@@ -382,6 +394,8 @@ type explainTunnelPair struct {
 const (
 	explainMapBonds            = "bonds"
 	explainMapCaches           = "caches"
+	explainMapCallIds          = "call_ids"
+	explainMapCallSearches     = "call_searches"
 	explainMapClientHops       = "client_hops"
 	explainMapConnections      = "connections"
 	explainMapDatagrams        = "datagrams"
@@ -465,6 +479,8 @@ type explainProgramSpecs struct {
 type explainMapSpecs struct {
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
+	CallSearches     *ebpf.MapSpec `ebpf:"call_searches"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -522,6 +538,8 @@ func (o *explainObjects) Close() error {
 type explainMaps struct {
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
+	CallSearches     *ebpf.Map `ebpf:"call_searches"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -553,6 +571,8 @@ func (m *explainMaps) Close() error {
 	return _ExplainClose(
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
+		m.CallSearches,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

@@ -233,6 +233,7 @@ func (p *Plane) pinnedMaps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		directorMapBonds:          p.maps.Bonds,
 		directorMapCaches:         p.maps.Caches,
+		directorMapCallIds:        p.maps.CallIds,
 		directorMapConnections:    p.maps.Connections,
 		directorMapDatagrams:      p.maps.Datagrams,
 		directorMapEditionCarry:   p.maps.EditionCarry,

@@ -40,6 +40,12 @@ type probeCacheKey struct {
 	Padding uint32
 }
 
+type probeCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
 type probeClientHop struct {
 	_     structs.HostLayout
 	Caddr probeAddress
@@ -328,6 +334,7 @@ type probeTunnelPair struct {
 const (
 	probeMapBonds            = "bonds"
 	probeMapCaches           = "caches"
+	probeMapCallIds          = "call_ids"
 	probeMapClientHops       = "client_hops"
 	probeMapConnections      = "connections"
 	probeMapDatagrams        = "datagrams"
@@ -411,6 +418,7 @@ type probeProgramSpecs struct {
 type probeMapSpecs struct {
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -468,6 +476,7 @@ func (o *probeObjects) Close() error {
 type probeMaps struct {
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -499,6 +508,7 @@ func (m *probeMaps) Close() error {
 	return _ProbeClose(
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

@@ -105,6 +105,7 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 			Scheduler:          name,
 			PersistenceTimeout: p.fromTicks(edition.Persistence).Round(time.Second),
 			PersistenceMask:    fromClientMask(key.Address, edition.ClientMask),
+			PersistenceEngine:  engineOf(edition.Flags),
 			SchedulerFlags:     lvs.SchedulerFlags(edition.Flags),
 			OnePacket:          edition.Flags&directorSchedulerFlagFLAG_ONE_PACKET != 0,
 		},
@@ -114,6 +115,13 @@ func (p *Plane) readService(key lvs.ServiceKey, index uint32, slot *directorServ
 		sequence: slot.Sequence,
 		servers:  p.readList(edition),
 	}, nil
+}
+
+func engineOf(flags directorSchedulerFlag) string {
+	if flags&directorSchedulerFlagFLAG_CALL_ID != 0 {
+		return lvs.EngineSIP
+	}
+	return ""
 }
 
 func (p *Plane) readList(edition *directorEdition) []uint32 {

@@ -367,6 +367,9 @@ func (p *Plane) editionFlags(svc lvs.Service, servers []uint32) directorSchedule
 	if svc.OnePacket {
 		flags |= directorSchedulerFlagFLAG_ONE_PACKET
 	}
+	if svc.PersistenceEngine == lvs.EngineSIP {
+		flags |= directorSchedulerFlagFLAG_CALL_ID
+	}
 	if slices.ContainsFunc(servers, func(slot uint32) bool {
 		return lvs.ForwardingMethod(p.view.servers.elements[slot].Method).Translates()
 	}) {

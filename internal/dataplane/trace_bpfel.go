@@ -40,6 +40,18 @@ type traceCacheKey struct {
 	Padding uint32
 }
 
+type traceCallId struct {
+	_      structs.HostLayout
+	Length uint8
+	Text   [255]uint8
+}
+
+type traceCallSearch struct {
+	_     structs.HostLayout
+	Found traceCallId
+	Text  [4104]uint8
+}
+
 type traceClientHop struct {
 	_     structs.HostLayout
 	Caddr traceAddress
@@ -468,6 +480,8 @@ type traceTunnelPair struct {
 const (
 	traceMapBonds            = "bonds"
 	traceMapCaches           = "caches"
+	traceMapCallIds          = "call_ids"
+	traceMapCallSearches     = "call_searches"
 	traceMapClientHops       = "client_hops"
 	traceMapConnections      = "connections"
 	traceMapDatagrams        = "datagrams"
@@ -566,6 +580,8 @@ type traceProgramSpecs struct {
 type traceMapSpecs struct {
 	Bonds            *ebpf.MapSpec `ebpf:"bonds"`
 	Caches           *ebpf.MapSpec `ebpf:"caches"`
+	CallIds          *ebpf.MapSpec `ebpf:"call_ids"`
+	CallSearches     *ebpf.MapSpec `ebpf:"call_searches"`
 	ClientHops       *ebpf.MapSpec `ebpf:"client_hops"`
 	Connections      *ebpf.MapSpec `ebpf:"connections"`
 	Datagrams        *ebpf.MapSpec `ebpf:"datagrams"`
@@ -630,6 +646,8 @@ func (o *traceObjects) Close() error {
 type traceMaps struct {
 	Bonds            *ebpf.Map `ebpf:"bonds"`
 	Caches           *ebpf.Map `ebpf:"caches"`
+	CallIds          *ebpf.Map `ebpf:"call_ids"`
+	CallSearches     *ebpf.Map `ebpf:"call_searches"`
 	ClientHops       *ebpf.Map `ebpf:"client_hops"`
 	Connections      *ebpf.Map `ebpf:"connections"`
 	Datagrams        *ebpf.Map `ebpf:"datagrams"`
@@ -666,6 +684,8 @@ func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Bonds,
 		m.Caches,
+		m.CallIds,
+		m.CallSearches,
 		m.ClientHops,
 		m.Connections,
 		m.Datagrams,

@@ -57,6 +57,7 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictDROP_FRAGMENT_OVERLAP: {"drop-fragment-overlap", KindNormal, "dropped: a fragment that contradicts others of its datagram", 0},
 	directorVerdictDROP_FRAGMENT_LOST:    {"drop-fragment-lost", KindNormal, "dropped: a fragment that came before its datagram's first one, and found no room to wait; or no director runs to keep it", 0},
 	directorVerdictDROP_FRAGMENT_ALONE:   {"drop-fragment-alone", KindNormal, "dropped: a fragment whose datagram's first one did not come in time", 0},
+	directorVerdictDROP_NO_CALL_ID:       {"drop-no-call-id", KindNormal, "dropped: a packet without a Call-ID, to a service with the persistence engine sip, which knows none without", 0},
 	directorVerdictDROP_FRAGMENT_PORTS:   {"drop-fragment-ports", KindMisconfiguration, "dropped: a fragmented SCTP packet to a masqueraded real server on another port: its checksum can't be changed without the whole packet", 0},
 	directorVerdictBUG_MAP:               {"bug-map", KindBug, "to the host: a look-up that cannot miss missed", 0},
 	directorVerdictBUG_ADJUST:            {"bug-adjust", KindBug, "dropped: the kernel would not move the frame's ends", 0},

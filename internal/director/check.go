@@ -21,7 +21,7 @@ func CheckService(s lvs.Service) error {
 	if !s.Scheduler.Known() {
 		return fmt.Errorf("scheduler %q: %w", s.Scheduler, lvs.ErrSchedulerNotFound)
 	}
-	if s.PersistenceEngine != "" && s.PersistenceEngine != "sip" {
+	if s.PersistenceEngine != "" && s.PersistenceEngine != lvs.EngineSIP {
 		return fmt.Errorf("persistence engine %q: %w", s.PersistenceEngine, lvs.ErrSchedulerNotFound)
 	}
 	if err := checkServiceKey(s); err != nil {
@@ -30,8 +30,6 @@ func CheckService(s lvs.Service) error {
 	switch {
 	case s.PersistenceTimeout != 0 && s.Address.Is6() && (s.PersistenceMask < 1 || s.PersistenceMask > 128):
 		return fmt.Errorf("persistence mask %d: %w: want an IPv6 prefix length, 1 to 128", s.PersistenceMask, lvs.ErrInvalid)
-	case s.PersistenceEngine != "":
-		return unsupported("persistence engine %q", s.PersistenceEngine)
 	case s.OnePacket && s.Mark == 0 && s.Protocol != lvs.UDP:
 		return fmt.Errorf("one-packet scheduling of %s: %w: it is for UDP", s.Protocol, lvs.ErrInvalid)
 	}

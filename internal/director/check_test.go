@@ -79,7 +79,6 @@ func TestCheckService(t *testing.T) {
 		{"persistence", service(func(s *lvs.Service) { s.PersistenceTimeout = time.Minute }), nil, ""},
 		{"no prefix", changed(wlc(vip6), func(s *lvs.Service) { s.PersistenceTimeout, s.PersistenceMask = time.Minute, 129 }), lvs.ErrInvalid, "1 to 128"},
 		{"all ports", service(func(s *lvs.Service) { s.Port, s.PersistenceTimeout = 0, time.Minute }), nil, ""},
-		{"engine", service(func(s *lvs.Service) { s.PersistenceEngine = "sip" }), lvs.ErrUnsupported, "sip"},
 		{"one-packet", service(func(s *lvs.Service) { s.OnePacket, s.Protocol = true, lvs.UDP }), nil, ""},
 		{"one-packet tcp", service(func(s *lvs.Service) { s.OnePacket = true }), lvs.ErrInvalid, "UDP"},
 		{"flags", service(func(s *lvs.Service) { s.SchedulerFlags = lvs.Flag1 }), nil, ""},

@@ -19,22 +19,27 @@ func (inv *invocation) listConnections(line *commandLine) error {
 	} else {
 		fmt.Fprintf(w, "pro expire %-11s %-18s %-18s %s\n", "state", "source", "virtual", "destination")
 	}
-	numeric := line.given.has(optNumeric)
+	numeric, engines := line.given.has(optNumeric), line.given.has(optPersistentConn)
 	return inv.director.Connections(inv.ctx, func(c lvs.Connection) error {
-		_, err := w.Write(inv.appendConnection(w.AvailableBuffer(), &c, numeric))
+		_, err := w.Write(inv.appendConnection(w.AvailableBuffer(), &c, numeric, engines))
 		return err
 	})
 }
 
-// appendConnection writes one row.
-func (inv *invocation) appendConnection(b []byte, c *lvs.Connection, numeric bool) []byte {
+// appendConnection writes one row, with what the template of a persistence engine is named by if that
+// is asked for.
+func (inv *invocation) appendConnection(b []byte, c *lvs.Connection, numeric, engines bool) []byte {
 	b = endColumn(append(b, c.Protocol.String()...), len(b), 3)
 	b = endColumn(appendMinutes(b, c.Expires), len(b), 6)
 	b = endColumn(append(b, c.State.String()...), len(b), 11)
 	b = endColumn(inv.appendHostPort(b, c.Client, c.Protocol, numeric), len(b), 18)
 	b = endColumn(inv.appendHostPort(b, c.Virtual, c.Protocol, numeric), len(b), 18)
-	b = inv.appendHostPort(b, c.Server, c.Protocol, numeric)
-	return append(b, '\n')
+	if !engines || c.PersistenceEngine == "" {
+		return append(inv.appendHostPort(b, c.Server, c.Protocol, numeric), '\n')
+	}
+	b = endColumn(inv.appendHostPort(b, c.Server, c.Protocol, numeric), len(b), 16)
+	b = endColumn(append(b, c.PersistenceEngine...), len(b), 18)
+	return append(append(b, c.PersistenceData...), '\n')
 }
 
 // endColumn writes blanks up to the width of a column that began at start, and one more.

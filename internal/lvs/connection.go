@@ -25,6 +25,10 @@ type Connection struct {
 	// network, State is StateNone or StateAssured. That of a firewall mark has
 	// protocol 0 and the mark for a virtual address.
 	Template bool
+	// PersistenceEngine is of a template that is named by more than its client: "sip". PersistenceData is
+	// that then, the Call-ID: what the client sent, whatever bytes those are.
+	PersistenceEngine string
+	PersistenceData   string
 }
 
 // A ConnectionState is a connection's state: of TCP, UDP or SCTP. The TCP values

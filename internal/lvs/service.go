@@ -76,11 +76,15 @@ type Service struct {
 	// host order (255.255.255.0 is 0xffffff00; masks with holes are allowed, as
 	// in IPVS), for IPv6 the prefix length 1..128.
 	PersistenceMask uint32
-	// PersistenceEngine is "" or "sip".
+	// PersistenceEngine is "" or EngineSIP.
 	PersistenceEngine string
 	// OnePacket schedules every datagram by itself (UDP and marks only).
 	OnePacket bool
 }
+
+// EngineSIP is the persistence engine that tells calls apart: datagrams of SIP with one Call-ID go
+// to one server.
+const EngineSIP = "sip"
 
 // FullPersistenceMask returns the mask that keeps every client by itself, the
 // default, for the family of addr.

@@ -43,8 +43,8 @@ func parseScheduler(word string) (lvs.Scheduler, error) {
 }
 
 func parseEngine(word string) (string, error) {
-	if word != "sip" {
-		return "", fmt.Errorf("engine %q: want sip", word)
+	if word != lvs.EngineSIP {
+		return "", fmt.Errorf("engine %q: want %s", word, lvs.EngineSIP)
 	}
 	return word, nil
 }

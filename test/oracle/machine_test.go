@@ -185,6 +185,7 @@ func (m machine) Connections() ([]scenario.Connection, error) {
 			Protocol: c.Protocol.String(),
 			Client:   c.Client, Virtual: c.Virtual, Server: c.Server,
 			State: c.State.String(), Expires: c.Expires + clockError,
+			Engine: strings.TrimSpace(c.PersistenceEngine + " " + c.PersistenceData),
 		})
 	}
 	return all, nil

@@ -31,7 +31,7 @@ func TestStates(t *testing.T) {
 }
 
 func TestPersistence(t *testing.T) {
-	playSuite(t, "persist", reach{cases: 24, readOuts: 257, packets: 344})
+	playSuite(t, "persist", reach{cases: 25, readOuts: 265, packets: 351})
 }
 
 func TestFrames(t *testing.T) {
@@ -43,7 +43,7 @@ func TestICMP(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
-	playSuite(t, "list", reach{cases: 6, readOuts: 393, packets: 366})
+	playSuite(t, "list", reach{cases: 7, readOuts: 402, packets: 367})
 }
 
 // TestFound plays what random scenarios found.

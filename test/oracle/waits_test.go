@@ -64,8 +64,6 @@ func commandWaits(words []string) string {
 	switch {
 	case scheduler.Known() && !dataplane.HasScheduler(scheduler):
 		return "scheduler " + string(scheduler)
-	case slices.Contains(words, "--pe"):
-		return "persistence engines"
 	case slices.Contains(words, "-m") && strings.HasPrefix(after("-r"), "192.0.2."):
 		return "masquerading to the director itself"
 	case slices.Contains(words, "--start-daemon"), slices.Contains(words, "--stop-daemon"):

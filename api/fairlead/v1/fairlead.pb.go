@@ -5746,9 +5746,13 @@ type Connection struct {
 	// For how long no packet has set its timer.
 	IdleSeconds uint32 `protobuf:"varint,10,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`
 	// With FullNAT: where the client comes from, for the server; else "".
-	Local         string `protobuf:"bytes,11,opt,name=local,proto3" json:"local,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Local string `protobuf:"bytes,11,opt,name=local,proto3" json:"local,omitempty"`
+	// Of a template that is named by more than its client: "sip", and the Call-ID as
+	// the client sent it, whatever bytes those are.
+	PersistenceEngine string `protobuf:"bytes,12,opt,name=persistence_engine,json=persistenceEngine,proto3" json:"persistence_engine,omitempty"`
+	PersistenceData   []byte `protobuf:"bytes,13,opt,name=persistence_data,json=persistenceData,proto3" json:"persistence_data,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Connection) Reset() {
@@ -5856,6 +5860,20 @@ func (x *Connection) GetLocal() string {
 		return x.Local
 	}
 	return ""
+}
+
+func (x *Connection) GetPersistenceEngine() string {
+	if x != nil {
+		return x.PersistenceEngine
+	}
+	return ""
+}
+
+func (x *Connection) GetPersistenceData() []byte {
+	if x != nil {
+		return x.PersistenceData
+	}
+	return nil
 }
 
 type CountConnectionsRequest struct {
@@ -7290,7 +7308,7 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\"T\n" +
 	"\x17ListConnectionsResponse\x129\n" +
-	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xcd\x02\n" +
+	"\vconnections\x18\x01 \x03(\v2\x17.fairlead.v1.ConnectionR\vconnections\"\xa7\x03\n" +
 	"\n" +
 	"Connection\x121\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x15.fairlead.v1.ProtocolR\bprotocol\x12\x16\n" +
@@ -7304,7 +7322,9 @@ const file_fairlead_v1_fairlead_proto_rawDesc = "" +
 	"\btemplate\x18\t \x01(\bR\btemplate\x12!\n" +
 	"\fidle_seconds\x18\n" +
 	" \x01(\rR\vidleSeconds\x12\x14\n" +
-	"\x05local\x18\v \x01(\tR\x05local\"v\n" +
+	"\x05local\x18\v \x01(\tR\x05local\x12-\n" +
+	"\x12persistence_engine\x18\f \x01(\tR\x11persistenceEngine\x12)\n" +
+	"\x10persistence_data\x18\r \x01(\fR\x0fpersistenceData\"v\n" +
 	"\x17CountConnectionsRequest\x125\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1d.fairlead.v1.ConnectionFilterR\x06filter\x12\x0e\n" +
 	"\x02by\x18\x02 \x03(\tR\x02by\x12\x14\n" +
