@@ -242,7 +242,7 @@ func TestMistakes(t *testing.T) {
 	service := "services:\n  - address: tcp:192.0.2.100:80\n    "
 	for _, test := range []struct{ name, text, want string }{
 		{"an unknown key", "servces: []", `web.yaml:1:1: unknown key "servces": did you mean services?`},
-		{"a persistence engine", "services:\n  - {address: udp:192.0.2.1:5060, persistence: {timeout: 1m, engine: sip}}", `web.yaml:2:70: "sip": persistence engines are not supported`},
+		{"a persistence engine", "services:\n  - {address: udp:192.0.2.1:5060, persistence: {timeout: 1m, engine: spi}}", `web.yaml:2:70: unknown engine "spi": did you mean sip?`},
 		{"a key like no other", "xyzzy: 1", `web.yaml:1:1: unknown key "xyzzy": want one of: version, groups`},
 		{"a key twice", "peers: []\npeers: []", `web.yaml:2:1: key "peers" is given twice: first in line 1`},
 		{"a key twice in braces", "{peers: [], peers: []}", `web.yaml:1:13: key "peers" is given twice`},

@@ -324,7 +324,7 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 	file.stands(p.offset, "services[%d]", i)
 	state := lvs.ServiceState{Service: lvs.Service{
 		ServiceKey: p.key, Scheduler: s.scheduler, PersistenceTimeout: s.persistence.timeout,
-		PersistenceMask: lvs.FullPersistenceMask(p.key.Address), OnePacket: s.onePacket,
+		PersistenceMask: lvs.FullPersistenceMask(p.key.Address), PersistenceEngine: s.persistence.engine, OnePacket: s.onePacket,
 	}}
 	switch is6 := p.key.Address.Is6(); {
 	case is6 && s.persistence.mask6 != 0:

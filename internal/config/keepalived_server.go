@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -179,7 +178,9 @@ func (im *keepalivedImport) virtualServerKeyword(vs *virtualServer, s *statement
 	case "persistence_granularity":
 		vs.mask = s
 	case "persistence_engine":
-		err = errors.New(noEngine)
+		if vs.service.PersistenceEngine = s.arg(0); vs.service.PersistenceEngine != lvs.EngineSIP {
+			err = fmt.Errorf("want %s", lvs.EngineSIP)
+		}
 	case "protocol":
 		protocol, ok := protocolWords[strings.ToLower(s.arg(0))]
 		if !ok {

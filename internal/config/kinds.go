@@ -103,12 +103,6 @@ func freeText(what string) kind[string] {
 	})
 }
 
-// refused is of a key that others have, and that is refused whatever it says. It is not
-// in the schema.
-func refused[V any](reason string) kind[V] {
-	return kind[V]{nil, func(r *reader, n *node, _ *V) { r.refuse(n, "%s: %s", describe(n), reason) }}
-}
-
 func address() kind[netip.Addr] {
 	return scalar(text(""), parseAddress)
 }

@@ -41,6 +41,7 @@ type persistence struct {
 	timeout time.Duration
 	mask    uint32 // of IPv4
 	mask6   uint32 // a prefix length
+	engine  string
 }
 
 type setting struct {
@@ -217,13 +218,13 @@ var persistenceObject = &object[persistence]{
 		of("timeout", "How long a client is remembered after its last connection.", persistenceTimeout(), func(p *persistence) *time.Duration { return &p.timeout }),
 		of("mask", "What counts of an IPv4 client's address: a mask like 255.255.255.0, or a prefix length.", mask4(), func(p *persistence) *uint32 { return &p.mask }),
 		of("mask6", "What counts of an IPv6 client's address: a prefix length.", integer[uint32](1, 128), func(p *persistence) *uint32 { return &p.mask6 }),
-		of("engine", "Not supported: a client is told by its address alone.", refused[persistence](noEngine), func(p *persistence) *persistence { return p }),
+		of("engine", "What else a client is told by: sip, the Call-ID of its datagrams; nothing.", engine, func(p *persistence) *string { return &p.engine }),
 	},
 	required: []string{"timeout"},
 }
 
-// noEngine is why no persistence engine is taken.
-const noEngine = "persistence engines are not supported: a client is told by its address alone"
+// engine is a persistence engine.
+var engine = name("engine", []string{lvs.EngineSIP})
 
 func persistenceTimeout() kind[time.Duration] {
 	return duration(time.Second, lvs.MaxTimeoutSeconds*time.Second, time.Second)

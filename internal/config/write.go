@@ -208,18 +208,23 @@ func (w *writer) persistence(s lvs.Service) {
 	}
 	timeout := shortDuration(s.PersistenceTimeout)
 	full := s.PersistenceMask == lvs.FullPersistenceMask(s.Address)
-	if full {
+	if full && s.PersistenceEngine == "" {
 		w.line(4, "persistence: %s", timeout)
 		return
 	}
 	w.line(4, "persistence:")
 	w.line(6, "timeout: %s", timeout)
-	m := s.PersistenceMask
-	if s.Address.Is6() {
-		w.line(6, "mask6: %d", m)
-		return
+	if s.PersistenceEngine != "" {
+		w.line(6, "engine: %s", s.PersistenceEngine)
 	}
-	w.line(6, "mask: %s", netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}))
+	m := s.PersistenceMask
+	switch {
+	case full:
+	case s.Address.Is6():
+		w.line(6, "mask6: %d", m)
+	default:
+		w.line(6, "mask: %s", netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}))
+	}
 }
 
 // serverPlaceText returns a server's address, with its port where that is not the

@@ -12,6 +12,7 @@ type Features struct {
 	SchedulerFlags bool
 	SCTP           bool
 	Persistence    bool // -p and port 0
+	SIP            bool // --pe sip
 	OnePacket      bool
 	Marks          bool
 	Tunnels        bool     // -i, to the other family too
@@ -36,6 +37,7 @@ func Probe(accepts func(commands ...string) bool, acceptsSysctl func(setting str
 	f.SchedulerFlags = accepts(tcp+"-s sh -b sh-port") && accepts(tcp+"-s mh -b mh-port")
 	f.SCTP = accepts("-A --sctp-service 192.0.2.1:80 -s rr")
 	f.Persistence = accepts("-A -t 192.0.2.1:0 -s rr -p 100 -M 255.255.255.0")
+	f.SIP = accepts(udp + "-s rr -p 100 --pe sip")
 	f.OnePacket = accepts(udp + "-s rr -o")
 	f.Marks = accepts("-A -f 1 -s rr")
 	f.Tunnels = accepts(tcp+"-s rr", "-a -t 192.0.2.1:80 -r [2001:db8:1::11]:80 -i")

@@ -208,7 +208,7 @@ func (g *generator) packet(svc *service, protocol, vip string) string {
 	}
 	masqueraded := slices.DeleteFunc(slices.Clone(svc.servers), func(s string) bool { return !g.isMasqueraded(svc, s) })
 	switch {
-	case len(masqueraded) > 0 && g.chance(3):
+	case len(masqueraded) > 0 && !g.tracksCalls(svc) && g.chance(3):
 		server, isAnyPort := strings.CutSuffix(pick(g, masqueraded...), ":0")
 		if isAnyPort {
 			server += vip[strings.LastIndex(vip, ":"):]
@@ -218,6 +218,10 @@ func (g *generator) packet(svc *service, protocol, vip string) string {
 		return text + "/" + pick(g, "icmp-unreachable", "icmp-too-big", "icmp-exceeded")
 	}
 	switch protocol {
+	case "udp":
+		if svc.isSIP() && !g.chance(12) {
+			return text + g.message()
+		}
 	case "tcp":
 		flags := pick(g, "", "", "", "", "A", "A", "A", "PA", "FA", "FA", "R", "RA", "F", "SA", "U", "0", "SF", "SR", "SFA")
 		if flags != "" {
@@ -254,7 +258,7 @@ func (g *generator) read() {
 	case 4:
 		g.command("-Ln")
 	case 5:
-		g.command("-Lnc")
+		g.command("-Lnc" + pick(g, "", " --persistent-conn"))
 	case 6:
 		g.command("-Ln --thresholds" + pick(g, "", svc))
 	case 7:

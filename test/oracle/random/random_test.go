@@ -49,7 +49,7 @@ func TestScenariosHaveEverything(t *testing.T) {
 	wanted := []string{
 		"-A -t", "-A -u", "-A --sctp-service", "-A -f", " -6 ", "ipvsadm -E", "ipvsadm -D", "ipvsadm -d", "ipvsadm -e", "ipvsadm -a",
 		"ipvsadm -Z", "ipvsadm --set", " -p ", " -M 255", " -M 64", " -o", "-w 0", " -x ", " -y ", ":0 ", "mark 7", "-b sh-fallback,sh-port",
-		"-b mh-port", "--stats", "--thresholds", "--persistent-conn", "-Lnc", "-Sn", "--timeout", "/COOKIE_ECHO", "/SFA", " -m ", ":9080 -m", " <198", " <[2001", ">203", "/icmp-too-big", "--tun-remcsum", "sysctl secure_tcp=3",
+		"-b mh-port", "--stats", "--thresholds", "--persistent-conn", "-Lnc", "-Lnc --persistent-conn", " --pe sip", "/sip=one@example.com", "/text=", "-Sn", "--timeout", "/COOKIE_ECHO", "/SFA", " -m ", ":9080 -m", " <198", " <[2001", ">203", "/icmp-too-big", "--tun-remcsum", "sysctl secure_tcp=3",
 	}
 	for _, s := range lvs.Schedulers() {
 		if !slices.Contains(notInKernel, s) {

@@ -75,6 +75,9 @@ func (g *generator) optionsOf(svc *service, persistent bool) {
 		case !svc.ipv6 && g.chance(3):
 			svc.options += " -M " + pick(g, "255.255.255.0", "255.255.255.252")
 		}
+		if g.features.SIP && (svc.protocol == "udp" || svc.mark != 0) && g.chance(2) {
+			svc.options += " --pe sip"
+		}
 	}
 	if g.features.OnePacket && svc.protocol == "udp" && g.chance(4) {
 		svc.options += " -o"

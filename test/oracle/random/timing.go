@@ -104,9 +104,12 @@ func (t *timing) reaches(step *scenario.Step) bool {
 	for _, packet := range step.Words {
 		_, what, _ := strings.Cut(packet, "/")
 		what, _, _ = strings.Cut(what, "+")
-		isTCP, isICMP := strings.Trim(what, "SAFRPU0") == "", strings.HasPrefix(what, "icmp-")
+		isTCP, isAny := strings.Trim(what, "SAFRPU0") == "", strings.HasPrefix(what, "icmp-")
+		if strings.HasPrefix(what, "sip=") || strings.HasPrefix(what, "text=") {
+			isAny = protocol == "udp"
+		}
 		isIPv6 := strings.HasPrefix(strings.TrimPrefix(packet, "<"), "[")
-		if what != "" && !isICMP && (protocol == "udp" || isTCP != (protocol == "tcp")) || isIPv6 != strings.HasPrefix(vip, "[") {
+		if what != "" && !isAny && (protocol == "udp" || isTCP != (protocol == "tcp")) || isIPv6 != strings.HasPrefix(vip, "[") {
 			return false
 		}
 	}

@@ -16,7 +16,7 @@ import (
 type packet struct {
 	protocol string // tcp, udp or sctp
 	from, to netip.AddrPort
-	what     string // TCP flags, an SCTP chunk, sip=ID, an ICMP error
+	what     string // TCP flags, an SCTP chunk, sip=ID, text=ESCAPED, an ICMP error
 	payload  int    // bytes of data; -1 is what is usual
 }
 
@@ -100,7 +100,8 @@ func (p packet) layers() ([]gopacket.SerializableLayer, error) {
 			return nil, err
 		}
 	}
-	return []gopacket.SerializableLayer{ip, transport, gopacket.Payload(p.data())}, nil
+	data, err := p.data()
+	return []gopacket.SerializableLayer{ip, transport, gopacket.Payload(data)}, err
 }
 
 func (p packet) transport() (gopacket.SerializableLayer, layers.IPProtocol, error) {
@@ -144,22 +145,26 @@ func setFlags(tcp *layers.TCP, flags string) error {
 }
 
 // data returns what is in the packet behind ports and flags.
-func (p packet) data() []byte {
+func (p packet) data() ([]byte, error) {
 	id, isSIP := strings.CutPrefix(p.what, "sip=")
+	escaped, isText := strings.CutPrefix(p.what, "text=")
 	switch {
 	case p.payload >= 0:
-		return bytes.Repeat([]byte("x"), p.payload)
+		return bytes.Repeat([]byte("x"), p.payload), nil
 	case p.protocol == "sctp":
 		chunk := sctpChunks["INIT"]
 		if p.what != "" {
 			chunk = sctpChunks[p.what]
 		}
 		const length = 20
-		return append([]byte{chunk, 0, 0, length}, make([]byte, length-4)...)
+		return append([]byte{chunk, 0, 0, length}, make([]byte, length-4)...), nil
 	case isSIP:
-		return []byte("INVITE sip:bob@example.com SIP/2.0\r\nCall-ID: " + id + "\r\nContent-Length: 0\r\n\r\n")
+		return []byte("INVITE sip:bob@example.com SIP/2.0\r\nCall-ID: " + id + "\r\nContent-Length: 0\r\n\r\n"), nil
+	case isText:
+		text, err := strconv.Unquote(`"` + escaped + `"`)
+		return []byte(text), err
 	case p.protocol == "udp":
-		return []byte("oracle")
+		return []byte("oracle"), nil
 	}
-	return nil
+	return nil, nil
 }
