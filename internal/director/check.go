@@ -12,8 +12,7 @@ import (
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
-// What a director takes, and what it refuses in which order: what IPVS refuses
-// in IPVS's order, then what this version has not yet.
+// What a director takes, and what it refuses in which order: IPVS's.
 
 // CheckService returns why a director refuses s, nil if it does not. The error is one of
 // package lvs.
@@ -135,10 +134,6 @@ func checkTimeouts(t lvs.Timeouts) error {
 		}
 	}
 	return nil
-}
-
-func unsupported(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), lvs.ErrUnsupported)
 }
 
 // isLocalAddress reports whether addr is one of this host, in the network
