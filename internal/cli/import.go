@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-lb/fairlead/internal/config"
+	"github.com/fairlead-lb/fairlead/internal/director"
 	"github.com/fairlead-lb/fairlead/internal/ipvsadm"
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
@@ -86,7 +87,7 @@ are read from standard input. Servers come in the order of the rules.`,
 			if err != nil {
 				return fmt.Errorf("read %s: %w", name, err)
 			}
-			state, refused := ipvsadm.ReadRules(cmd.Context(), string(rules))
+			state, refused := ipvsadm.ReadRules(cmd.Context(), ipvsadm.Judge{Service: director.CheckService, Server: director.CheckServer}, string(rules))
 			var listed []config.Listed
 			for _, r := range refused {
 				listed = append(listed, config.Listed{File: name, Line: r.Line, Text: r.Text, Reason: r.Reason})

@@ -1,6 +1,7 @@
 package ipvsadm
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"slices"
@@ -20,29 +21,51 @@ type RefusedRule struct {
 // director that had none. Real servers stand in the order of the rules, which is that
 // in which schedulers walk them where the rules were saved. A rule that is refused is
 // left out.
-func ReadRules(ctx context.Context, rules string) (lvs.State, []RefusedRule) {
-	record := &ruleRecord{}
-	connect := func(context.Context) (Director, error) { return record, nil }
+func ReadRules(ctx context.Context, judge Judge, rules string) (lvs.State, []RefusedRule) {
+	return readRules(ctx, judge, &systemNames{}, rules)
+}
+
+// A Judge says why a director refuses what it is told, with errors of package lvs.
+type Judge struct {
+	Service func(lvs.Service) error
+	// Server is of one that is to be added to a service, or, if there says so, edited; has
+	// says whether the service has it.
+	Server func(service lvs.ServiceKey, server lvs.RealServer, has, there bool) error
+}
+
+func readRules(ctx context.Context, judge Judge, names resolver, rules string) (lvs.State, []RefusedRule) {
+	record := &ruleRecord{judge: judge}
+	var reason strings.Builder
+	inv := &invocation{
+		ctx: ctx, names: names, stdin: strings.NewReader(""), stdout: bufio.NewWriter(io.Discard), stderr: &reason,
+		connect: func(context.Context) (Director, error) { return record, nil },
+	}
 	var refused []RefusedRule
-	for i, line := range strings.Split(rules, "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
+	for i, text := range strings.Split(rules, "\n") {
+		text = strings.TrimSpace(text)
+		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		var reason strings.Builder
-		words := strings.Fields(line)
-		listing := slices.ContainsFunc(words, func(w string) bool {
-			return slices.Contains([]string{"-L", "-l", "--list", "-S", "--save", "-R", "--restore"}, w)
-		})
-		switch {
-		case listing:
-			reason.WriteString("it is no rule")
-		case Run(ctx, connect, words, strings.NewReader(""), io.Discard, &reason) == statusOK:
+		reason.Reset()
+		if inv.report(inv.runRule(strings.Fields(text))) == statusOK {
 			continue
 		}
-		refused = append(refused, RefusedRule{i + 1, line, firstLineOf(reason.String())})
+		refused = append(refused, RefusedRule{i + 1, text, firstLineOf(reason.String())})
 	}
 	return record.State, refused
+}
+
+// runRule carries out a command line that changes something, and refuses others.
+func (inv *invocation) runRule(words []string) error {
+	line, err := parse(inv.ctx, inv.names, words)
+	if err != nil {
+		return err
+	}
+	switch line.command {
+	case cmdHelp, cmdVersion, cmdList, cmdSave, cmdRestore:
+		return &failure{status: statusUsage, text: "it is no rule"}
+	}
+	return inv.runLine(words, true)
 }
 
 func firstLineOf(text string) string {
@@ -51,7 +74,10 @@ func firstLineOf(text string) string {
 }
 
 // A ruleRecord is a director that remembers what it is told.
-type ruleRecord struct{ lvs.State }
+type ruleRecord struct {
+	lvs.State
+	judge Judge
+}
 
 var _ Director = (*ruleRecord)(nil)
 
@@ -98,6 +124,9 @@ func (r *ruleRecord) AddService(_ context.Context, s lvs.Service) error {
 	if r.at(s.ServiceKey) >= 0 {
 		return lvs.ErrServiceExists
 	}
+	if err := r.judge.Service(s); err != nil {
+		return err
+	}
 	r.State.Services = append(r.State.Services, lvs.ServiceState{Service: withMask(s)})
 	return nil
 }
@@ -107,6 +136,9 @@ func (r *ruleRecord) EditService(_ context.Context, s lvs.Service) error {
 	i := r.at(s.ServiceKey)
 	if i < 0 {
 		return lvs.ErrNoService
+	}
+	if err := r.judge.Service(s); err != nil {
+		return err
 	}
 	r.State.Services[i].Service = withMask(s)
 	return nil
@@ -141,11 +173,11 @@ func (r *ruleRecord) server(key lvs.ServiceKey, server lvs.RealServerKey) (*lvs.
 // AddServer implements [Director].
 func (r *ruleRecord) AddServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	s, i, err := r.server(key, server.RealServerKey)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = r.judge.Server(key, server, i >= 0, false)
+	}
+	if err != nil {
 		return err
-	case i >= 0:
-		return lvs.ErrServerExists
 	}
 	s.Servers = append(s.Servers, server)
 	return nil
@@ -154,11 +186,11 @@ func (r *ruleRecord) AddServer(_ context.Context, key lvs.ServiceKey, server lvs
 // EditServer implements [Director].
 func (r *ruleRecord) EditServer(_ context.Context, key lvs.ServiceKey, server lvs.RealServer) error {
 	s, i, err := r.server(key, server.RealServerKey)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = r.judge.Server(key, server, i >= 0, true)
+	}
+	if err != nil {
 		return err
-	case i < 0:
-		return lvs.ErrNoServer
 	}
 	s.Servers[i] = server
 	return nil
