@@ -68,7 +68,7 @@ struct call_reader {
 	enum expected expected;
 	enum blanks blanks;
 	__u32 size;		/* bytes of the text */
-	__u32 next;		/* the byte to be read; those before are passed over */
+	__u32 next;		/* the byte to be read */
 	__u32 origin;		/* from where the header was looked for */
 	__u32 value;		/* where the header's begins */
 };
@@ -118,6 +118,18 @@ static __always_inline __u32 name_length(const struct call_reader *reader, __u32
 	if (left >= 2 && (text[0] | 0x20) == 'i' && !is_letter(text[1]))
 		return 1;
 	return 0;
+}
+
+/* How many bytes there are before the next that ends a line, of eight that begin at a byte. */
+static __always_inline __u32 bytes_in_line(const struct call_reader *reader, __u32 at)
+{
+	static const __u64 each = 0x0101010101010101;
+	const __u8 *text = reader->search->text + (at & SEARCHED_MASK);
+	__u64 word = *(const __u64 *)text, cr = word ^ each * '\r', lf = word ^ each * '\n';
+	__u64 ends = (((cr - each) & ~cr) | ((lf - each) & ~lf)) >> 7 & each;
+
+	/* The lowest is a line's end for sure. What is below it, counted in bytes. */
+	return ends ? ((((ends & -ends) - 1) & each) * each) >> 56 : sizeof(word);
 }
 
 /* A byte outside of the header. */
@@ -179,9 +191,10 @@ static __always_inline void read_end(struct call_reader *reader, __u32 at, __u8 
 static __always_inline void search_on(struct call_reader *reader, __u32 at, __u8 byte)
 {
 	reader->origin += reader->value;
-	reader->next = reader->origin;
 	reader->expected = EXPECT_LINE_END;
-	if (at >= reader->next)
+	if (reader->origin > at)
+		reader->next = reader->origin;
+	else
 		read_line(reader, at, byte);
 }
 
@@ -201,13 +214,18 @@ static __always_inline void read_value(struct call_reader *reader, __u32 at, __u
 		read_end(reader, at, byte);
 }
 
-static int read_byte(__u32 at, void *context)
+/* Reads a byte and, where only the end of a line counts, those before it. */
+static int read_on(__u32 step __attribute__((unused)), void *context)
 {
 	struct call_reader *reader = context;
+	__u32 at = reader->next;
 	__u8 byte;
 
-	if (at < reader->next)
-		return 0;
+	if (reader->expected == EXPECT_LINE_END)
+		at += bytes_in_line(reader, at);
+	if (at >= reader->size)
+		return 1;
+	reader->next = at + 1;
 	byte = reader->search->text[at & SEARCHED_MASK];
 	switch (reader->expected) {
 	case EXPECT_LINE_END:
@@ -295,7 +313,7 @@ __noinline int read_call_id(struct xdp_md *ctx, struct packet *pkt)
 	if (!pkt || !set || !reader.search || flow_protocol(&pkt->flow) != IPPROTO_UDP)
 		return false;
 	reader.size = copy_text(ctx, pkt, reader.search);
-	bpf_loop(reader.size, read_byte, &reader, 0);
+	bpf_loop(reader.size, read_on, &reader, 0);
 	if (reader.expected != CALL_ID_FOUND)
 		return false;
 	keep_found(reader.search, &reader);

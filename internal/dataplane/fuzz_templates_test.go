@@ -20,6 +20,8 @@ func configureFuzz(t *testing.T, p *Plane) [][]byte {
 		tcpService("192.0.2.11:0", lvs.NeverQueue),
 		tcpService("[2001:db8:2::10]:80", lvs.WeightedRoundRobin),
 		udpService("[2001:db8:2::10]:53", lvs.ShortestExpectedDelay),
+		sipService(sip4),
+		sipService(sip6),
 	} {
 		mustAddService(t, p, svc)
 		for s := range 4 {
@@ -71,6 +73,7 @@ func fuzzTemplates() [][]byte {
 			udpFrame(client, family.vip+":53", make([]byte, 30)...),
 			udpFrame(family.client+":20", family.vip+":53"),
 			udpFrame(client, family.vip+":53", make([]byte, 700)...),
+			udpFrame(client, family.vip+":5060", invite("one@example.com")...),
 			ip(client, family.vip+":0", protoICMP, make([]byte, 64)))
 	}
 	return append(templates, fuzzOddTemplates()...)
