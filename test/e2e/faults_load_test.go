@@ -55,16 +55,16 @@ func (f *faultyServer) stop() {
 	}
 }
 
-func (f *faultyServer) run(args ...string) {
-	f.t.Helper()
-	mustOutput(f.t, f.lab, f.host.Name, args[0], args[1:]...)
+func (f *faultyServer) run(t *testing.T, args ...string) {
+	t.Helper()
+	mustOutput(t, f.lab, f.host.Name, args[0], args[1:]...)
 }
 
 // A fault is one that a real server has while requests come.
 type fault struct {
 	name       string
 	causes     []string
-	make, mend func()
+	make, mend func(*testing.T)
 	// harmless: it is no fault to clients, none of whom may fail.
 	harmless bool
 	// back is within what the server is up again, beyond what a check takes.
@@ -92,8 +92,9 @@ func TestFaultsUnderLoad(t *testing.T) {
 		}
 	}
 	at, rip := service(lab.IPv4, askedPort), faulty.host.Address(lab.IPv4)
+	// A server that is taken out, and not only without weight, loses what is open with it.
 	apply(t, l, configurationOf(at, "https", l.Servers(), lab.IPv4,
-		fmt.Sprintf(", port: %d, http: {host: %s}, tls: {ca: %s}", checkedPort, name, ca)))
+		fmt.Sprintf(", port: %d, http: {host: %s}, tls: {ca: %s}", checkedPort, name, ca))+"    inhibit: true\n")
 	for _, host := range l.Servers() {
 		becomes(t, l, at, host.Address(lab.IPv4), detection, lvs.HealthUp)
 	}
@@ -101,46 +102,50 @@ func TestFaultsUnderLoad(t *testing.T) {
 
 	vip := at.Addr().String()
 	for _, f := range []fault{
-		{name: "server stopped", causes: []string{"process-down"}, make: faulty.stop, mend: faulty.start},
+		{name: "server stopped", causes: []string{"process-down"}, make: func(*testing.T) { faulty.stop() }, mend: func(*testing.T) { faulty.start() }},
 		{
 			name: "VIP removed", causes: []string{"vip-path-broken"},
-			make: func() { faulty.run("ip", "address", "del", vip+"/32", "dev", "lo") },
-			mend: func() { faulty.run("fairlead", "realserver", "up", "--vip", vip) },
+			make: func(t *testing.T) { faulty.run(t, "ip", "address", "del", vip+"/32", "dev", "lo") },
+			mend: func(t *testing.T) { faulty.run(t, "fairlead", "realserver", "up", "--vip", vip) },
 		},
 		{
 			name: "ARP broken", causes: []string{"no-next-hop", "host-down"},
-			make: func() {
-				faulty.run("ip", "link", "set", "dev", "eth0", "arp", "off")
-				mustOutput(t, l, lab.Director, "ip", "neighbour", "flush", "to", rip.String(), "dev", "eth0")
+			make: func(t *testing.T) {
+				faulty.run(t, "ip", "link", "set", "dev", "eth0", "arp", "off")
+				// It fails where an entry changes meanwhile.
+				eventually(t, time.Second, "the director has forgotten the server's MAC address", func() bool {
+					_, err := l.Output(t.Context(), lab.Director, "ip", "neighbour", "flush", "to", rip.String(), "dev", "eth0")
+					return err == nil
+				})
 			},
-			mend: func() { faulty.run("ip", "link", "set", "dev", "eth0", "arp", "on") },
+			mend: func(t *testing.T) { faulty.run(t, "ip", "link", "set", "dev", "eth0", "arp", "on") },
 			back: 20 * time.Second,
 		},
 		{
 			name: "certificate expired", causes: []string{"certificate-expired"}, harmless: true,
-			make: func() { faulty.checked.certificate.Store(old) },
-			mend: func() { faulty.checked.certificate.Store(good) },
+			make: func(*testing.T) { faulty.checked.certificate.Store(old) },
+			mend: func(*testing.T) { faulty.checked.certificate.Store(good) },
 		},
 		{
 			name: "server slow", causes: []string{"slow"},
-			make: func() { faulty.asked.slow.Store(true); faulty.checked.slow.Store(true) },
-			mend: func() { faulty.asked.slow.Store(false); faulty.checked.slow.Store(false) },
+			make: func(*testing.T) { faulty.asked.slow.Store(true); faulty.checked.slow.Store(true) },
+			mend: func(*testing.T) { faulty.asked.slow.Store(false); faulty.checked.slow.Store(false) },
 		},
 		{
 			name: "server flapping", causes: []string{"flapping"},
-			make: func() { faulty.asked.turns.Store(true); faulty.checked.turns.Store(true) },
-			mend: func() { faulty.asked.turns.Store(false); faulty.checked.turns.Store(false) },
+			make: func(*testing.T) { faulty.asked.turns.Store(true); faulty.checked.turns.Store(true) },
+			mend: func(*testing.T) { faulty.asked.turns.Store(false); faulty.checked.turns.Store(false) },
 			back: 20 * time.Second,
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			begun := time.Now()
-			f.make()
+			f.make(t)
 			becomes(t, l, at, rip, detection, lvs.HealthDown, f.causes...)
 			found := time.Now()
 			load.wantLost(t, begun, found, len(l.Servers()), f.harmless)
 			mended := load.awaitASecond(t, found)
-			f.mend()
+			f.mend(t)
 			becomes(t, l, at, rip, detection+f.back, lvs.HealthUp)
 			load.wantMoved(t, found, mended, time.Now(), faulty.host.Name)
 		})
