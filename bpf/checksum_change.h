@@ -40,6 +40,18 @@ static __always_inline __sum16 change_sum(__sum16 check, __u64 change)
 	return ~fold_sum((__u16)~check + change);
 }
 
+/* A sum in 32 bits, with room to add to it. */
+static __always_inline __u32 narrow(__u64 sum)
+{
+	return (sum & 0xffff) + (__u32)(sum >> 16);
+}
+
+/* A checksum after a change that is narrow. */
+static __always_inline __sum16 change_narrow(__sum16 check, __u32 change)
+{
+	return fold32((__u16)~check + change);
+}
+
 enum {
 	CRC_BITS = 32,
 	LENGTH_BITS = 16,

@@ -135,10 +135,10 @@ static __always_inline __u32 l3_behind(__u16 vlan)
 	return sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
 }
 
-/* Changes the checksum of TCP or UDP by what addresses and ports changed by. UDP may
- * have none. */
-static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u64 addresses,
-					     __u64 ports, bool udp)
+/* Changes the checksum of TCP or UDP by what addresses and ports changed by, each of them
+ * narrow. UDP may have none. */
+static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u32 addresses,
+					     __u32 ports, bool udp)
 {
 	__sum16 *check = (void *)(long)ctx->data + offset;
 
@@ -146,7 +146,7 @@ static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, _
 		return false;
 	if (udp && !*check)
 		return true;
-	*check = change_sum(*check, addresses + ports);
+	*check = change_narrow(*check, addresses + ports);
 	if (udp && !*check)
 		*check = 0xffff;
 	return true;

@@ -147,8 +147,8 @@ static __always_inline __u32 l3_behind(__u16 vlan)
 
 /* The kernel knows whether the checksum is still to be completed by the device, and is
  * of the addresses alone until then. */
-static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u64 addresses,
-					     __u64 ports, bool udp)
+static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, __u32 addresses,
+					     __u32 ports, bool udp)
 {
 	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
 

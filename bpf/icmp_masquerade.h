@@ -110,7 +110,7 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 	    !write_quoted_ports(ctx, ports, to->ports, &quoted))
 		return false;
 	return change_upper_sum(ctx, bound_offset(icmp) + offsetof(struct icmp_header, checksum),
-				outer, quoted, false);
+				narrow(outer), narrow(quoted), false);
 }
 
 /* Takes an error about what a client got to its real server: FORWARD, or why not. It is of

@@ -75,9 +75,9 @@ static __always_inline bool translate_upper(struct xdp_md *ctx, const struct pac
 	*ports = to->ports;
 	switch (flow_protocol(&pkt->flow)) {
 	case IPPROTO_TCP:
-		return change_upper_sum(ctx, l4 + TCP_CHECK, change, changed, false);
+		return change_upper_sum(ctx, l4 + TCP_CHECK, narrow(change), narrow(changed), false);
 	case IPPROTO_UDP:
-		return change_upper_sum(ctx, l4 + UDP_CHECK, change, changed, true);
+		return change_upper_sum(ctx, l4 + UDP_CHECK, narrow(change), narrow(changed), true);
 	case IPPROTO_SCTP:
 		if ((void *)(check + 1) > end)
 			return false;

@@ -98,8 +98,7 @@ static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const s
 	differs = difference(conn, pkt);
 	if (unlikely(differs || control_status(control) != CONTROL_LIVE ||
 		     is_over(conn->expires, now))) {
-		*action = follow_translated(ctx, conn, control, differs,
-					     (__u64)pkt->length << 32 | now);
+		*action = follow_translated(ctx, pkt, conn, control, differs, in, now);
 		return NULL;
 	}
 	index = *(volatile __u32 *)&conn->server;

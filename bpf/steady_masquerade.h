@@ -32,42 +32,37 @@ struct new_end {
 	__u8 padding[4];
 };
 
-/* Where the upper layer of a steady packet begins in its frame. */
-static __always_inline __u32 steady_l4(const struct ethernet *eth)
+/* Where the upper layer of a steady packet begins, of which eight bytes are there. */
+static __always_inline void *steady_l4(const struct steady *pkt)
 {
-	return sizeof(struct ethhdr) + (eth->ethertype == bpf_htons(ETH_P_IP) ?
-						sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	return pkt->l3 + (pkt->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 }
 
 /* Whether the upper layer has a checksum to change: IPVS makes one where there is none,
  * and so does the long way. */
-static __always_inline bool has_upper_sum(struct xdp_md *ctx, bool udp)
+static __always_inline bool has_upper_sum(const struct steady *pkt, bool udp)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct ethernet *eth = data;
-	const struct udphdr *header;
+	const struct udphdr *header = steady_l4(pkt);
 
-	if (data + sizeof(struct ethhdr) > end)
-		return false;
-	header = data + steady_l4(eth);
-	return (void *)(header + 1) <= end && (!udp || header->check);
+	return !udp || header->check;
 }
 
 /* Writes an end's address into the IP header, one hop older. Returns what the sum of
  * addresses changes by. */
-static __always_inline __u64 write_end_ipv4(struct iphdr *ip, const struct new_end *to)
+static __always_inline __u32 write_end_ipv4(struct iphdr *ip, const struct new_end *to)
 {
 	__be32 *at = to->source ? &ip->saddr : &ip->daddr;
 	__be32 address = to->address.low >> 32;
-	__u64 change = (__u64)address + (__u32)~*at;
+	__u32 change = narrow((__u64)address + (__u32)~*at), was = *ttl_word(ip);
 
 	*at = address;
-	*ttl_word(ip) = less_ttl(*ttl_word(ip));
-	ip->check = change_sum(ip->check, change);
+	/* One hop less is its complement more. */
+	*ttl_word(ip) = (__u32)change_narrow(was >> 16, change + (__u16)~bpf_htons(0x0100)) << 16 |
+			((was - 1) & 0xffff);
 	return change;
 }
 
-static __always_inline __u64 write_end_ipv6(struct ipv6hdr *ip, const struct new_end *to)
+static __always_inline __u32 write_end_ipv6(struct ipv6hdr *ip, const struct new_end *to)
 {
 	__u64 *at = to->source ? (__u64 *)&ip->saddr : (__u64 *)&ip->daddr;
 	struct address was = { at[0], at[1] };
@@ -75,73 +70,42 @@ static __always_inline __u64 write_end_ipv6(struct ipv6hdr *ip, const struct new
 	at[0] = to->address.high;
 	at[1] = to->address.low;
 	ip->hop_limit--;
-	return sum_address(&to->address) + less_address(&was);
+	return narrow(sum_address(&to->address) + less_address(&was));
 }
 
 /* Translates a steady packet that has_upper_sum, and gives it to its next hop. Returns
  * false if the frame is not what it was. */
-static __always_inline bool translate_steady(struct xdp_md *ctx, const struct new_end *to,
-					     const struct next_hop *hop)
+static __always_inline bool translate_steady(struct xdp_md *ctx, const struct steady *pkt,
+					     const struct new_end *to, const struct next_hop *hop)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ethernet *eth = data;
-	void *l3 = data + sizeof(struct ethhdr);
-	__u64 change, ports;
-	__u32 l4, check;
-	__be16 *port;
+	__be16 *port = steady_l4(pkt) + (to->source ? 0 : sizeof(*port));
+	__u32 ports = (__u32)to->port + (__u16)~*port, check, change;
 
-	if (l3 + sizeof(struct iphdr) > end)
-		return false;
-	l4 = steady_l4(eth);
-	port = data + l4 + (to->source ? 0 : sizeof(*port));
-	if ((void *)(port + 1) > end)
-		return false;
-	ports = (__u64)to->port + (__u16)~*port;
 	*port = to->port;
-	if (eth->ethertype == bpf_htons(ETH_P_IP))
-		change = write_end_ipv4(l3, to);
-	else if (l3 + sizeof(struct ipv6hdr) <= end)
-		change = write_end_ipv6(l3, to);
-	else
-		return false;
-	write_macs(eth, hop);
-	check = l4 + (to->udp ? UDP_CHECK : TCP_CHECK);
+	change = pkt->ipv4 ? write_end_ipv4(pkt->l3, to) : write_end_ipv6(pkt->l3, to);
+	write_macs(pkt->l3 - sizeof(struct ethhdr), hop);
+	check = sizeof(struct ethhdr) + (pkt->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) +
+		(to->udp ? UDP_CHECK : TCP_CHECK);
 	return change_upper_sum(ctx, check, change, ports, to->udp);
 }
 
-/* How long a connection lives on that keeps its state. */
-static __always_inline __u32 steady_timeout(const struct settings *set, bool udp)
-{
-	return set->policy.timeouts[udp ? STATE_UDP : STATE_ESTABLISHED];
-}
-
-static __always_inline int leave_steady(struct xdp_md *ctx, bool translated, __u32 out,
+static __always_inline int leave_steady(bool translated, __u32 out, const struct interface *in,
 					enum verdict v)
 {
-	const struct interface *arrived = find_interface(ctx->ingress_ifindex);
-
-	if (!translated || !arrived) {
+	if (!translated) {
 		count_verdict(BUG_ADJUST);
 		return XDP_DROP;
 	}
 	count_verdict(v);
-	return send(out, arrived);
+	return send(out, in);
 }
 
-/* A steady packet that was found at its home. */
-struct found {
-	struct connection *conn;
-	__u32 control;
-	__u32 length;
-	__u32 now;
-	bool udp;
-};
-
-/* Takes a client's packet to its real server. */
-static __always_inline int follow_to_server(struct xdp_md *ctx, const struct found *f,
-					    const struct settings *set)
+/* Takes a client's packet, whose masqueraded connection was found at its home, to its real
+ * server. Returns the XDP action, or NOT_TAKEN with nothing changed. */
+static __always_inline int follow_to_server(struct xdp_md *ctx, const struct steady *pkt,
+					    struct connection *conn, __u32 control,
+					    const struct interface *in, __u32 now)
 {
-	struct connection *conn = f->conn;
 	const struct real_server *server;
 	const struct next_hop *hop;
 	struct new_end to;
@@ -154,17 +118,14 @@ static __always_inline int follow_to_server(struct xdp_md *ctx, const struct fou
 	to.address = server->raddr;
 	to.port = server_port(conn->vport, server, conn->flags);
 	to.source = false;
-	to.udp = f->udp;
+	to.udp = conn->protocol == IPPROTO_UDP;
 	word = read_hop(server);
 	hop = &server->hops[word & HOP_SECOND];
-	if (!(word & HOP_STEADY_MASQUERADING) || f->length > hop->mtu ||
-	    is_stale(conn, f->control) || !has_upper_sum(ctx, f->udp))
+	if (!(word & HOP_STEADY_MASQUERADING) || hide(pkt->length) > hop->mtu ||
+	    is_stale(conn, control) || !has_upper_sum(pkt, to.udp))
 		return NOT_TAKEN;
-	conn->expires = f->now + steady_timeout(set, f->udp);
-	conn->packets++;
-	conn->bytes += f->length;
-	count_packet(index, f->length);
-	return leave_steady(ctx, translate_steady(ctx, &to, hop), hop->ifindex, FORWARD);
+	count_steady(conn, pkt, index, now);
+	return leave_steady(translate_steady(ctx, pkt, &to, hop), hop->ifindex, in, FORWARD);
 }
 
 /* State and flags of an entry that keeps its state, beyond its flow. */
@@ -175,78 +136,142 @@ static __always_inline __u64 steady_word(bool udp)
 }
 
 /* Whether the connection that replies belong to keeps its state, too. */
-static __always_inline bool keeps_state(const struct connection *conn, const struct found *f)
+static __always_inline bool keeps_state(const struct connection *conn, bool udp, __u32 now)
 {
-	__u64 wants = steady_word(f->udp) ^ word_beyond_flow(STATE_NONE, CONNECTION_MASQUERADED);
+	__u64 wants = steady_word(udp) ^ word_beyond_flow(STATE_NONE, CONNECTION_MASQUERADED);
 
 	return !((*(const volatile __u64 *)&conn->cport ^ wants) & STEADY_WORD & ~FLOW_WORD) &&
-	       control_status(read_control(conn)) == CONTROL_LIVE &&
-	       !is_over(conn->expires, f->now);
+	       control_status(read_control(conn)) == CONTROL_LIVE && !is_over(conn->expires, now);
 }
 
-/* The next hop of a reply, without a tag: false if it has none, or none that is known. */
-static __always_inline bool find_steady_hop(const struct connection *conn, const struct found *f,
-					    struct next_hop *hop)
+/* What is kept of the way to the client of a connection, or NULL. */
+static __always_inline const struct client_hop *find_way_back(const struct connection *conn,
+							      __u32 now)
 {
 	const struct client_hop *kept = client_hop(&conn->caddr);
 
-	if (!kept || !is_hop_of(kept, &conn->vaddr, &conn->caddr, f->now))
-		return false;
-	if (kept->verdict == CONTINUE)
-		return turn_back(f->conn, hop) == FORWARD_REPLY && !hop->vlan;
-	*hop = kept->hop;
-	return kept->verdict == FORWARD_REPLY;
+	return kept && is_hop_of(kept, &conn->vaddr, &conn->caddr, now) ? kept : NULL;
 }
 
-/* Takes a reply to its client. */
-static __always_inline int follow_reply(struct xdp_md *ctx, const struct found *f,
-					const struct settings *set)
+/* The connection of a reply, if that may have a short way, and the real server's index. */
+static __always_inline struct connection *find_owner(struct connection *reply, bool udp, __u32 now,
+						     __u32 *index)
 {
+	struct connection *conn = entry_at(*(volatile __u32 *)reply_owner(reply));
 	const struct real_server *server;
-	struct next_hop hop = {};
+
+	*index = *(volatile __u32 *)&reply->server;
+	server = get_server(*index);
+	if (!conn || !server || !(read_hop(server) & HOP_STEADY_MASQUERADING) ||
+	    !keeps_state(conn, udp, now))
+		return NULL;
+	/* A reply of UDP tells a template that its client is served. */
+	return udp && conn->flags & CONNECTION_CONTROLLED ? NULL : conn;
+}
+
+/* Gives a reply to its next hop. */
+static __always_inline int pass_back(struct xdp_md *ctx, const struct steady *pkt,
+				     const struct connection *reply, __u32 control,
+				     struct connection *conn, __u32 index,
+				     const struct next_hop *hop, const struct interface *in,
+				     __u32 now)
+{
+	struct new_end to = {
+		.address = conn->vaddr,
+		.port = conn->vport,
+		.source = true,
+		.udp = reply->protocol == IPPROTO_UDP,
+	};
+
+	if (hide(pkt->length) > hop->mtu || is_stale(reply, control) || !has_upper_sum(pkt, to.udp))
+		return NOT_TAKEN;
+	conn->expires = now + pkt->timeout;
+	count_reply(index, pkt->length);
+	return leave_steady(translate_steady(ctx, pkt, &to, hop), hop->ifindex, in, FORWARD_REPLY);
+}
+
+/* Takes a reply where its client's first packet came from. */
+static __always_inline int turn_packet(struct xdp_md *ctx, struct steady *pkt,
+				       struct connection *reply, __u32 control,
+				       const struct interface *in, __u32 now)
+{
+	const struct settings *set = get_settings();
+	bool udp = reply->protocol == IPPROTO_UDP;
 	struct connection *conn;
-	struct new_end to;
+	struct next_hop back;
 	__u32 index;
 
-	conn = entry_at(*(volatile __u32 *)reply_owner(f->conn));
-	index = *(volatile __u32 *)&f->conn->server;
-	server = get_server(index);
-	if (!conn || !server || !(read_hop(server) & HOP_STEADY_MASQUERADING) ||
-	    !keeps_state(conn, f) || !find_steady_hop(conn, f, &hop) || f->length > hop.mtu)
+	if (!set)
 		return NOT_TAKEN;
-	to.address = conn->vaddr;
-	to.port = conn->vport;
-	to.source = true;
-	to.udp = f->udp;
-	/* A reply of UDP tells a template that its client is served. */
-	if (f->udp && conn->flags & CONNECTION_CONTROLLED)
+	pkt->timeout = set->policy.timeouts[udp ? STATE_UDP : STATE_ESTABLISHED];
+	conn = find_owner(reply, udp, now, &index);
+	if (!conn || turn_back(reply, &back) != FORWARD_REPLY || back.vlan)
 		return NOT_TAKEN;
-	if (is_stale(f->conn, f->control) || !has_upper_sum(ctx, f->udp))
+	return pass_back(ctx, pkt, reply, control, conn, index, &back, in, now);
+}
+
+/*
+ * Takes a reply, whose entry was found at its home with that control, where its client's first
+ * packet came from: the kernel does not know the way. packet is the packet's length, and below
+ * it the tick that it is. Returns the XDP action, or NOT_TAKEN with nothing changed. Not
+ * static: see answer_icmp.
+ */
+__noinline int follow_turned(struct xdp_md *ctx, struct connection *reply, __u32 control,
+			     const struct interface *in, __u64 packet)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct steady pkt = { .l3 = data + sizeof(struct ethhdr), .length = packet >> 32 };
+	const struct ethernet *eth = data;
+
+	if (!reply || !in || pkt.l3 + sizeof(struct iphdr) + sizeof(struct udphdr) > end)
 		return NOT_TAKEN;
-	conn->expires = f->now + steady_timeout(set, f->udp);
-	count_reply(index, f->length);
-	return leave_steady(ctx, translate_steady(ctx, &to, &hop), hop.ifindex, FORWARD_REPLY);
+	/* Each family by itself: the verifier of Linux 6.1 forgets which it is. */
+	if (eth->ethertype == bpf_htons(ETH_P_IP)) {
+		pkt.ipv4 = true;
+		return turn_packet(ctx, &pkt, reply, control, in, packet);
+	}
+	if (pkt.l3 + sizeof(struct ipv6hdr) + sizeof(struct udphdr) > end)
+		return NOT_TAKEN;
+	pkt.ipv4 = false;
+	return turn_packet(ctx, &pkt, reply, control, in, packet);
+}
+
+/* Takes a reply, whose entry was found at its home, to its client. Returns the XDP action, or
+ * NOT_TAKEN with nothing changed. */
+static __always_inline int follow_reply(struct xdp_md *ctx, const struct steady *pkt,
+					struct connection *reply, __u32 control,
+					const struct interface *in, __u32 now)
+{
+	const struct client_hop *kept;
+	struct connection *conn;
+	__u32 index;
+
+	conn = find_owner(reply, reply->protocol == IPPROTO_UDP, now, &index);
+	kept = conn ? find_way_back(conn, now) : NULL;
+	if (!kept)
+		return NOT_TAKEN;
+	if (unlikely(kept->verdict == CONTINUE))
+		return follow_turned(ctx, reply, control, in, (__u64)hide(pkt->length) << 32 | now);
+	if (unlikely(kept->verdict != FORWARD_REPLY))
+		return NOT_TAKEN;
+	return pass_back(ctx, pkt, reply, control, conn, index, &kept->hop, in, now);
 }
 
 /*
  * Takes a steady packet with another entry at its home than direct routing wants: that may
- * be of a masqueraded connection, or of its replies. differs is in what; packet is the
- * packet's length, and below it the tick that it is. Returns the XDP action, or NOT_TAKEN
- * with nothing changed. Not static: see answer_icmp.
+ * be of a masqueraded connection, or of its replies; it differs in what is told. Returns the
+ * XDP action, or NOT_TAKEN with nothing changed.
  */
-__noinline int follow_translated(struct xdp_md *ctx, struct connection *conn, __u32 control,
-				  __u64 differs, __u64 packet)
+static __always_inline int follow_translated(struct xdp_md *ctx, const struct steady *pkt,
+					     struct connection *conn, __u32 control, __u64 differs,
+					     const struct interface *in, __u32 now)
 {
-	struct found f = { .conn = conn, .control = control, .length = packet >> 32, .now = packet };
-	const struct settings *set = get_settings();
-
-	if (!conn || !set || control_status(control) != CONTROL_LIVE || is_over(conn->expires, f.now))
+	if (control_status(control) != CONTROL_LIVE || is_over(conn->expires, now))
 		return NOT_TAKEN;
-	f.udp = conn->protocol == IPPROTO_UDP;
 	if (differs == word_beyond_flow(STATE_NONE, CONNECTION_MASQUERADED))
-		return follow_to_server(ctx, &f, set);
-	if (differs == (steady_word(f.udp) ^ word_beyond_flow(STATE_NONE, CONNECTION_REPLY)))
-		return follow_reply(ctx, &f, set);
+		return follow_to_server(ctx, pkt, conn, control, in, now);
+	if (differs == ((pkt->word & ~FLOW_WORD) ^ word_beyond_flow(STATE_NONE, CONNECTION_REPLY)))
+		return follow_reply(ctx, pkt, conn, control, in, now);
 	return NOT_TAKEN;
 }
 

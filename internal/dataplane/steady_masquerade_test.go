@@ -6,8 +6,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-lb/fairlead/internal/lvs"
@@ -65,11 +67,51 @@ func masqueradedFrame(r *rand.Rand) []byte {
 	return frame
 }
 
+// keptMAC is where keepWays sends replies to.
+var keptMAC = lvs.MAC{2, 0, 0, 0, 9, 1}
+
+// keepWays keeps the ways to the clients of masquerading, as if the kernel had just told
+// them.
+func keepWays(t *testing.T, p *Plane) {
+	t.Helper()
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := p.now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range masqueradings {
+		client := toAddress(addrOf(m.client))
+		hop := directorClientHop{
+			Caddr: client, Vaddr: toAddress(addrOf(m.vip)), Verdict: uint32(directorVerdictFORWARD_REPLY), Until: now + 1<<30,
+			Hop: toNextHop(lvs.NextHop{InterfaceIndex: testIfindex, MTU: 1430, Source: directorMAC, Destination: keptMAC}),
+		}
+		const mix = 0x9e3779b97f4a7c15 // as in route.h
+		slot := uint32((client.High^client.Low)*mix>>32) % p.maps.ClientHops.MaxEntries()
+		if err := p.maps.ClientHops.Put(slot, slices.Repeat([]directorClientHop{hop}, cpus)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The short way of masqueraded packets does what the stages do: two planes, one of which has
-// none, give the same frames, verdicts, states and counts.
+// none, give the same frames, verdicts, states and counts. The way to a client is the kernel's,
+// or, where that knows none, the one that it came by.
 func TestShortWayOfMasqueradedPackets(t *testing.T) {
+	for name, kept := range map[string]bool{"back": false, "kept": true} {
+		t.Run(name, func(t *testing.T) { testShortWayOfMasqueradedPackets(t, kept) })
+	}
+}
+
+func testShortWayOfMasqueradedPackets(t *testing.T, kept bool) {
 	short, long := masqueradedPlane(t), masqueradedPlane(t)
 	longWay(t, long)
+	if kept {
+		keepWays(t, short)
+		keepWays(t, long)
+	}
 	r := random(t)
 	for _, m := range masqueradings {
 		for _, frame := range [][]byte{tcpFrame(m.client, m.vip, "S"), udpFrame(m.client, m.vip, 1)} {
@@ -109,6 +151,10 @@ func TestShortWayOfMasqueradedPackets(t *testing.T) {
 	}
 	if diff := cmp.Diff(merge(told[0]), merge(told[1])); diff != "" {
 		t.Errorf("verdicts (-short +long):\n%s", diff)
+	}
+	byKept := slices.ContainsFunc(outs[0], func(out string) bool { return strings.HasPrefix(out, fmt.Sprintf("3 %x", keptMAC[:])) })
+	if byKept != kept {
+		t.Errorf("replies go by the kept way: %v, want %v", byKept, kept)
 	}
 	if told[0]["forward"] < 5000 || told[0]["forward-reply"] < 5000 {
 		t.Errorf("verdicts %v", told[0])
