@@ -137,6 +137,14 @@ static __always_inline bool claim(struct connection *conn, __u32 control)
 	return false;
 }
 
+/* Claims a slot that is free, if it is still what control says. */
+static __always_inline bool claim_free(struct connection *conn, __u32 control)
+{
+	__u32 claimed = control + CONTROL_CLAIMED - CONTROL_FREE;
+
+	return __sync_bool_compare_and_swap(&conn->control, control, claimed);
+}
+
 /* Moves a slot that we claimed on to a status, as a new generation. Others may
  * change the passed count meanwhile, which is the other half of the word. */
 static __always_inline void settle(struct connection *conn, __u32 status)
@@ -429,13 +437,14 @@ static __always_inline void fill_slot(struct connection *conn, const struct flow
 				      const struct birth *birth, struct real_server *server,
 				      __u32 distance, __u32 now)
 {
+	/* First, while few stores wait for it. */
+	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &server->inactive :
+			     &server->active, 1);
 	name_entry(conn, flow, birth->state, birth->flags, distance);
 	conn->server = birth->server;
 	conn->packets = birth->bytes ? 1 : 0;
 	conn->bytes = birth->bytes;
 	conn->expires = now + birth->timeout;
-	__sync_fetch_and_add(birth->flags & CONNECTION_INACTIVE ? &server->inactive :
-			     &server->active, 1);
 	update_overload(server);
 }
 

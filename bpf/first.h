@@ -12,16 +12,19 @@
 #define FAIRLEAD_FIRST_H
 
 #include "conn.h"
-#include "schedule.h"
+#include "schedule_at_once.h"
 #include "service.h"
 #include "state.h"
 #include "stats.h"
 #include "steady.h"
 
+enum {
+	NEAR_PLACES = 4,	/* of a way, where nearly every entry lies */
+};
+
 struct first {
 	struct flow flow;
 	struct birth birth;
-	__u32 length;		/* of the IP packet */
 };
 
 static __always_inline void begin_as(struct first *pkt, enum connection_state state,
@@ -39,7 +42,7 @@ static __always_inline bool read_first(struct first *pkt, const void *l4, const 
 {
 	const struct tcphdr *tcp = l4;
 	const struct udphdr *udp = l4;
-	__u32 length = hide(pkt->length);
+	__u32 length = hide(pkt->birth.bytes);
 
 	if (likely(protocol == IPPROTO_TCP)) {
 		if ((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
@@ -63,8 +66,8 @@ static __always_inline bool read_first_ipv4(struct xdp_md *ctx, struct first *pk
 	if ((void *)(ip + 1) > end || *(const __u8 *)ip != IPV4_PLAIN ||
 	    ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) || ip->ttl <= 1)
 		return false;
-	pkt->length = wire16(ip->tot_len);
-	if (!is_whole(ctx, pkt->length))
+	pkt->birth.bytes = wire16(ip->tot_len);
+	if (!is_whole(ctx, pkt->birth.bytes))
 		return false;
 	pkt->flow.caddr = map_ipv4(ip->saddr);
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
@@ -80,8 +83,8 @@ static __always_inline bool read_first_ipv6(struct xdp_md *ctx, struct first *pk
 	if ((void *)(ip + 1) > end || (*(const __u8 *)ip & 0xf0) != IPV6_VERSION ||
 	    ip->hop_limit <= 1)
 		return false;
-	pkt->length = sizeof(*ip) + wire16(ip->payload_len);
-	if (!is_whole(ctx, pkt->length))
+	pkt->birth.bytes = sizeof(*ip) + wire16(ip->payload_len);
+	if (!is_whole(ctx, pkt->birth.bytes))
 		return false;
 	pkt->flow.caddr = (struct address){ addresses[0], addresses[1] };
 	pkt->flow.vaddr = (struct address){ addresses[2], addresses[3] };
@@ -106,34 +109,68 @@ static __always_inline bool is_unknown(const struct connection *home, const stru
 	return likely(!passed(*control)) || find_displaced(way, flow, set, now) == NO_PLACE;
 }
 
-/* Enters the connection, at home if that is free. */
-static __always_inline bool enter(struct connection *home, __u32 control, const struct way *way,
-				  const struct first *pkt, struct real_server *server, __u32 now)
+/* Claims a free slot among the first of a way, from its home on, which has that control;
+ * moves there. Returns its distance, or NO_PLACE. As claim_slot(), without a call for each. */
+static __always_inline int claim_near(struct connection **conn, __u32 control,
+				      const struct way *way, const struct settings *set, __u32 now)
 {
-	__u32 claimed = control + CONTROL_CLAIMED - CONTROL_FREE;
+	for (int i = 0; i < NEAR_PLACES; i++) {
+		if (control_status(control) == CONTROL_FREE)
+			return claim_free(*conn, control) ? i : NO_PLACE;
+		if (control_status(control) != CONTROL_LIVE || is_over((*conn)->expires, now) ||
+		    passed(control) > MAX_PASSED)
+			return NO_PLACE;
+		*conn = place(way, i + 1, set);
+		if (!*conn)
+			return NO_PLACE;
+		control = read_control(*conn);
+	}
+	return NO_PLACE;
+}
 
-	if (control_status(control) != CONTROL_FREE ||
-	    !__sync_bool_compare_and_swap(&home->control, control, claimed))
+/* Enters the connection, whose home has that control. */
+static __always_inline bool enter(struct connection *conn, __u32 control, const struct way *way,
+				  const struct first *pkt, struct real_server *server,
+				  const struct settings *set, __u32 now)
+{
+	int distance = claim_near(&conn, control, way, set, now);
+
+	if (distance == NO_PLACE)
 		return create_connection(way, &pkt->flow, &pkt->birth, now) != NO_PLACE;
-	fill_slot(home, &pkt->flow, &pkt->birth, server, 0, now);
-	settle(home, CONTROL_LIVE);
+	if (distance > 0)
+		count_passed(way, set, distance, CONTROL_PASSED_ONE);
+	fill_slot(conn, &pkt->flow, &pkt->birth, server, distance, now);
+	settle(conn, CONTROL_LIVE);
 	return true;
+}
+
+static __always_inline struct service_key key_of(const struct flow *flow)
+{
+	return (struct service_key){
+		.vaddr = flow->vaddr,
+		.vport = flow_vport(flow),
+		.protocol = flow_protocol(flow),
+	};
+}
+
+/* A function of its own, so that the key is on the stack of few packets. */
+static __noinline struct service *search_service(const struct flow *flow)
+{
+	struct service_key key = key_of(flow);
+
+	return lookup_service(&key);
 }
 
 /* The edition of a first packet's service, if that asks for no more than a scheduler. */
 static __always_inline struct edition *find_edition(const struct first *pkt,
 						    const struct settings *set)
 {
-	struct service_key key = {
-		.vaddr = pkt->flow.vaddr,
-		.vport = flow_vport(&pkt->flow),
-		.protocol = flow_protocol(&pkt->flow),
-	};
+	struct service_key key = key_of(&pkt->flow);
 	const struct service *svc = lookup_at_home(&key, set);
 	struct edition *edition;
 
 	if (unlikely(!svc))
-		svc = lookup_service(&key);
+		svc = search_service(&pkt->flow);
 	if (!svc || svc->policy)
 		return NULL;
 	edition = current_edition(svc);
@@ -211,7 +248,9 @@ __noinline int take_first(struct xdp_md *ctx)
 	edition = find_edition(&pkt, set);
 	if (!edition)
 		return NOT_TAKEN;
-	server = choose(edition, &pkt.flow, now, NO_SERVER);
+	server = choose_at_once(edition, &pkt.flow);
+	if (unlikely(server == NO_SERVER))
+		server = choose(edition, &pkt.flow, now, NO_SERVER);
 	chosen = get_server(server);
 	if (chosen && unlikely(chosen->slow_start_ticks)) {
 		server = reconsider(edition, &pkt.flow, now, server, chosen);
@@ -220,12 +259,13 @@ __noinline int take_first(struct xdp_md *ctx)
 	/* Masquerading while its edition does not say so: it is being edited. */
 	if (!chosen || translates(chosen))
 		return NOT_TAKEN;
-	hop = plain_hop(chosen, pkt.length);
+	hop = plain_hop(chosen, pkt.birth.bytes);
 	pkt.birth.server = server;
-	pkt.birth.bytes = hop ? pkt.length : 0;
-	if (!enter(home, control, &way, &pkt, chosen, now))
+	if (unlikely(!hop))
+		pkt.birth.bytes = 0;
+	if (!enter(home, control, &way, &pkt, chosen, set, now))
 		return NOT_TAKEN;
-	count_first(server, pkt.birth.bytes);
+	count_first(pkt.birth.server, pkt.birth.bytes);
 	return hop ? send_first(ctx, in, hop) : NOT_TAKEN;
 }
 

@@ -76,6 +76,12 @@ static __always_inline __u64 wrr_exhausted(const struct edition *edition, __u32 
 	return wrr_cursor(position, 1);
 }
 
+/* The weight of the next round. */
+static __always_inline __u32 next_weight(const struct edition *edition, __u32 weight)
+{
+	return weight > edition->wrr_step ? weight - edition->wrr_step : edition->wrr_top;
+}
+
 /*
  * Goes round the list, taking servers whose weight reaches the current weight;
  * each round lowers that by one step, from the top down to 1 and again. Rounds
@@ -97,7 +103,7 @@ static __always_inline int step_wrr(const struct edition *edition, int excluded,
 		return walk.server;
 	}
 
-	next = weight > edition->wrr_step ? weight - edition->wrr_step : edition->wrr_top;
+	next = next_weight(edition, weight);
 	walk.first = 0;
 	walk.highest = 0;
 	walk.least_weight = next;

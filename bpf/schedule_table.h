@@ -80,18 +80,23 @@ struct search {
 };
 
 /* The server in a slot of an edition's table, if it may be chosen. */
-static __always_inline int usable_in(const struct search *search, __u32 slot)
+static __always_inline int server_in(const struct edition *edition, __u32 slot, int excluded)
 {
-	__u32 key = search->edition->table + slot / TABLE_LINE_SLOTS;
+	__u32 key = edition->table + slot / TABLE_LINE_SLOTS;
 	const struct table_line *line = bpf_map_lookup_elem(&tables, &key);
 	const struct real_server *server;
 	__u32 index;
 
-	if (!line)
+	if (!line || !edition->table_lines)
 		return NO_SERVER;
 	index = line->servers[slot % TABLE_LINE_SLOTS];
 	server = get_server(index);
-	return server && is_usable(server) && (int)index != search->excluded ? (int)index : NO_SERVER;
+	return server && is_usable(server) && (int)index != excluded ? (int)index : NO_SERVER;
+}
+
+static __always_inline int usable_in(const struct search *search, __u32 slot)
+{
+	return server_in(search->edition, slot, search->excluded);
 }
 
 /* The fallback of sh: the slots one after another. It begins at twice the slot,
@@ -124,6 +129,22 @@ static __always_inline __u32 client_word(const struct edition *edition, const st
 	return word;
 }
 
+/* The slots that a flow belongs to. */
+static __always_inline __u32 slot_dh(const struct flow *flow)
+{
+	return hash_sh(fold_address(&flow->vaddr));
+}
+
+static __always_inline __u32 slot_sh(const struct edition *edition, const struct flow *flow)
+{
+	return hash_sh(client_word(edition, flow));
+}
+
+static __always_inline __u32 slot_mh(const struct edition *edition, const struct flow *flow)
+{
+	return hash_mh(client_word(edition, flow)) % MAGLEV_TABLE_SLOTS;
+}
+
 /* dh, which asks for the virtual address, and has no fallback of its own. */
 __noinline int choose_dh(struct edition *edition, const struct flow *flow, int excluded)
 {
@@ -131,7 +152,7 @@ __noinline int choose_dh(struct edition *edition, const struct flow *flow, int e
 
 	if (!edition || !flow || !edition->table_lines)
 		return NO_SERVER;
-	search.first = hash_sh(fold_address(&flow->vaddr));
+	search.first = slot_dh(flow);
 	search.server = usable_in(&search, search.first);
 	if (search.server == NO_SERVER && excluded != NO_SERVER)
 		bpf_loop(HASH_TABLE_SLOTS, visit_next_slot, &search, 0);
@@ -144,7 +165,7 @@ __noinline int choose_sh(struct edition *edition, const struct flow *flow, int e
 
 	if (!edition || !flow || !edition->table_lines)
 		return NO_SERVER;
-	search.first = hash_sh(client_word(edition, flow));
+	search.first = slot_sh(edition, flow);
 	search.server = usable_in(&search, search.first);
 	if (search.server == NO_SERVER && (edition->flags & FLAG_FALLBACK || excluded != NO_SERVER))
 		bpf_loop(HASH_TABLE_SLOTS, visit_next_slot, &search, 0);
@@ -158,7 +179,7 @@ __noinline int choose_mh(struct edition *edition, const struct flow *flow, int e
 	if (!edition || !flow || !edition->table_lines)
 		return NO_SERVER;
 	search.word = client_word(edition, flow);
-	search.first = hash_mh(search.word) % MAGLEV_TABLE_SLOTS;
+	search.first = slot_mh(edition, flow);
 	search.server = usable_in(&search, search.first);
 	if (search.server == NO_SERVER && (edition->flags & FLAG_FALLBACK || excluded != NO_SERVER))
 		bpf_loop(MAGLEV_TABLE_SLOTS, visit_rehashed_slot, &search, 0);
