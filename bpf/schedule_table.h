@@ -64,6 +64,18 @@ static __always_inline __u32 hash_mh(__u32 word)
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
+/* The least above 2^43 / MAGLEV_TABLE_SLOTS. */
+static const __u64 MAGLEV_INVERSE = ((1ULL << 43) + MAGLEV_TABLE_SLOTS - 1) / MAGLEV_TABLE_SLOTS;
+
+_Static_assert((((1ULL << 43) + MAGLEV_TABLE_SLOTS - 1) / MAGLEV_TABLE_SLOTS) * MAGLEV_TABLE_SLOTS -
+	       (1ULL << 43) <= 1ULL << (43 - 32), "the quotient of every 32-bit hash is exact");
+
+/* hash % MAGLEV_TABLE_SLOTS, by a multiplication in place of the division. */
+static __always_inline __u32 maglev_slot(__u32 hash)
+{
+	return hash - (__u32)(hash * MAGLEV_INVERSE >> 43) * MAGLEV_TABLE_SLOTS;
+}
+
 /* hash_32() of that many bits, those of a table with 256 slots. */
 static __always_inline __u32 hash_sh(__u32 word)
 {
@@ -115,7 +127,7 @@ static int visit_rehashed_slot(__u32 i, void *ctx)
 	struct search *search = ctx;
 	__u32 offset = (search->first + i) % MAGLEV_TABLE_SLOTS;
 
-	search->server = usable_in(search, hash_mh(offset + search->word) % MAGLEV_TABLE_SLOTS);
+	search->server = usable_in(search, maglev_slot(hash_mh(offset + search->word)));
 	return search->server != NO_SERVER;
 }
 
@@ -142,7 +154,7 @@ static __always_inline __u32 slot_sh(const struct edition *edition, const struct
 
 static __always_inline __u32 slot_mh(const struct edition *edition, const struct flow *flow)
 {
-	return hash_mh(client_word(edition, flow)) % MAGLEV_TABLE_SLOTS;
+	return maglev_slot(hash_mh(client_word(edition, flow)));
 }
 
 /* dh, which asks for the virtual address, and has no fallback of its own. */
