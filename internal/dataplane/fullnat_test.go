@@ -183,10 +183,10 @@ func TestFullNATPool(t *testing.T) {
 // Many connections at random, and a slow map beside them: no two have the same end at a
 // real server, and each reply reaches its client.
 func TestFullNATAtRandom(t *testing.T) {
-	const servers, steps = 3, 6000
+	const servers, steps = 3, 2500
 	r := random(t)
 	p := newTestPlane(t)
-	setLocals(t, p, localAddress("198.51.100.160/31", 1000), localAddress("198.51.100.200/32", 3))
+	setLocals(t, p, localAddress("198.51.100.160/31", 500), localAddress("198.51.100.200/32", 3))
 	svc := tcpService(vip4, lvs.RoundRobin)
 	mustAddService(t, p, svc)
 	for i := range servers {
@@ -201,7 +201,7 @@ func TestFullNATAtRandom(t *testing.T) {
 	for range steps {
 		client := fmt.Sprintf("203.0.113.%d:%d", 1+r.IntN(200), 1024+r.IntN(20))
 		switch n := r.IntN(10); {
-		case n == 0 && len(known) > 3000:
+		case n == 0 && len(known) > 1200:
 			advance(p, time.Hour)
 			mustSweep(t, p)
 			clear(clients)
