@@ -134,7 +134,8 @@ func marked(mark, text string) (lines []string) {
 	return lines
 }
 
-// expiry is the column of ipvsadm -Lc that a row is not sorted by.
+// expiry is the column of ipvsadm -Lc that a row is sorted by last: the calls of a client have rows that
+// are the same but for that.
 var expiry = regexp.MustCompile(`^(\S+ +)\S+ `)
 
 // inOrder sorts what the kernel has in the order of a hash, whose key is another one at each
@@ -146,7 +147,7 @@ func inOrder(words []string, stdout string) string {
 	case listsConnections(words):
 		const headings = 2
 		slices.SortFunc(lines[min(headings, len(lines)):], func(a, b string) int {
-			return cmp.Compare(expiry.ReplaceAllString(a, "$1"), expiry.ReplaceAllString(b, "$1"))
+			return cmp.Or(cmp.Compare(expiry.ReplaceAllString(a, "$1"), expiry.ReplaceAllString(b, "$1")), cmp.Compare(a, b))
 		})
 	case slices.Contains(words, "--nosort"):
 		const headings = 3
