@@ -95,11 +95,12 @@ func (m *model) addService(svc lvs.Service) {
 
 func (m *model) editService(svc lvs.Service) {
 	s := m.service(svc.ServiceKey)
-	if s.Scheduler != svc.Scheduler {
-		s.last, s.weight = nil, 0
-	}
+	other := s.Scheduler != svc.Scheduler
 	s.Service = svc
-	m.changed(s)
+	if other {
+		s.last, s.weight = nil, 0
+		m.changed(s)
+	}
 }
 
 func (m *model) deleteService(key lvs.ServiceKey) {
@@ -154,7 +155,7 @@ func (m *model) deleteServer(key lvs.ServiceKey, rs *modelServer) {
 	m.changed(s)
 }
 
-// changed is what wrr does after any change: it goes on from the head, with a
+// changed is what wrr does after any change of its servers: it goes on from the head, with a
 // current weight that fits (ip_vs_wrr_dest_changed).
 func (m *model) changed(s *modelService) {
 	if s.Scheduler != lvs.WeightedRoundRobin {

@@ -103,20 +103,24 @@ func (p *Plane) EditService(want lvs.Service) error {
 		return err
 	}
 	was := svc.Service
-	var move cursorMove = keepCursor
 	wasCache := svc.cache
 	if want.Scheduler != was.Scheduler {
-		move = nil
 		if svc.cache, err = p.newCache(want.Scheduler); err != nil {
 			return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
 		}
 		p.cachesLeft = p.cachesLeft || wasCache.number != 0
 	}
 	svc.Service = want
-	if err := p.publish(svc, svc.servers, lvs.Counters{}, move); err != nil {
+	edition, err := p.prepare(svc, svc.servers, lvs.Counters{}, nil)
+	if err != nil {
 		svc.Service, svc.cache = was, wasCache
 		return fmt.Errorf("edit service %s: %w", want.ServiceKey, err)
 	}
+	if want.Scheduler == was.Scheduler { // it hears of nothing, wrr either
+		editions := p.view.editions.elements
+		editions[edition].Cursor = atomic.LoadUint64(&editions[svc.edition].Cursor)
+	}
+	p.turnTo(svc, edition, svc.servers)
 	return nil
 }
 

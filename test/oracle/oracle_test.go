@@ -48,7 +48,7 @@ func TestLists(t *testing.T) {
 
 // TestFound plays what random scenarios found.
 func TestFound(t *testing.T) {
-	playSuite(t, "found", reach{cases: 4, readOuts: 31, packets: 414})
+	playSuite(t, "found", reach{cases: 5, readOuts: 37, packets: 427})
 }
 
 func readSuite(t *testing.T, name string) []*scenario.Scenario {
