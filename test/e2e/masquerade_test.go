@@ -60,12 +60,7 @@ func TestDemonstrationOfMasqueradingAsText(t *testing.T) {
 // another one is.
 func TestMasquerading(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
-	for _, method := range []lab.Method{lab.Masquerading, lab.FullNAT} {
-		t.Run(string(method), func(t *testing.T) {
-			t.Parallel()
-			testTranslated(t, method)
-		})
-	}
+	besideEachOther(t, testTranslated, lab.Masquerading, lab.FullNAT)
 }
 
 func testTranslated(t *testing.T, method lab.Method) {

@@ -19,10 +19,15 @@ var tunnelRequests = flag.Int("tunnel-requests", 200, "how many HTTP requests an
 // the client begins with.
 func TestTunnels(t *testing.T) {
 	requireCommand(t, "ab", "apache2-utils")
-	for _, method := range []lab.Method{lab.TunnelIPIP, lab.TunnelGUE, lab.TunnelGRE} {
+	besideEachOther(t, testTunnel, lab.TunnelIPIP, lab.TunnelGUE, lab.TunnelGRE)
+}
+
+// besideEachOther tests methods, each in a lab of its own.
+func besideEachOther(t *testing.T, test func(*testing.T, lab.Method), methods ...lab.Method) {
+	for _, method := range methods {
 		t.Run(string(method), func(t *testing.T) {
 			t.Parallel()
-			testTunnel(t, method)
+			test(t, method)
 		})
 	}
 }
