@@ -183,6 +183,15 @@ services:
 	}
 }
 
+func TestMasksOfAllClients(t *testing.T) {
+	for _, mask := range []string{"0", "0.0.0.0"} {
+		f := mustParse(t, "services:\n  - {address: fwmark:1, servers: [192.0.2.11], persistence: {timeout: 5m, mask: "+mask+"}}\n")
+		if got := f.Services[0].PersistenceMask; got != 0 {
+			t.Errorf("mask %s: %#x", mask, got)
+		}
+	}
+}
+
 func TestChecks(t *testing.T) {
 	f := mustParse(t, `
 services:
@@ -279,6 +288,7 @@ func TestMistakes(t *testing.T) {
 		{"a mark rule of both families", "marks: [{mark: 1, source: 192.0.2.0/24, destination: 2001:db8::/32}]", `web.yaml:1:9: source 192.0.2.0/24`},
 		{"host bits", "marks: [{mark: 1, source: 192.0.2.1/24}]", `web.yaml:1:27: 192.0.2.1/24: bits beyond the prefix are set: did you mean 192.0.2.0/24?`},
 		{"a peer twice", "peers: [192.0.2.1, 192.0.2.1]", `web.yaml:1:20: peer 192.0.2.1 is given twice`},
+		{"a mask", service + "persistence: {timeout: 5m, mask: 33}", `web.yaml:3:38: "33": want a mask like 255.255.255.0, or 0 to 32`},
 		{"masks", service + "persistence: {timeout: 5m, mask6: 64}", `web.yaml:3:18: mask is of IPv4 and mask6 of IPv6`},
 		{"inhibit without checks", service + "inhibit: true", `web.yaml:3:14: inhibit: want checks with it`},
 		{"gue without a port", service + "method: tunnel\n    tunnel: {type: gue}", `web.yaml:4:13: gue: key port is missing`},

@@ -329,9 +329,9 @@ func (r *reader) service(s *serviceDeclaration, p place, families struct{ v4, v6
 	switch is6 := p.key.Address.Is6(); {
 	case is6 && s.persistence.mask6 != 0:
 		state.PersistenceMask = s.persistence.mask6
-	case !is6 && s.persistence.mask != 0:
-		state.PersistenceMask = s.persistence.mask
-	case is6 && s.persistence.mask != 0 && !families.v4, !is6 && s.persistence.mask6 != 0 && !families.v6:
+	case !is6 && s.persistence.mask != nil:
+		state.PersistenceMask = *s.persistence.mask
+	case is6 && s.persistence.mask != nil && !families.v4, !is6 && s.persistence.mask6 != 0 && !families.v6:
 		r.errors = append(r.errors, r.src.errorAt(s.persistence.offset, "mask is of IPv4 and mask6 of IPv6: %s has none of it", p.key.Text()))
 	}
 	r.schedulerFlags(s, &state)

@@ -412,14 +412,14 @@ func (im *keepalivedImport) mask(vs *virtualServer, key lvs.ServiceKey) uint32 {
 	if n, err := strconv.ParseUint(given, 10, 8); key.Address.Is6() && err == nil && n >= 1 && n <= 128 {
 		return uint32(n)
 	}
-	var mask uint32
+	var mask *uint32
 	r := &reader{src: &source{}}
 	mask4().read(r, &node{text: given}, &mask)
 	if key.Address.Is6() || len(r.errors) > 0 {
 		im.list(vs.mask.at, "%s is no mask of %s", given, key.Text())
 		return full
 	}
-	return mask
+	return *mask
 }
 
 func (im *keepalivedImport) sorryServer(vs *virtualServer, key lvs.ServiceKey) lvs.RealServer {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"net/netip"
@@ -39,8 +40,8 @@ type flagWord struct {
 type persistence struct {
 	offset  int
 	timeout time.Duration
-	mask    uint32 // of IPv4
-	mask6   uint32 // a prefix length
+	mask    *uint32 // of IPv4, nil if none is given
+	mask6   uint32  // a prefix length, 0 if none is given
 	engine  string
 }
 
@@ -216,7 +217,7 @@ var persistenceObject = &object[persistence]{
 	about: "The same client is sent to the same server.",
 	fields: []field[persistence]{
 		of("timeout", "How long a client is remembered after its last connection.", persistenceTimeout(), func(p *persistence) *time.Duration { return &p.timeout }),
-		of("mask", "What counts of an IPv4 client's address: a mask like 255.255.255.0, or a prefix length.", mask4(), func(p *persistence) *uint32 { return &p.mask }),
+		of("mask", "What counts of an IPv4 client's address: a mask like 255.255.255.0, or a prefix length; 0 makes all clients one.", mask4(), func(p *persistence) **uint32 { return &p.mask }),
 		of("mask6", "What counts of an IPv6 client's address: a prefix length.", integer[uint32](1, 128), func(p *persistence) *uint32 { return &p.mask6 }),
 		of("engine", "What else a client is told by: sip, the Call-ID of its datagrams; nothing.", engine, func(p *persistence) *string { return &p.engine }),
 	},
@@ -230,17 +231,18 @@ func persistenceTimeout() kind[time.Duration] {
 	return duration(time.Second, lvs.MaxTimeoutSeconds*time.Second, time.Second)
 }
 
-func mask4() kind[uint32] {
-	return scalar(text(""), func(text string) (uint32, error) {
-		if n, err := strconv.ParseUint(text, 10, 8); err == nil && n >= 1 && n <= 32 {
-			return uint32(math.MaxUint32 << (32 - n)), nil
+func mask4() kind[*uint32] {
+	return scalar(text(""), func(text string) (*uint32, error) {
+		if n, err := strconv.ParseUint(text, 10, 8); err == nil && n <= 32 {
+			mask := uint32(math.MaxUint32 << (32 - n))
+			return &mask, nil
 		}
 		addr, err := netip.ParseAddr(text)
-		if err != nil || !addr.Is4() || addr.IsUnspecified() {
-			return 0, fmt.Errorf("%s: want a mask like 255.255.255.0, or 1 to 32", quoteShort(text))
+		if err != nil || !addr.Is4() {
+			return nil, fmt.Errorf("%s: want a mask like 255.255.255.0, or 0 to 32", quoteShort(text))
 		}
-		b := addr.As4()
-		return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]), nil
+		mask := binary.BigEndian.Uint32(addr.AsSlice())
+		return &mask, nil
 	})
 }
 

@@ -121,6 +121,9 @@ func checkUnicast(what string, addr netip.Addr) error {
 	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr == limitedBroadcast {
 		return fmt.Errorf("%s %s: %w: want a unicast address", what, addr, lvs.ErrInvalid)
 	}
+	if addr.Is4In6() {
+		return fmt.Errorf("%s %s: %w: want the IPv4 address, %s", what, addr, lvs.ErrInvalid, addr.Unmap())
+	}
 	if addr.Is6() && addr.IsLinkLocalUnicast() {
 		return fmt.Errorf("%s %s: %w: a link-local address does not say on which link", what, addr, lvs.ErrInvalid)
 	}

@@ -75,6 +75,7 @@ func TestCheckService(t *testing.T) {
 		{"multicast ipv6", address("ff02::1"), lvs.ErrInvalid, "unicast"},
 		{"broadcast", address("255.255.255.255"), lvs.ErrInvalid, "unicast"},
 		{"link-local", address("fe80::1"), lvs.ErrInvalid, "link-local"},
+		{"IPv4 written as IPv6", address("::ffff:192.0.2.1"), lvs.ErrInvalid, "the IPv4 address, 192.0.2.1"},
 		{"mark", service(func(s *lvs.Service) { s.ServiceKey = lvs.MarkKey(1, false) }), nil, ""},
 		{"persistence", service(func(s *lvs.Service) { s.PersistenceTimeout = time.Minute }), nil, ""},
 		{"no prefix", changed(wlc(vip6), func(s *lvs.Service) { s.PersistenceTimeout, s.PersistenceMask = time.Minute, 129 }), lvs.ErrInvalid, "1 to 128"},

@@ -137,7 +137,7 @@ func (g generator) state() lvs.State {
 	for range g.IntN(3) {
 		first := uint16(g.IntN(1 << 16))
 		state.Marks = append(state.Marks, lvs.MarkRule{
-			Mark: 1 + g.Uint32N(1<<32-1), Protocol: pick(g, 0, lvs.TCP, lvs.UDP, lvs.SCTP),
+			Mark: g.Uint32(), Protocol: pick(g, 0, lvs.TCP, lvs.UDP, lvs.SCTP),
 			Source:      pick(g, netip.Prefix{}, netip.MustParsePrefix("198.51.100.0/24")),
 			Destination: pick(g, netip.Prefix{}, netip.PrefixFrom(g.address(false), 32)),
 			SourcePorts: pick(g, lvs.AllPorts, lvs.PortRange{First: first, Last: first}), DestinationPorts: lvs.PortRange{First: first, Last: 65535},
@@ -170,7 +170,7 @@ func (g generator) service() lvs.ServiceState {
 		if v6 {
 			s.PersistenceMask = 1 + g.Uint32N(128)
 		} else {
-			s.PersistenceMask = 1 + g.Uint32N(1<<32-1)
+			s.PersistenceMask = g.Uint32()
 		}
 	}
 	for range g.IntN(4) {
@@ -229,7 +229,7 @@ func TestBadLines(t *testing.T) {
 		{service + " persistence 3000000", []string{"1 to 2678400"}},
 		{service + " mask 255.255.255.0", []string{"persistence too"}},
 		{service + " persistence 60 mask 24", []string{"255.255.255.0"}},
-		{service + " persistence 60 mask 0.0.0.0", []string{"255.255.255.0"}},
+		{service + " persistence 60 mask 255.255.255", []string{"255.255.255.0"}},
 		{service6 + " persistence 60 mask 129", []string{"1 to 128"}},
 		{service + "\nserver 192.0.2.11", []string{"with a port"}},
 		{service + "\nserver 192.0.2.11:80 weight -1", []string{`weight "-1"`, "0 to 2147483647"}},

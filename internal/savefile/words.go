@@ -70,7 +70,7 @@ func parseMask(key lvs.ServiceKey, word string) (uint32, error) {
 		return uint32(n), nil
 	}
 	addr, err := netip.ParseAddr(word)
-	if err != nil || !addr.Is4() || addr.IsUnspecified() {
+	if err != nil || !addr.Is4() {
 		return 0, fmt.Errorf("mask %q: want one like 255.255.255.0 for an IPv4 service", word)
 	}
 	b := addr.As4()
