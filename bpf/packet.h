@@ -21,6 +21,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
+#include "packet_event.h"
+#include "verifier.h"
 
 enum {
 	IPV4_MORE_FRAGMENTS = 0x2000,
@@ -29,116 +31,12 @@ enum {
 	IPV4_PLAIN = 0x45,	/* version 4, a header without options */
 	IPV6_VERSION = 0x60,	/* the upper half of the first byte */
 	VLAN_VID = 0x0fff,
-	TCP_FLAGS_OFFSET = 13,
 	MAX_VLAN_TAGS = 2,
 	/* Of an IP packet, bytes; IPv6 could have forty more. */
 	MAX_LENGTH = 0xffff,
 	/* Where the upper layer may begin, from the IP header: 8 extension
 	 * headers of at most 2048 bytes. A bound for the verifier. */
 	MAX_L4_OFFSET = sizeof(struct ipv6hdr) + MAX_EXTENSION_HEADERS * 2048,
-	/* Behind a longer chunk nothing is looked for. The same. */
-	MAX_SCTP_CHUNK = 0x3ffc,
-};
-
-/* What a packet means to the state of its connection. Of several TCP flags one
- * counts: RST, SYN, FIN, ACK, in this order (ip_vs_proto_tcp.c). */
-enum event {
-	EVENT_SYN,
-	EVENT_FIN,
-	EVENT_ACK,
-	EVENT_RST,
-	EVENT_NONE,		/* TCP with none of these flags */
-	EVENT_UDP,
-	EVENT_SYN_SECURE,	/* the first four in the tables of secure_tcp */
-	EVENT_FIN_SECURE,
-	EVENT_ACK_SECURE,
-	EVENT_RST_SECURE,
-	EVENT_SCTP_DATA,	/* and all chunks that have no event of their own */
-	EVENT_SCTP_INIT,
-	EVENT_SCTP_INIT_ACK,
-	EVENT_SCTP_COOKIE_ECHO,
-	EVENT_SCTP_COOKIE_ACK,
-	EVENT_SCTP_SHUTDOWN,
-	EVENT_SCTP_SHUTDOWN_ACK,
-	EVENT_SCTP_SHUTDOWN_COMPLETE,
-	EVENT_SCTP_ERROR,
-	EVENT_SCTP_ABORT,
-	EVENT_QUOTED,		/* of ICMP: there was a packet */
-	EVENT_FRAGMENT,		/* not the first of a datagram: tells nothing of its own */
-	EVENTS = 32,		/* room to index by five bits */
-};
-
-enum tcp_flag {
-	TCP_FIN = 0x01,
-	TCP_SYN = 0x02,
-	TCP_RST = 0x04,
-	TCP_ACK = 0x10,
-};
-
-/* By the lower five flags of a segment: one load in place of four branches. */
-static const __u8 tcp_events[32] = {
-#define ACK_OR(flags, without) [flags] = without, [(flags) | 8] = without, \
-	[(flags) | TCP_ACK] = (without) == EVENT_NONE ? EVENT_ACK : (without), \
-	[(flags) | TCP_ACK | 8] = (without) == EVENT_NONE ? EVENT_ACK : (without)
-	ACK_OR(0, EVENT_NONE),
-	ACK_OR(TCP_FIN, EVENT_FIN),
-	ACK_OR(TCP_SYN, EVENT_SYN),
-	ACK_OR(TCP_SYN | TCP_FIN, EVENT_SYN),
-	ACK_OR(TCP_RST, EVENT_RST),
-	ACK_OR(TCP_RST | TCP_FIN, EVENT_RST),
-	ACK_OR(TCP_RST | TCP_SYN, EVENT_RST),
-	ACK_OR(TCP_RST | TCP_SYN | TCP_FIN, EVENT_RST),
-#undef ACK_OR
-};
-
-/* Types of SCTP chunks (RFC 9260, 3.2). */
-enum sctp_chunk_type {
-	CHUNK_DATA,
-	CHUNK_INIT,
-	CHUNK_INIT_ACK,
-	CHUNK_SACK,
-	CHUNK_HEARTBEAT,
-	CHUNK_HEARTBEAT_ACK,
-	CHUNK_ABORT,
-	CHUNK_SHUTDOWN,
-	CHUNK_SHUTDOWN_ACK,
-	CHUNK_ERROR,
-	CHUNK_COOKIE_ECHO,
-	CHUNK_COOKIE_ACK,
-	CHUNK_ECNE,
-	CHUNK_CWR,
-	CHUNK_SHUTDOWN_COMPLETE,
-	CHUNK_TYPES,
-};
-
-static const __u8 sctp_events[CHUNK_TYPES] = {
-	[CHUNK_DATA] = EVENT_SCTP_DATA,
-	[CHUNK_SACK ... CHUNK_HEARTBEAT_ACK] = EVENT_SCTP_DATA,
-	[CHUNK_ECNE ... CHUNK_CWR] = EVENT_SCTP_DATA,
-	[CHUNK_INIT] = EVENT_SCTP_INIT,
-	[CHUNK_INIT_ACK] = EVENT_SCTP_INIT_ACK,
-	[CHUNK_ABORT] = EVENT_SCTP_ABORT,
-	[CHUNK_SHUTDOWN] = EVENT_SCTP_SHUTDOWN,
-	[CHUNK_SHUTDOWN_ACK] = EVENT_SCTP_SHUTDOWN_ACK,
-	[CHUNK_ERROR] = EVENT_SCTP_ERROR,
-	[CHUNK_COOKIE_ECHO] = EVENT_SCTP_COOKIE_ECHO,
-	[CHUNK_COOKIE_ACK] = EVENT_SCTP_COOKIE_ACK,
-	[CHUNK_SHUTDOWN_COMPLETE] = EVENT_SCTP_SHUTDOWN_COMPLETE,
-};
-
-struct sctp_chunk {
-	__u8 type;
-	__u8 flags;
-	__be16 length;		/* of the chunk with this header, without padding */
-};
-
-/* An SCTP packet up to its first chunk, without which it is none. */
-struct sctp_header {
-	__be16 source;
-	__be16 dest;
-	__be32 tag;
-	__le32 checksum;
-	struct sctp_chunk first;
 };
 
 struct vlan_header {
@@ -149,10 +47,6 @@ struct vlan_header {
 enum {
 	MAX_L2 = sizeof(struct ethhdr) + MAX_VLAN_TAGS * sizeof(struct vlan_header),
 };
-
-/* Where the compiler lays the common path: without jumps. */
-#define likely(condition) __builtin_expect(!!(condition), 1)
-#define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* What names a connection; laid out as the head of struct connection. */
 struct flow {
@@ -197,20 +91,6 @@ enum fragment {
 	FRAGMENT_LATER = 32,
 };
 
-/*
- * Makes the verifier forget what it knows of a number: it does not follow
- * values through halves of a stack slot. Paths that differ in that number alone
- * are then the same to it, and what comes after is verified once, not for each.
- */
-static __always_inline __u32 forget(__u32 number)
-{
-	volatile __u16 halves[2] __attribute__((aligned(8)));
-
-	halves[0] = number;
-	halves[1] = number >> 16;
-	return *(volatile __u32 *)halves;
-}
-
 enum {
 	/* Above where a header of the upper layer may begin in a frame. */
 	OFFSET_MASK = 0x7fff,
@@ -222,27 +102,6 @@ _Static_assert(MAX_L2 + MAX_L4_OFFSET <= OFFSET_MASK, "no offset is changed by t
 static __always_inline __u32 bound_offset(__u32 offset)
 {
 	return forget(offset) & OFFSET_MASK;
-}
-
-/*
- * Makes the compiler forget what it knows of a number. It would see that a
- * packet's length implies a check of the frame's end and leave that out; the
- * verifier does not see it.
- */
-static __always_inline __u32 hide(__u32 number)
-{
-	asm volatile("" : "+r"(number));
-	return number;
-}
-
-/* A number of two bytes from the wire. The verifier of Linux 6.1 does not know
- * that swapping bytes leaves no more than sixteen bits. */
-static __always_inline __u32 wire16(__be16 number)
-{
-	__u32 swapped = bpf_ntohs(number);
-
-	asm volatile("%0 &= 0xffff" : "+r"(swapped));
-	return swapped;
 }
 
 static __always_inline __be16 flow_cport(const struct flow *flow)
@@ -268,27 +127,6 @@ static __always_inline struct address map_ipv4(__be32 addr)
 static __always_inline bool is_mapped(const struct address *a)
 {
 	return !a->high && (__u32)a->low == 0xffff0000;
-}
-
-/* The chunk that counts is the first; but a cookie may be followed by ABORT
- * (ip_vs_proto_sctp.c, set_sctp_state). */
-static __always_inline __u8 sctp_event(const struct sctp_header *sctp, const void *end, __u32 room)
-{
-	__u8 type = sctp->first.type;
-	const struct sctp_chunk *next;
-	__u32 length;
-
-	if (type == CHUNK_COOKIE_ECHO || type == CHUNK_COOKIE_ACK) {
-		length = wire16(sctp->first.length);
-		if (length < sizeof(*next) || length > MAX_SCTP_CHUNK)
-			return sctp_events[type];
-		length = (length + 3) & ~3;
-		next = (const void *)&sctp->first + length;
-		if ((const void *)(next + 1) <= end && sizeof(*sctp) + length <= room &&
-		    next->type == CHUNK_ABORT)
-			return EVENT_SCTP_ABORT;
-	}
-	return type < CHUNK_TYPES ? sctp_events[type] : EVENT_SCTP_DATA;
 }
 
 /* Ports and flags; room is what the IP packet has from l4 on. */
