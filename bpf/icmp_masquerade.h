@@ -113,39 +113,27 @@ __noinline int translate_error(struct xdp_md *ctx, const struct packet *pkt,
 				narrow(outer), narrow(quoted), false);
 }
 
-/* Takes an error about what a client got to its real server: FORWARD, or why not. It is of
- * a connection or has begun one, as in send_masqueraded. Not static: see answer_icmp. */
+/* Takes an error about what a client got to its real server: FORWARD, or why not. `begun`
+ * is as plot says. Not static: see answer_icmp. */
 __noinline int send_masqueraded_error(struct xdp_md *ctx, struct packet *pkt,
 				      const struct connection *conn, int begun,
 				      struct target *target)
 {
-	const struct real_server *server;
-	const struct next_hop *hop;
 	struct translation to;
+	struct passage passage;
 	enum verdict v;
-	int reply;
 
 	if (!pkt || !target)
 		return BUG_MAP;
-	if (begun < 0)
-		return begun == NO_PORT ? ANSWER_NO_LOCAL_PORT : DROP_NO_ROOM;
-	if (begun & BEGINS)
-		conn = connection_begun(ctx, pkt, begun & ~BEGINS);
-	count_packet(target->server, pkt->length);
-	server = get_server(target->server);
-	if (!server)
-		return BUG_MAP;
-	hop = find_hop(server);
-	target->out = hop->ifindex;
-	if (!target->out)
-		return DROP_NO_NEXT_HOP;
-	if (!plot(pkt, conn, server, &to, &reply))
-		return PASS_ICMP;
-	v = forward(ctx, pkt, hop);
+	v = plot(ctx, pkt, conn, begun, target, &passage, &to);
+	if (v != CONTINUE)
+		return v == PASS_NO_CONNECTION ? PASS_ICMP : v;
+	v = forward(ctx, pkt, passage.hop);
 	if (v != FORWARD)
 		return v;
 	/* A real server of FullNAT knows no way to who sent it, as to no client. */
-	return translate_error(ctx, pkt, &to, l3_behind(hop->vlan), reply == NO_PLACE) ?
+	return translate_error(ctx, pkt, &to, l3_behind(passage.hop->vlan),
+			       passage.reply == NO_PLACE) ?
 		       FORWARD : BUG_ADJUST;
 }
 

@@ -213,66 +213,74 @@ connection_begun(struct xdp_md *ctx, const struct packet *pkt, __u32 slot)
 	return entry_at(slot);
 }
 
-/* What a client's packet becomes, and the slot of its second entry if that was read. False:
- * its connection has ended meanwhile. */
-static __always_inline bool plot(const struct packet *pkt, const struct connection *conn,
-				 const struct real_server *server, struct translation *to,
-				 int *reply)
-{
-	*reply = NO_PLACE;
-	if (!conn || !is_fullnat(conn)) {
-		*to = to_server(pkt, server, conn ? conn->flags : 0);
-		return true;
-	}
-	*reply = read_local(slot_of(conn), to);
-	return *reply != NO_PLACE;
-}
-
-/*
- * Takes a client's packet to its real server: FORWARD or FORWARD_IN_FRAGMENTS, or why not.
- * It is of a connection, or has begun one: then expect_replies or begin_local have
- * returned what. Not static: see answer_icmp.
- */
-__noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt,
-				const struct connection *conn, int begun, struct target *target)
-{
+/* The way of a client's packet to a masqueraded real server. What it becomes there is not
+ * among it: its address leaves the function, and all beside it would lie on the stack. */
+struct passage {
 	const struct real_server *server;
 	const struct next_hop *hop;
-	struct translation to;
-	enum verdict v;
-	int reply;
-	__u32 l3;
+	int reply;		/* the slot of the second entry that tells; or NO_PLACE */
+};
 
-	if (!pkt || !target)
-		return BUG_MAP;
+/*
+ * The passage of a packet that is of a connection or has begun one (then expect_replies or
+ * begin_local have returned what), and what the packet becomes. CONTINUE, or why there is
+ * none: PASS_NO_CONNECTION, if its connection has ended meanwhile.
+ */
+static __always_inline enum verdict plot(struct xdp_md *ctx, const struct packet *pkt,
+					 const struct connection *conn, int begun,
+					 struct target *target, struct passage *passage,
+					 struct translation *to)
+{
 	if (begun < 0)
 		return begun == NO_PORT ? ANSWER_NO_LOCAL_PORT : DROP_NO_ROOM;
 	if (begun & BEGINS)
 		conn = connection_begun(ctx, pkt, begun & ~BEGINS);
 	count_packet(target->server, pkt->length);
-	server = get_server(target->server);
-	if (!server)
+	passage->server = get_server(target->server);
+	if (!passage->server)
 		return BUG_MAP;
-	hop = find_hop(server);
-	target->out = hop->ifindex;
+	passage->hop = find_hop(passage->server);
+	target->out = passage->hop->ifindex;
 	if (!target->out)
 		return DROP_NO_NEXT_HOP;
-	if (!plot(pkt, conn, server, &to, &reply))
-		return PASS_NO_CONNECTION;
+	passage->reply = NO_PLACE;
+	if (!conn || !is_fullnat(conn)) {
+		*to = to_server(pkt, passage->server, conn ? conn->flags : 0);
+		return CONTINUE;
+	}
+	passage->reply = read_local(slot_of(conn), to);
+	return passage->reply == NO_PLACE ? PASS_NO_CONNECTION : CONTINUE;
+}
+
+/* Takes a client's packet to its real server: FORWARD or FORWARD_IN_FRAGMENTS, or why not.
+ * `begun` is as plot says. Not static: see answer_icmp. */
+__noinline int send_masqueraded(struct xdp_md *ctx, struct packet *pkt,
+				const struct connection *conn, int begun, struct target *target)
+{
+	struct translation to;
+	struct passage passage;
+	enum verdict v;
+	__u32 l3;
+
+	if (!pkt || !target)
+		return BUG_MAP;
+	v = plot(ctx, pkt, conn, begun, target, &passage, &to);
+	if (v != CONTINUE)
+		return v;
 	if (!is_translatable(pkt, &to))
 		return DROP_FRAGMENT_PORTS;
-	v = forward(ctx, pkt, hop);
+	v = forward(ctx, pkt, passage.hop);
 	if (!goes_on(v))
 		return v;
-	l3 = l3_behind(hop->vlan);
+	l3 = l3_behind(passage.hop->vlan);
 	if (is_whole_datagram(pkt))
 		make_udp_check(ctx, pkt, l3);
 	if (!translate(ctx, pkt, &to, l3))
 		return BUG_ADJUST;
-	if (v != FORWARD || reply == NO_PLACE || !server->toa || pkt->fragment ||
+	if (v != FORWARD || passage.reply == NO_PLACE || !passage.server->toa || pkt->fragment ||
 	    flow_protocol(&pkt->flow) != IPPROTO_TCP)
 		return v;
-	return add_toa(ctx, pkt, l3, noted_greeting(reply), hop->mtu);
+	return add_toa(ctx, pkt, l3, noted_greeting(passage.reply), passage.hop->mtu);
 }
 
 /* What a reply becomes, by the connection of its entry; false if that has none any
