@@ -55,9 +55,8 @@ static __always_inline bool same_flow(const struct connection *conn, const struc
 {
 	__u64 word = *(const volatile __u64 *)&conn->cport ^ flow->word;
 
-	return !((conn->caddr.low ^ flow->caddr.low) | (conn->vaddr.low ^ flow->vaddr.low) |
-		 (conn->caddr.high ^ flow->caddr.high) | (conn->vaddr.high ^ flow->vaddr.high) |
-		 (word & MATCHED_WORD));
+	return !(address_difference(&conn->caddr, &flow->caddr) |
+		 address_difference(&conn->vaddr, &flow->vaddr) | (word & MATCHED_WORD));
 }
 
 static __always_inline bool is_entry_of(const struct connection *conn, __u32 control,

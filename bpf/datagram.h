@@ -37,12 +37,17 @@ static __always_inline bool is_complete(const struct datagram *d)
 	return d->total && d->seen >= d->total;
 }
 
+/* 0 if a datagram goes from and to where a packet does. */
+static __always_inline __u64 party_difference(const struct datagram *d, const struct packet *pkt)
+{
+	return address_difference(&d->caddr, &pkt->flow.caddr) |
+	       address_difference(&d->vaddr, &pkt->flow.vaddr);
+}
+
 static __always_inline bool is_datagram_of(const struct datagram *d, const struct packet *pkt,
 					   const struct fragment_header *frag)
 {
-	return !((d->caddr.low ^ pkt->flow.caddr.low) | (d->vaddr.low ^ pkt->flow.vaddr.low) |
-		 (d->caddr.high ^ pkt->flow.caddr.high) | (d->vaddr.high ^ pkt->flow.vaddr.high) |
-		 (d->id ^ frag->id)) &&
+	return !(party_difference(d, pkt) | (d->id ^ frag->id)) &&
 	       (!is_ipv4(pkt) || d->protocol == frag->protocol);
 }
 
@@ -132,6 +137,13 @@ static __always_inline bool is_same_first(const struct datagram *d, const struct
 	       d->protocol == flow_protocol(&pkt->flow) && d->first_end == frag->length;
 }
 
+/* A datagram whose fragments contradict each other: the rest is dropped, too. */
+static __always_inline enum verdict give_up_datagram(struct datagram *d)
+{
+	d->state = DATAGRAM_OVERLAP;
+	return DROP_FRAGMENT_OVERLAP;
+}
+
 /* A first fragment, its datagram in slot d. */
 static __always_inline enum verdict begin_datagram(struct datagram *d, bool known,
 						   const struct packet *pkt,
@@ -142,19 +154,13 @@ static __always_inline enum verdict begin_datagram(struct datagram *d, bool know
 		known = false;
 	if (known && d->state == DATAGRAM_OVERLAP)
 		return DROP_FRAGMENT_OVERLAP;
-	if (known && d->state != DATAGRAM_WAITING) {
-		if (is_same_first(d, pkt, frag))
-			return CONTINUE;
-		d->state = DATAGRAM_OVERLAP;
-		return DROP_FRAGMENT_OVERLAP;
-	}
+	if (known && d->state != DATAGRAM_WAITING)
+		return is_same_first(d, pkt, frag) ? CONTINUE : give_up_datagram(d);
 	if (!known)
 		name_datagram(d, pkt, frag);
 	d->expires = now + ticks(DATAGRAM_SECONDS, set);
-	if (known && d->lowest < frag->length) {
-		d->state = DATAGRAM_OVERLAP;
-		return DROP_FRAGMENT_OVERLAP;
-	}
+	if (known && d->lowest < frag->length)
+		return give_up_datagram(d);
 	d->cport = flow_cport(&pkt->flow);
 	d->vport = flow_vport(&pkt->flow);
 	d->protocol = flow_protocol(&pkt->flow);
@@ -198,10 +204,8 @@ static __always_inline enum verdict continue_datagram(struct datagram *d, struct
 {
 	if (d->state == DATAGRAM_WAITING)
 		return wait_for_first(d, frag, bytes);
-	if (d->state == DATAGRAM_OVERLAP || !fits_datagram(d, frag)) {
-		d->state = DATAGRAM_OVERLAP;
-		return DROP_FRAGMENT_OVERLAP;
-	}
+	if (d->state == DATAGRAM_OVERLAP || !fits_datagram(d, frag))
+		return give_up_datagram(d);
 	if (d->state == DATAGRAM_DECIDING)
 		return wait_for_first(d, frag, bytes);
 	d->seen += frag->length < MAX_DATAGRAM - d->seen ? frag->length : MAX_DATAGRAM - d->seen;
@@ -287,10 +291,7 @@ static __always_inline struct datagram *own_datagram(struct datagram_set *all, _
 	if (slot >= DATAGRAM_SLOTS)
 		return NULL;
 	d = &all->slots[slot];
-	return (d->caddr.low ^ pkt->flow.caddr.low) | (d->vaddr.low ^ pkt->flow.vaddr.low) |
-			       (d->caddr.high ^ pkt->flow.caddr.high) |
-			       (d->vaddr.high ^ pkt->flow.vaddr.high) |
-			       (d->cport ^ flow_cport(&pkt->flow)) |
+	return party_difference(d, pkt) | (d->cport ^ flow_cport(&pkt->flow)) |
 			       (d->vport ^ flow_vport(&pkt->flow)) ?
 		       NULL :
 		       d;

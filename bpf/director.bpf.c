@@ -228,6 +228,13 @@ enum {
 	IS_ICMP = -2,		/* no XDP action: take_icmp takes the packet */
 };
 
+/* To the host, before there is anything to conclude. */
+static __always_inline int leave_at_once(enum verdict v)
+{
+	count_verdict(v);
+	return XDP_PASS;
+}
+
 /* Any packet but ICMP, by every stage. Parsed anew: nothing is shared with the short
  * way but the frame. Not static: see answer_icmp. */
 __noinline int take(struct xdp_md *ctx)
@@ -239,14 +246,10 @@ __noinline int take(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 now;
 
-	if (!in || !set) {
-		count_verdict(BUG_MAP);
-		return XDP_PASS;
-	}
-	if (!set->services) {
-		count_verdict(PASS_NO_SERVICES);
-		return XDP_PASS;
-	}
+	if (!in || !set)
+		return leave_at_once(BUG_MAP);
+	if (!set->services)
+		return leave_at_once(PASS_NO_SERVICES);
 	now = now_tick(set);
 	v = parse_packet(ctx, &pkt, in);
 	if (unlikely(v == PASS_FRAGMENT))
@@ -347,16 +350,12 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 now;
 
-	if (!in || !set) {
-		count_verdict(BUG_MAP);
-		return XDP_PASS;
-	}
+	if (!in || !set)
+		return leave_at_once(BUG_MAP);
 	pull_frame(ctx, MAX_L2 + MAX_CHECKED);
 	v = parse_packet(ctx, &pkt, in);
-	if (v != PASS_ICMP) {	/* take() has seen that it is */
-		count_verdict(v);
-		return XDP_PASS;
-	}
+	if (v != PASS_ICMP)	/* take() has seen that it is */
+		return leave_at_once(v);
 	if (!is_from_peer(ctx, set))
 		v = read_quote(ctx, &pkt);
 	now = now_tick(set);

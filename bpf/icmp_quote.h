@@ -40,7 +40,7 @@ static __always_inline bool is_relayed(const struct packet *pkt, __u8 type)
 static __always_inline bool turn_flow(struct packet *pkt, struct address source,
 				      struct address destination)
 {
-	if ((pkt->flow.vaddr.high ^ source.high) | (pkt->flow.vaddr.low ^ source.low))
+	if (address_difference(&pkt->flow.vaddr, &source))
 		return false;
 	pkt->flow.caddr = destination;
 	return true;

@@ -129,6 +129,13 @@ static __always_inline bool is_mapped(const struct address *a)
 	return !a->high && (__u32)a->low == 0xffff0000;
 }
 
+/* Bits that differ between two addresses: 0 if they are the same. Not a bool, so that what is
+ * compared beside them takes one branch with them. */
+static __always_inline __u64 address_difference(const struct address *a, const struct address *b)
+{
+	return (a->low ^ b->low) | (a->high ^ b->high);
+}
+
 /* Ports and flags; room is what the IP packet has from l4 on. */
 static __always_inline enum verdict parse_upper(struct packet *pkt, void *l4, void *end,
 						__u32 room, __u8 protocol)

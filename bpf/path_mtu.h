@@ -133,11 +133,6 @@ static __always_inline bool read_quoted_tunnel(struct quoted_tunnel *q, struct x
 	       read_quoted_inner(q, data, end);
 }
 
-static __always_inline bool is_same_address(const struct address *a, const struct address *b)
-{
-	return !((a->high ^ b->high) | (a->low ^ b->low));
-}
-
 /* Learns the MTU of a tunnel's way from a packet of ICMP that is about no connection by
  * itself. Not static: see answer_icmp. */
 __noinline int learn_path(struct xdp_md *ctx, const struct packet *pkt)
@@ -162,7 +157,7 @@ __noinline int learn_path(struct xdp_md *ctx, const struct packet *pkt)
 	word = read_hop(server);
 	t = find_tunnel(conn->server, word);
 	if (!(word & HOP_TUNNEL) || !t || t->type != q.type ||
-	    !is_same_address(&t->destination, &q.destination))
+	    address_difference(&t->destination, &q.destination))
 		return 0;
 	least = is_mapped(&t->destination) ? LEAST_MTU_IPV4 : LEAST_MTU_IPV6;
 	if (q.mtu && q.mtu < least)

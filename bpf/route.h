@@ -102,8 +102,7 @@ static __always_inline struct client_hop *client_hop(const struct address *caddr
 static __always_inline bool is_hop_of(const struct client_hop *kept, const struct address *vaddr,
 				      const struct address *caddr, __u32 now)
 {
-	return !((kept->caddr.low ^ caddr->low) | (kept->caddr.high ^ caddr->high) |
-		 (kept->vaddr.low ^ vaddr->low) | (kept->vaddr.high ^ vaddr->high)) &&
+	return !(address_difference(&kept->caddr, caddr) | address_difference(&kept->vaddr, vaddr)) &&
 	       !is_over(kept->until, now);
 }
 

@@ -31,7 +31,7 @@ static __always_inline __u32 home_of(const struct service_key *key, const struct
 
 static __always_inline bool is_of_key(const struct service *svc, const struct service_key *key)
 {
-	return !((svc->key.vaddr.low ^ key->vaddr.low) | (svc->key.vaddr.high ^ key->vaddr.high) |
+	return !(address_difference(&svc->key.vaddr, &key->vaddr) |
 		 (svc->key.vport ^ key->vport) | (svc->key.protocol ^ key->protocol)) && svc->used;
 }
 
