@@ -153,7 +153,10 @@ func newBench(c BenchCase) (*bench, error) {
 	if err := b.plane.load(spec, nil); err != nil {
 		return nil, err
 	}
-	err = b.plane.initialize(groups)
+	hz, err := b.plane.measureHZ()
+	if err == nil {
+		err = b.plane.initialize(groups, hz)
+	}
 	if err == nil {
 		err = b.loadPrograms()
 	}

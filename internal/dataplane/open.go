@@ -108,9 +108,18 @@ func create(cfg Config, state string) (*Plane, error) {
 	if err := p.load(spec, nil); err != nil {
 		return nil, err
 	}
-	err = p.initialize(groups)
+	hz, err := p.measureHZ()
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p.begin(groups, hz, state)
+}
+
+// begin makes a plane whose maps are empty one to take over; it closes it if it can't.
+func (p *Plane) begin(groups, hz uint32, state string) (*Plane, error) {
+	err := p.initialize(groups, hz)
 	if err == nil {
-		err = p.pin(filepath.Join(cfg.PinDir, newStateDir), state)
+		err = p.pin(filepath.Join(p.dir, newStateDir), state)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -161,7 +170,12 @@ func (p *Plane) load(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) err
 	if err := spec.LoadAndAssign(&objects, &opts); err != nil {
 		return fmt.Errorf("load the data plane: %w", err)
 	}
-	p.maps, p.progs = objects.directorMaps, objects.directorPrograms
+	return p.use(objects.directorMaps, objects.directorPrograms)
+}
+
+// use makes maps and programs the plane's own, which it closes.
+func (p *Plane) use(maps directorMaps, progs directorPrograms) error {
+	p.maps, p.progs = maps, progs
 	p.parties = newParties(p.maps.Parties)
 	var err error
 	if p.view, err = newViews(&p.maps); err != nil {
@@ -179,7 +193,7 @@ const (
 	unprivilegedPortStartFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 )
 
-func (p *Plane) initialize(groups uint32) error {
+func (p *Plane) initialize(groups, hz uint32) error {
 	set := p.settings()
 	for i := range set.HashKeys {
 		var b [8]byte
@@ -187,10 +201,6 @@ func (p *Plane) initialize(groups uint32) error {
 			return fmt.Errorf("draw the hash keys: %w", err)
 		}
 		set.HashKeys[i] = binary.NativeEndian.Uint64(b[:]) | 1
-	}
-	hz, err := p.measureHZ()
-	if err != nil {
-		return err
 	}
 	set.Hz = hz
 	set.GroupMask = groups - 1

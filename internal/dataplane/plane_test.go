@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -35,11 +38,20 @@ const (
 	xdpRedirect = 4
 )
 
-// openPlane opens a plane with room for that many connections; it is closed
-// when the test ends.
+// openPlane opens a plane: the one that is pinned there, or else one with room for that
+// many connections. It is closed when the test ends.
 func openPlane(t testing.TB, dir string, connections int) *Plane {
 	t.Helper()
-	p, err := Open(Config{PinDir: dir, Connections: connections})
+	cfg := Config{PinDir: dir, Connections: connections, Mode: ModeAuto}
+	state := filepath.Join(dir, stateDir)
+	var p *Plane
+	_, err := os.Stat(state)
+	switch {
+	case err == nil:
+		p, err = Open(cfg)
+	case errors.Is(err, fs.ErrNotExist):
+		p, err = loadedPlanes.open(t, cfg, state)
+	}
 	if err != nil {
 		t.Fatalf("open: %+v", err)
 	}
