@@ -44,7 +44,7 @@ func (p *Plane) findListed(key lvs.ServiceKey, server lvs.RealServerKey) (svc *s
 
 // AddServer adds a real server at the head of a service's list. One that was
 // removed gets its connections and counters back. It has no next hop until
-// SetNextHop. It wraps lvs.ErrNoService, lvs.ErrServerExists and
+// SetNextHop or SetServerNextHop. It wraps lvs.ErrNoService, lvs.ErrServerExists and
 // lvs.ErrTableFull.
 func (p *Plane) AddServer(key lvs.ServiceKey, want lvs.RealServer) error {
 	p.mu.Lock()
@@ -260,19 +260,41 @@ func (p *Plane) serverStatus(slot uint32, counters lvs.Counters) lvs.RealServerS
 func (p *Plane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next, raddr := toNextHop(hop), toAddress(addr)
+	for slot := range p.addresses[toAddress(addr)] {
+		if p.view.servers.elements[slot].State == directorServerStateSERVER_FREE {
+			continue
+		}
+		if err := p.setNextHop(slot, hop); err != nil {
+			return fmt.Errorf("set the next hop of %s: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// SetServerNextHop changes where packets to one real server of one service go, and leaves
+// others of its address alone: for one that was just added. It wraps lvs.ErrNoService and
+// lvs.ErrNoServer.
+func (p *Plane) SetServerNextHop(key lvs.ServiceKey, server lvs.RealServerKey, hop lvs.NextHop) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _, slot, err := p.findListed(key, server)
+	if err == nil {
+		err = p.setNextHop(slot, hop)
+	}
+	if err != nil {
+		return fmt.Errorf("set the next hop of %s of %s: %w", server, key, err)
+	}
+	return nil
+}
+
+func (p *Plane) setNextHop(slot uint32, hop lvs.NextHop) error {
 	var source directorAddress
 	if hop.SourceIP.IsValid() {
 		source = toAddress(hop.SourceIP)
 	}
-	for slot := range p.addresses[raddr] {
-		if p.view.servers.elements[slot].State == directorServerStateSERVER_FREE {
-			continue
-		}
-		if err := p.setWay(slot, way{next, p.way(slot).tunnel.from(source)}); err != nil {
-			return fmt.Errorf("set the next hop of %s: %w", addr, err)
-		}
-		p.problems[slot] = hop.Problem
+	if err := p.setWay(slot, way{toNextHop(hop), p.way(slot).tunnel.from(source)}); err != nil {
+		return err
 	}
+	p.problems[slot] = hop.Problem
 	return nil
 }

@@ -39,6 +39,7 @@ type plane interface {
 	OwnSysctls(lvs.ServiceKey) ([]lvs.SysctlValue, error)
 	SetSysctls(lvs.ServiceKey, []lvs.SysctlChange) error
 	SetNextHop(netip.Addr, lvs.NextHop) error
+	SetServerNextHop(lvs.ServiceKey, lvs.RealServerKey, lvs.NextHop) error
 	Peers() (map[netip.Addr]lvs.MAC, error)
 	SetPeer(netip.Addr, lvs.MAC) error
 	DeletePeer(netip.Addr) error

@@ -123,16 +123,16 @@ func (t *hopTable) wait(addr netip.Addr) {
 	}
 }
 
-// write gives the plane the next hop of addr, which is held, if it is known: for
-// a server that was just added.
-func (t *hopTable) write(addr netip.Addr) error {
+// write gives the plane the next hop of a real server that was just added, and whose
+// address is held, if it is known.
+func (t *hopTable) write(service lvs.ServiceKey, server lvs.RealServerKey) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	entry := t.addresses[addr]
+	entry := t.addresses[server.Address]
 	if !entry.isKnown() {
 		return nil
 	}
-	return t.plane.SetNextHop(addr, entry.hop)
+	return t.plane.SetServerNextHop(service, server, entry.hop)
 }
 
 // learn takes a next hop that the watcher found.

@@ -191,12 +191,23 @@ func (p *memoryPlane) SetSysctls(key lvs.ServiceKey, changes []lvs.SysctlChange)
 }
 
 func (p *memoryPlane) SetNextHop(addr netip.Addr, hop lvs.NextHop) error {
+	return p.setNextHops(addr, hop, func(lvs.ServiceKey, lvs.RealServerKey) bool { return true })
+}
+
+func (p *memoryPlane) SetServerNextHop(key lvs.ServiceKey, server lvs.RealServerKey, hop lvs.NextHop) error {
+	return p.setNextHops(server.Address, hop, func(service lvs.ServiceKey, s lvs.RealServerKey) bool {
+		return service == key && s == server
+	})
+}
+
+func (p *memoryPlane) setNextHops(addr netip.Addr, hop lvs.NextHop, isMeant func(lvs.ServiceKey, lvs.RealServerKey) bool) error {
 	hop.InterfaceName = "" // the data plane does not know it
 	return p.change(func() {
 		p.hopWrites[addr]++
 		for i := range p.services {
 			for j := range p.services[i].Servers {
-				if server := &p.services[i].Servers[j]; server.Address == addr {
+				server := &p.services[i].Servers[j]
+				if server.Address == addr && isMeant(p.services[i].ServiceKey, server.RealServerKey) {
 					server.NextHop = hop
 				}
 			}

@@ -123,7 +123,7 @@ func (d *Director) put(key lvs.ServiceKey, s lvs.RealServer, olds []lvs.RealServ
 		return err
 	}
 	r.applied = slices.Insert(r.applied, 0, s)
-	if err := d.hops.write(s.Address); err != nil {
+	if err := d.hops.write(key, s.RealServerKey); err != nil {
 		// The server is there; that nothing reaches it is a state, shown as such.
 		d.log.Error("next hop not written", "realserver", s.Address, "cause", err)
 	}
