@@ -177,7 +177,7 @@ func (p *Probes) Route(probe Probe) error {
 		Caddr: probeAddress(toAddress(probe.Source.Addr())), Vaddr: probeAddress(toAddress(probe.Destination.Addr())),
 		Vport: toPort(probe.Destination.Port()), Server: server,
 	}
-	if err := p.objects.Probes.Put(key, value); err != nil {
+	if err := p.objects.Probes.Put(&key, &value); err != nil {
 		return fmt.Errorf("route the probe to %s: %w", probe.Destination, err)
 	}
 	return nil

@@ -124,24 +124,27 @@ func (d *Director) setHealth(wanted []lvs.ServiceHealth) error {
 	if err := d.checks.Set(services); err != nil {
 		return err
 	}
-	affected := d.forgetInherited()
+	affected := map[lvs.ServiceKey]bool{}
+	for _, key := range d.forgetInherited() {
+		affected[key] = true
+	}
 	before := d.health
 	d.wanted = wanted
 	d.health = map[lvs.ServiceKey]lvs.ServiceHealth{}
 	for _, w := range want {
 		d.health[w.ServiceKey] = w
-		affected = append(affected, w.ServiceKey)
+		affected[w.ServiceKey] = true
 		if w.Sorry.Address.IsValid() {
 			d.hops.hold(w.Sorry.Address)
 		}
 	}
 	for key, w := range before {
-		affected = append(affected, key)
+		affected[key] = true
 		if w.Sorry.Address.IsValid() {
 			d.hops.release(w.Sorry.Address)
 		}
 	}
-	return d.refreshAll(affected)
+	return d.refreshSet(affected)
 }
 
 // forgetInherited returns the services of which a former director withheld something:
@@ -207,6 +210,13 @@ func (n *news) take() []lvs.ServiceKey {
 	return keys
 }
 
+// What many checks come to at once is carried out together: between two times pass
+// newsPause times as long as the last has taken, and longestNewsPause at most.
+const (
+	newsPause        = 10
+	longestNewsPause = 200 * time.Millisecond
+)
+
 // followHealth carries out what checks come to, until ctx ends.
 func (d *Director) followHealth(ctx context.Context) {
 	for {
@@ -215,14 +225,25 @@ func (d *Director) followHealth(ctx context.Context) {
 			return
 		case <-d.news.signal:
 		}
-		keys := d.news.take()
-		d.mu.Lock()
-		err := d.refreshAll(keys)
-		d.mu.Unlock()
+		took, err := d.carryOutHealth(d.news.take())
 		if err != nil {
 			d.log.Error("health not carried out", "cause", err)
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(newsPause*took, longestNewsPause)):
+		}
 	}
+}
+
+// carryOutHealth returns how long it has taken beside what it has waited for others.
+func (d *Director) carryOutHealth(keys []lvs.ServiceKey) (time.Duration, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	begin := time.Now()
+	err := d.refreshAll(keys)
+	return time.Since(begin), err
 }
 
 // closeChecks ends all checks.
@@ -292,7 +313,7 @@ func (n *checkNetwork) Dial(ctx context.Context, network string, target health.T
 func sourceOf(target health.Target, hop lvs.NextHop) (netip.Addr, error) {
 	vip := target.Address.Addr()
 	if target.Server.Address.Is4() == vip.Is4() {
-		return sourceTo(target.Server.Address)
+		return sourceTo(target.Server.Address, hop)
 	}
 	device, err := net.InterfaceByIndex(hop.InterfaceIndex)
 	if err != nil {
@@ -314,8 +335,12 @@ func sourceOf(target health.Target, hop lvs.NextHop) (netip.Addr, error) {
 	}
 }
 
-// sourceTo returns the address that the host speaks to another one from.
-func sourceTo(addr netip.Addr) (netip.Addr, error) {
+// sourceTo returns the address that the host speaks to another one from, by a next hop
+// that knows it as a rule.
+func sourceTo(addr netip.Addr, hop lvs.NextHop) (netip.Addr, error) {
+	if hop.SourceIP.IsValid() {
+		return hop.SourceIP, nil
+	}
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, sourcePort)))
 	if err != nil {
 		return netip.Addr{}, err

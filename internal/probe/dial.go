@@ -1,13 +1,9 @@
 package probe
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,43 +52,28 @@ func toConn(fd int, name string) (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-func (n *Namespace) dialPorts(ctx context.Context, network string, source netip.Addr, route Route) (net.Conn, error) {
-	kind := unix.SOCK_STREAM
-	route.Protocol = lvs.TCP
-	if network == "udp" {
-		kind, route.Protocol = unix.SOCK_DGRAM, lvs.UDP
-	}
-	fd, err := n.open(netip.AddrPortFrom(source, 0), kind, 0)
+func (n *Namespace) dialUDP(source netip.Addr, route Route) (net.Conn, error) {
+	route.Protocol = lvs.UDP
+	fd, err := n.open(netip.AddrPortFrom(source, 0), unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return nil, err
 	}
-	err = n.routeSocket(fd, source, route)
-	if err == nil && network == "tcp" {
-		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	}
-	if err == nil {
+	if _, err = n.routeSocket(fd, source, route); err == nil {
 		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(route.Destination)))
 	}
-	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	conn, err := toConn(fd, network)
-	if err != nil || network == "udp" {
-		return conn, err
-	}
-	if err := connected(ctx, conn.(*net.TCPConn)); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
+	return toConn(fd, "udp")
 }
 
-// routeSocket says where the packets of a bound socket go.
-func (n *Namespace) routeSocket(fd int, source netip.Addr, route Route) error {
+// routeSocket says where the packets of a bound socket go, and returns what it is bound
+// to.
+func (n *Namespace) routeSocket(fd int, source netip.Addr, route Route) (netip.AddrPort, error) {
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
-		return os.NewSyscallError("getsockname", err)
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 	}
 	var port int
 	switch b := bound.(type) {
@@ -102,40 +83,7 @@ func (n *Namespace) routeSocket(fd int, source netip.Addr, route Route) error {
 		port = b.Port
 	}
 	route.Source = netip.AddrPortFrom(source, uint16(port))
-	return n.carrier.Route(route)
-}
-
-// connected waits until a connection is there, or why it will not be.
-func connected(ctx context.Context, conn *net.TCPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetWriteDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err != nil || code != 0 {
-			failed = unix.Errno(code)
-			return true
-		}
-		// A socket is called writable before it is connected, too.
-		_, err = unix.Getpeername(int(fd))
-		return err == nil
-	})
-	if failed != nil {
-		return os.NewSyscallError("connect", failed)
-	}
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	return conn.SetWriteDeadline(time.Time{})
+	return route.Source, n.carrier.Route(route)
 }
 
 // An echoConn is of one identifier of echo requests.

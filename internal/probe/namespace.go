@@ -55,6 +55,7 @@ type Namespace struct {
 	ended   chan struct{}
 	outside string
 	echo    atomic.Uint32
+	stocks  [2]stock // of IPv4 and of IPv6
 
 	mu        sync.Mutex
 	addresses map[netip.Addr]bool
@@ -215,6 +216,9 @@ func (n *Namespace) own(addr netip.Addr) error {
 func (n *Namespace) Close() error {
 	close(n.tasks)
 	<-n.ended
+	for i := range n.stocks {
+		n.stocks[i].clear()
+	}
 	var err error
 	if n.carrier != nil {
 		err = n.carrier.Close()
@@ -240,8 +244,11 @@ func (n *Namespace) Dial(ctx context.Context, network string, source netip.Addr,
 	if err := n.carrier.Listen(hop.InterfaceIndex); err != nil {
 		return nil, err
 	}
-	if network == "icmp" {
+	switch network {
+	case "icmp":
 		return n.dialICMP(source, Route{Destination: netip.AddrPortFrom(destination.Addr(), 0), Server: server, NextHop: hop})
+	case "udp":
+		return n.dialUDP(source, Route{Destination: destination, Server: server, NextHop: hop})
 	}
-	return n.dialPorts(ctx, network, source, Route{Destination: destination, Server: server, NextHop: hop})
+	return n.dialTCP(ctx, source, Route{Destination: destination, Server: server, NextHop: hop})
 }
