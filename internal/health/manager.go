@@ -14,9 +14,12 @@ import (
 const (
 	// mostAtOnce bounds the connections that checks have at once.
 	mostAtOnce = 4096
-	// firstGap is how far the first questions are from one another, on average: all are
-	// put soon, but not all at once.
-	firstGap = 100 * time.Microsecond
+	// firstGap is how far the first questions are from one another: all are put soon, but
+	// not at a rate that leaves no time for what else there is to do.
+	firstGap = 500 * time.Microsecond
+	// tick is what the times at which questions are put are multiples of where they are
+	// far enough away: those of one tick wake the process once.
+	tick = 10 * time.Millisecond
 	// soon is within how long a question is put whose server is suspected.
 	soon = 50 * time.Millisecond
 )
@@ -40,6 +43,7 @@ type Manager struct {
 
 	context context.Context
 	cancel  context.CancelFunc
+	epoch   time.Time // of the ticks
 	asking  sync.WaitGroup
 	slots   chan struct{}
 
@@ -55,7 +59,7 @@ type Manager struct {
 func NewManager(network Network, log *slog.Logger, changed func(lvs.ServiceKey)) *Manager {
 	m := &Manager{
 		network: network, log: log, changed: changed, notifier: newNotifier(log),
-		slots:    make(chan struct{}, mostAtOnce),
+		slots: make(chan struct{}, mostAtOnce), epoch: time.Now(),
 		services: map[lvs.ServiceKey]*service{}, questions: map[string]*question{},
 	}
 	m.context, m.cancel = context.WithCancel(context.Background())
@@ -147,9 +151,12 @@ func (m *Manager) Set(wanted []Service) error {
 			m.stop(q)
 		}
 	}
+	// Each has its own part of the time, so that they are as far from one another in later
+	// rounds, too.
 	spread := time.Duration(len(fresh)) * firstGap
-	for _, q := range fresh {
-		m.schedule(q, time.Duration(rand.Int64N(int64(min(spread, q.check.Interval)))))
+	for i, q := range fresh {
+		part := float64(min(spread, q.check.Interval)) / float64(len(fresh))
+		m.schedule(q, time.Duration((float64(i)+rand.Float64())*part))
 	}
 	return nil
 }
@@ -208,7 +215,11 @@ func (m *Manager) schedule(q *question, after time.Duration) {
 	if m.closed {
 		return
 	}
-	q.due = time.Now().Add(after)
+	now := time.Now()
+	if after >= 100*tick {
+		after -= now.Add(after).Sub(m.epoch) % tick
+	}
+	q.due = now.Add(after)
 	if q.timer == nil {
 		q.timer = time.AfterFunc(after, func() { m.run(q) })
 		return

@@ -1,7 +1,10 @@
 package health
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -289,4 +292,42 @@ func TestSuspicionIsConfirmedSoon(t *testing.T) {
 			t.Errorf("forgotten: %+v", status)
 		}
 	})
+}
+
+// A busyNetwork answers nothing, and is told that a time is over long after it is.
+type busyNetwork struct{ late time.Duration }
+
+func (n busyNetwork) Dial(ctx context.Context, _ string, _ Target) (net.Conn, error) {
+	<-ctx.Done()
+	<-time.After(n.late)
+	return nil, ctx.Err()
+}
+
+// That a host which had no time for its checks has seen no answers is no verdict.
+func TestBusyHostBlamesNoServer(t *testing.T) {
+	for _, c := range []struct {
+		late  time.Duration
+		state lvs.HealthState
+		cause Cause
+	}{
+		{100 * time.Millisecond, lvs.HealthDown, HostDown},
+		{2 * time.Second, lvs.HealthUnknown, CheckFailed},
+	} {
+		t.Run(c.late.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewManager(busyNetwork{c.late}, slog.New(slog.DiscardHandler), func(lvs.ServiceKey) {})
+				defer pass(time.Minute) // who is asked aside goes on
+				defer m.Close()
+				check, server := tcpCheck(lvs.PathVIP), member("192.0.2.11:80", 1)
+				check.Interval, check.Timeout = 5*time.Second, 2*time.Second
+				if err := m.Set([]Service{serviceOf(web, check, server)}); err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Minute)
+				if got := m.Server(web, server.RealServerKey); got.State != c.state || got.Cause != string(c.cause) {
+					t.Errorf("%+v", got)
+				}
+			})
+		})
+	}
 }

@@ -23,6 +23,10 @@ const (
 	// confirmed is how long after a failure a question is put again that was put
 	// because its server was suspected.
 	confirmed = time.Second
+	// stalled is how late, and by half of the time that a question has, a check must be
+	// told that its time is over to be no word on the server: this host has had no
+	// processor for it.
+	stalled = 200 * time.Millisecond
 )
 
 // A question is one check of one target, with what has become of it. It serves every
@@ -100,6 +104,25 @@ func (q *question) aside() Target {
 
 // put puts the question once, in the time that it has.
 func (q *question) put(ctx context.Context) Result {
+	begin := time.Now()
+	result := q.inquire(ctx)
+	late := time.Since(begin) - q.check.Timeout
+	if late > max(q.check.Timeout/2, stalled) && q.isSilence(result) {
+		return failure(CheckFailed, "this host was too busy: it looked for the answer %s after the time was over", late.Round(time.Millisecond))
+	}
+	return result
+}
+
+// isSilence reports whether an answer may have been missed.
+func (q *question) isSilence(r Result) bool {
+	switch r.Cause {
+	case Timeout, Slow, HostDown, PathBroken:
+		return q.check.Type != lvs.CheckScript // its end may be late by its own fault
+	}
+	return false
+}
+
+func (q *question) inquire(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, q.check.Timeout)
 	defer cancel()
 	if q.target.Path != lvs.PathVIP {
