@@ -19,6 +19,9 @@ const (
 	drainInterval = 500 * time.Millisecond
 	// rateShare is the weight of the newest interval in the rate of a drain.
 	rateShare = 0.2
+	// drainGrace is how long after its deadline the drain of a host waits for what is
+	// expired or reset to be gone.
+	drainGrace = 10 * time.Second
 	// resetPatience is how long clients are asked for what a RST needs.
 	resetPatience = 3 * time.Second
 	// undrainSlowStart is the slow start of a real server that returns, if its
@@ -277,17 +280,18 @@ func (d *Director) endDrains(over []drainKey) error {
 	}
 	var errs []error
 	var left []reset.Connection
+	found := d.connectionsOf(slices.DeleteFunc(slices.Clone(over), func(key drainKey) bool { return d.drains[key].Then != lvs.DrainReset }))
 	for _, key := range over {
 		one := d.drains[key]
+		if one.Then != lvs.DrainKeep {
+			if err := d.markDrain(key, dataplane.DrainExpire); err != nil {
+				errs = append(errs, err)
+				continue // it is tried again
+			}
+		}
 		one.Ended = true
+		left = append(left, found[key]...)
 		d.log.Info("deadline of a drain", "service", key.service, "realserver", key.server, "connections", one.Left, "then", one.Then)
-		if one.Then == lvs.DrainKeep {
-			continue
-		}
-		if one.Then == lvs.DrainReset {
-			left = append(left, d.connectionsOf(key)...)
-		}
-		errs = append(errs, d.markDrain(key, dataplane.DrainExpire))
 	}
 	if len(left) > 0 {
 		// What clients answer must not be forwarded any more.
@@ -299,27 +303,37 @@ func (d *Director) endDrains(over []drainKey) error {
 	return errors.Join(append(errs, d.writeRecord())...)
 }
 
-// connectionsOf returns the TCP connections of a real server of a service.
-func (d *Director) connectionsOf(key drainKey) []reset.Connection {
-	r := d.rosters[key.service]
-	at := findServer(r.told, key.server)
-	hop, known := d.hops.find(key.server.Address)
-	if at < 0 || !known {
-		return nil
+// connectionsOf returns the TCP connections of some real servers. It walks the connection
+// table once, if at all.
+func (d *Director) connectionsOf(keys []drainKey) map[drainKey][]reset.Connection {
+	found := map[drainKey][]reset.Connection{}
+	ofAddress := map[netip.Addr][]drainKey{}
+	for _, key := range keys {
+		ofAddress[key.server.Address] = append(ofAddress[key.server.Address], key)
 	}
-	var found []reset.Connection
+	if len(keys) == 0 {
+		return found
+	}
 	for c := range d.plane.Connections() {
-		if c.Protocol != lvs.TCP || c.Template || c.Server.Addr() != key.server.Address {
+		if c.Protocol != lvs.TCP || c.Template {
 			continue
 		}
-		virtual := netip.AddrPortFrom(key.service.Address, key.service.Port)
-		if key.service.Mark == 0 && (key.service.Protocol != lvs.TCP || c.Virtual.Addr() != virtual.Addr() ||
-			virtual.Port() != 0 && c.Virtual.Port() != virtual.Port()) {
-			continue
+		for _, key := range ofAddress[c.Server.Addr()] {
+			at := findServer(d.rosters[key.service].told, key.server)
+			hop, known := d.hops.find(key.server.Address)
+			if at >= 0 && known && key.isOf(c) {
+				server := d.rosters[key.service].told[at]
+				found[key] = append(found[key], reset.Connection{Client: c.Client, Virtual: c.Virtual, Local: c.Local, Server: server, NextHop: hop})
+			}
 		}
-		found = append(found, reset.Connection{Client: c.Client, Virtual: c.Virtual, Local: c.Local, Server: r.told[at], NextHop: hop})
 	}
 	return found
+}
+
+// isOf reports whether a connection to the address of a real server is one of its service.
+func (k drainKey) isOf(c lvs.Connection) bool {
+	return k.service.Mark != 0 || k.service.Protocol == lvs.TCP && c.Virtual.Addr() == k.service.Address &&
+		(k.service.Port == 0 || c.Virtual.Port() == k.service.Port)
 }
 
 // reset tells both ends of connections that are not forwarded any more.
@@ -334,8 +348,8 @@ func (d *Director) reset(left []reset.Connection) {
 	d.log.Info("connections reset", "connections", len(left), "told", told)
 }
 
-// drainHost drains all real servers, and returns when nothing is left, or at the
-// deadline when that is over, or when ctx ends.
+// drainHost drains all real servers, and returns when nothing is left, also of those that
+// were drained before, or at the deadline when that is over, or when ctx ends.
 func (d *Director) drainHost(ctx context.Context, deadline time.Duration, then lvs.DrainEnd) error {
 	d.mu.Lock()
 	var keys []drainKey
@@ -348,6 +362,7 @@ func (d *Director) drainHost(ctx context.Context, deadline time.Duration, then l
 		}
 	}
 	d.hostDrained.Store(true)
+	over := time.Now().Add(deadline)
 	_, err := d.drain(keys, deadline, then, true)
 	d.mu.Unlock()
 	if err != nil {
@@ -355,27 +370,34 @@ func (d *Director) drainHost(ctx context.Context, deadline time.Duration, then l
 	}
 	ticker := time.NewTicker(drainInterval)
 	defer ticker.Stop()
-	for {
-		if d.hostIsDrained(keys) {
-			return nil
-		}
+	for !d.hostIsDrained(over) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 		}
 	}
+	return nil
 }
 
-// hostIsDrained reports whether no drain of the host goes on.
-func (d *Director) hostIsDrained(keys []drainKey) bool {
+// hostIsDrained reports whether there is no connection that the drain of the host, which
+// is over at a time, waits for.
+func (d *Director) hostIsDrained(over time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, key := range keys {
-		one := d.drains[key]
-		if one != nil && one.Left > 0 && (!one.Ended || one.Then != lvs.DrainKeep) {
+	now, left := time.Now(), uint32(0)
+	for _, one := range d.drains {
+		until := over
+		if one.host && one.Then != lvs.DrainKeep {
+			until = over.Add(drainGrace)
+		}
+		if one.Left > 0 && now.Before(until) {
 			return false
 		}
+		left += one.Left
+	}
+	if left > 0 {
+		d.log.Warn("the host is not drained in time", "connections", left)
 	}
 	return true
 }

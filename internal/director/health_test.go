@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fairlead-lb/fairlead/internal/dataplane"
@@ -239,7 +240,14 @@ func TestDrain(t *testing.T) {
 	b.must(t, b.EditServer(ctx, vip, changed(first, func(r *lvs.RealServer) { r.Weight = 5 })))
 	b.eventually(t, second, quiesced(first))
 
+	// What the deadline asks for is tried again.
 	p.service(vip).Servers[1].Active = 3
+	p.fail = errPlane
+	expect(t, b.followDrains(), errPlane, "")
+	if drains, err = b.Drains(ctx); err != nil || drains[0].Ended {
+		t.Errorf("%v, %+v", err, drains)
+	}
+	p.fail = nil
 	b.must(t, b.followDrains())
 	drains, err = b.Drains(ctx)
 	if err != nil || len(drains) != 1 || drains[0].Left != 3 || !drains[0].Ended || drains[0].Rate <= 0 {
@@ -342,6 +350,57 @@ func TestServersAddedByHandAreChecked(t *testing.T) {
 	b.must(t, b.DeleteService(ctx, vip), b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first))
 	own.set(t, "0")
 	b.eventually(t)
+}
+
+// The drain of a host waits for what a drain before it has left, but no longer than it is
+// told to; and for what it takes out itself a while more.
+func TestHostDrainWaits(t *testing.T) {
+	const deadline = time.Minute
+	for _, test := range []struct {
+		name   string
+		drain  bool // by hand, before
+		then   lvs.DrainEnd
+		end    time.Duration // of the connections; 0: never
+		within time.Duration
+	}{
+		{"all end", false, lvs.DrainKeep, 20 * time.Second, 20 * time.Second},
+		{"some go on", false, lvs.DrainKeep, 0, deadline},
+		{"those of a drain by hand end", true, lvs.DrainExpire, 20 * time.Second, 20 * time.Second},
+		{"those of a drain by hand go on", true, lvs.DrainExpire, 0, deadline},
+		{"expired", false, lvs.DrainExpire, deadline + time.Second, deadline + time.Second},
+		{"nothing helps", false, lvs.DrainExpire, 0, deadline + drainGrace},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newMemoryPlane()
+				b, ctx := newBench(t, p), t.Context()
+				first := routed("192.0.2.11", 80)
+				b.must(t, b.AddService(ctx, wlc(vip)), b.AddServer(ctx, vip, first))
+				active := func(count uint32) {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					p.service(vip).Servers[0].Active = count
+				}
+				active(7)
+				if test.drain {
+					if _, err := b.Drain(ctx, lvs.DrainScope{Address: first.Address}, 0, lvs.DrainKeep); err != nil {
+						t.Fatal(err)
+					}
+				}
+				followed, stop := context.WithCancel(ctx)
+				defer stop()
+				go b.every(followed, drainInterval, b.followDrains)
+				if test.end > 0 {
+					time.AfterFunc(test.end, func() { active(0) })
+				}
+				begun := time.Now()
+				b.must(t, b.drainHost(ctx, deadline, test.then))
+				if took := time.Since(begun); took < test.within || took > test.within+2*drainInterval {
+					t.Errorf("it took %s, want %s", took, test.within)
+				}
+			})
+		})
+	}
 }
 
 func TestHostDrainEndsWithTheNextDirector(t *testing.T) {

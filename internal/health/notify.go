@@ -18,9 +18,12 @@ const (
 	// notifyAtOnce bounds how many are told at once. One who hangs holds up nobody else
 	// before so many do.
 	notifyAtOnce = 64
-	// notifyBacklog is how many notices may wait for one who is told; those that come
-	// after are not told.
-	notifyBacklog = 1024
+	// notifyBacklog is how many notices may wait for one who is told, so that a site of
+	// 10,000 real servers that goes down as a whole is told; of more, the oldest is not.
+	notifyBacklog = 16384
+	// notifyAge is how old a notice may become that waits: who hangs is not told for hours
+	// of what was long ago.
+	notifyAge = 5 * time.Minute
 	// notifyPatience is for one that is told.
 	notifyPatience = 10 * time.Second
 )
@@ -43,6 +46,12 @@ type notice struct {
 	to    lvs.Notification
 }
 
+// A queue is what waits for one who is told; a worker is there for it.
+type queue struct {
+	waiting []notice
+	missed  int // notices that are not told, since it was logged last
+}
+
 // A notifier tells of transitions, each who is told in order. Who tells it never waits.
 type notifier struct {
 	log     *slog.Logger
@@ -52,12 +61,12 @@ type notifier struct {
 	workers sync.WaitGroup
 	client  http.Client
 
-	mu      sync.Mutex
-	waiting map[string][]notice // by who is told; a worker is there for each key
+	mu     sync.Mutex
+	queues map[string]*queue // by who is told
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	n := &notifier{log: log, slots: make(chan struct{}, notifyAtOnce), waiting: map[string][]notice{}}
+	n := &notifier{log: log, slots: make(chan struct{}, notifyAtOnce), queues: map[string]*queue{}}
 	n.context, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -83,15 +92,17 @@ func (n *notifier) tell(to []lvs.Notification, event Event) {
 			continue
 		}
 		who := one.Webhook + one.Script.Path
-		waiting, busy := n.waiting[who]
-		if len(waiting) == notifyBacklog {
-			n.log.Error("transition not told: too many wait", "service", event.Service, "realserver", event.Server, "transition", event.Transition)
-			continue
-		}
-		n.waiting[who] = append(waiting, notice{event, one})
-		if !busy {
+		q := n.queues[who]
+		if q == nil {
+			q = &queue{}
+			n.queues[who] = q
 			n.workers.Go(func() { n.work(who) })
 		}
+		if len(q.waiting) == notifyBacklog {
+			q.waiting = q.waiting[1:]
+			q.missed++
+		}
+		q.waiting = append(q.waiting, notice{event, one})
 	}
 }
 
@@ -116,18 +127,26 @@ func (n *notifier) work(who string) {
 	}
 }
 
-// next takes the oldest notice that waits; false if there is none, and then the worker
-// is gone.
-func (n *notifier) next(who string) (notice, bool) {
+// next takes the oldest notice that is not too old; false if there is none, and then the
+// worker is gone.
+func (n *notifier) next(who string) (next notice, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	waiting := n.waiting[who]
-	if len(waiting) == 0 {
-		delete(n.waiting, who)
-		return notice{}, false
+	q := n.queues[who]
+	for len(q.waiting) > 0 && !ok {
+		next, q.waiting = q.waiting[0], q.waiting[1:]
+		if ok = time.Since(next.event.Time) <= notifyAge; !ok {
+			q.missed++
+		}
 	}
-	n.waiting[who] = waiting[1:]
-	return waiting[0], true
+	if q.missed > 0 {
+		n.log.Error("transitions not told: they waited too long, or too many did", "to", who, "transitions", q.missed)
+		q.missed = 0
+	}
+	if !ok {
+		delete(n.queues, who)
+	}
+	return next, ok
 }
 
 func (n *notifier) deliver(notice notice) error {

@@ -3,10 +3,12 @@ package health
 import (
 	"bufio"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,5 +71,56 @@ func TestNotifications(t *testing.T) {
 	text, err := bufio.NewReader(told).ReadString('\n')
 	if err != nil || !strings.HasPrefix(text, `one two down 192.0.2.11:80 process-down {"time":`) || !strings.HasSuffix(text, "}\n") {
 		t.Errorf("the script: %v, %q", err, text)
+	}
+}
+
+// Who never answers keeps nobody else from being told of thousands of transitions, in their
+// order; and is not told of all that has waited.
+func TestManyTransitionsAreTold(t *testing.T) {
+	const transitions = 10_000
+	told, all := 0, make(chan struct{})
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e Event
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil || e.Detail != strconv.Itoa(told) {
+			t.Errorf("%v, got the notice of %s, want that of %d", err, e.Detail, told)
+		}
+		if told++; told == transitions {
+			close(all)
+		}
+	}))
+	defer hook.Close()
+	released := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
+	defer silent.Close()
+	defer close(released)
+	n := newNotifier(slog.New(slog.DiscardHandler))
+	hanging := lvs.Notification{Script: script(t, "exec sleep 60")}
+	for i := range transitions {
+		n.tell([]lvs.Notification{{Webhook: silent.URL}, hanging, {Webhook: hook.URL}}, Event{Time: time.Now(), Detail: strconv.Itoa(i)})
+	}
+	select {
+	case <-all:
+	case <-time.After(waitLimit):
+		t.Fatal("not told in time")
+	}
+	for i := range notifyBacklog {
+		n.tell([]lvs.Notification{{Webhook: silent.URL}}, Event{Time: time.Now(), Detail: strconv.Itoa(i)})
+	}
+	n.mu.Lock()
+	waiting := n.queues[silent.URL].waiting
+	if len(waiting) != notifyBacklog || waiting[0].event.Detail != "0" {
+		t.Errorf("%d wait, the first is %s", len(waiting), waiting[0].event.Detail)
+	}
+	for i := range waiting[:len(waiting)-1] {
+		waiting[i].event.Time = time.Now().Add(-notifyAge - time.Second)
+	}
+	n.mu.Unlock()
+	if next, ok := n.next(silent.URL); !ok || next.event.Detail != strconv.Itoa(notifyBacklog-1) {
+		t.Errorf("told of %s, which is old", next.event.Detail)
+	}
+	begun := time.Now()
+	n.close()
+	if took := time.Since(begun); took > waitLimit/2 {
+		t.Errorf("it took %s to close", took)
 	}
 }
