@@ -128,13 +128,9 @@ func (c *Client) list(ctx context.Context, key *fairleadv1.ServiceKey) ([]lvs.Se
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	services := make([]lvs.ServiceStatus, 0, len(response.Msg.Services))
-	for i, wire := range response.Msg.Services {
-		service, err := serviceStatusFromWire(fmt.Sprintf("services[%d]", i), wire)
-		if err != nil {
-			return nil, fmt.Errorf("list services: director answered with %w", err)
-		}
-		services = append(services, service)
+	services, err := eachFromWire("services", response.Msg.Services, serviceStatusFromWire)
+	if err != nil {
+		return nil, fmt.Errorf("list services: director answered with %w", err)
 	}
 	return services, nil
 }

@@ -96,13 +96,7 @@ func (c *Client) Revisions(ctx context.Context) ([]Revision, error) {
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	var revisions []Revision
-	for _, r := range response.Msg.Revisions {
-		revisions = append(revisions, Revision{
-			Number: int(r.GetNumber()), Time: r.GetTime().AsTime(), Name: r.GetName(), Of: int(r.GetOf()), Text: r.GetConfiguration(),
-		})
-	}
-	return revisions, nil
+	return each(response.Msg.Revisions, revisionFromWire), nil
 }
 
 func (h *handler) Apply(ctx context.Context, req *connect.Request[fairleadv1.ApplyRequest]) (
@@ -110,52 +104,43 @@ func (h *handler) Apply(ctx context.Context, req *connect.Request[fairleadv1.App
 	applied, err := h.director.Apply(ctx, ApplyRequest{
 		Name: req.Msg.Name, Text: []byte(req.Msg.Configuration), DryRun: req.Msg.DryRun, Prune: req.Msg.Prune,
 	})
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.ApplyResponse{Applied: appliedToWire(applied)}), nil
+	return reply(&fairleadv1.ApplyResponse{Applied: appliedToWire(applied)}, err)
 }
 
 func (h *handler) Rollback(ctx context.Context, req *connect.Request[fairleadv1.RollbackRequest]) (
 	*connect.Response[fairleadv1.RollbackResponse], error) {
 	applied, err := h.director.Rollback(ctx, int(req.Msg.To), req.Msg.DryRun)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.RollbackResponse{Applied: appliedToWire(applied)}), nil
+	return reply(&fairleadv1.RollbackResponse{Applied: appliedToWire(applied)}, err)
 }
 
 func (h *handler) GetDrift(ctx context.Context, _ *connect.Request[fairleadv1.GetDriftRequest]) (
 	*connect.Response[fairleadv1.GetDriftResponse], error) {
 	drift, err := h.director.Drift(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.GetDriftResponse{Drift: changesToWire(drift)}), nil
+	return reply(&fairleadv1.GetDriftResponse{Drift: changesToWire(drift)}, err)
 }
 
 func (h *handler) Export(ctx context.Context, _ *connect.Request[fairleadv1.ExportRequest]) (
 	*connect.Response[fairleadv1.ExportResponse], error) {
 	text, err := h.director.Export(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.ExportResponse{Configuration: text}), nil
+	return reply(&fairleadv1.ExportResponse{Configuration: text}, err)
 }
 
 func (h *handler) ListRevisions(ctx context.Context, _ *connect.Request[fairleadv1.ListRevisionsRequest]) (
 	*connect.Response[fairleadv1.ListRevisionsResponse], error) {
 	revisions, err := h.director.Revisions(ctx)
-	if err != nil {
-		return nil, toWire(err)
+	return reply(&fairleadv1.ListRevisionsResponse{Revisions: each(revisions, revisionToWire)}, err)
+}
+
+func revisionToWire(r Revision) *fairleadv1.Revision {
+	return &fairleadv1.Revision{
+		Number: uint32(r.Number), Time: timestamppb.New(r.Time), Name: r.Name, Of: uint32(r.Of), Configuration: r.Text,
 	}
-	response := &fairleadv1.ListRevisionsResponse{}
-	for _, r := range revisions {
-		response.Revisions = append(response.Revisions, &fairleadv1.Revision{
-			Number: uint32(r.Number), Time: timestamppb.New(r.Time), Name: r.Name, Of: uint32(r.Of), Configuration: r.Text,
-		})
+}
+
+func revisionFromWire(r *fairleadv1.Revision) Revision {
+	return Revision{
+		Number: int(r.GetNumber()), Time: r.GetTime().AsTime(), Name: r.GetName(), Of: int(r.GetOf()), Text: r.GetConfiguration(),
 	}
-	return connect.NewResponse(response), nil
 }
 
 func appliedToWire(a Applied) *fairleadv1.Applied {

@@ -310,20 +310,14 @@ func macFromWire(field, given string) (lvs.MAC, error) {
 }
 
 func serviceStatusToWire(s lvs.ServiceStatus) *fairleadv1.ServiceStatus {
-	wire := &fairleadv1.ServiceStatus{
+	return &fairleadv1.ServiceStatus{
 		Service:  serviceToWire(s.Service),
 		Counters: countersToWire(s.Counters),
 		Rates:    countersToWire(lvs.Counters(s.Rates)),
-		Servers:  make([]*fairleadv1.RealServerStatus, 0, len(s.Servers)),
+		Servers:  each(s.Servers, serverStatusToWire),
+		Withheld: each(s.Withheld, serverStatusToWire),
+		Quorum:   quorumToWire(s.Quorum),
 	}
-	for _, r := range s.Servers {
-		wire.Servers = append(wire.Servers, serverStatusToWire(r))
-	}
-	for _, r := range s.Withheld {
-		wire.Withheld = append(wire.Withheld, serverStatusToWire(r))
-	}
-	wire.Quorum = quorumToWire(s.Quorum)
-	return wire
 }
 
 func serverStatusToWire(r lvs.RealServerStatus) *fairleadv1.RealServerStatus {
@@ -353,44 +347,39 @@ func serviceStatusFromWire(field string, s *fairleadv1.ServiceStatus) (lvs.Servi
 		Counters: countersFromWire(s.GetCounters()),
 		Rates:    lvs.Rates(countersFromWire(s.GetRates())),
 	}
-	if status.Servers, err = serverStatusesFromWire(field+".servers", s.GetServers()); err != nil {
+	if status.Servers, err = eachFromWire(field+".servers", s.GetServers(), serverStatusFromWire); err != nil {
 		return lvs.ServiceStatus{}, err
 	}
-	if status.Withheld, err = serverStatusesFromWire(field+".withheld", s.GetWithheld()); err != nil {
+	if status.Withheld, err = eachFromWire(field+".withheld", s.GetWithheld(), serverStatusFromWire); err != nil {
 		return lvs.ServiceStatus{}, err
 	}
 	status.Quorum = quorumFromWire(s.GetQuorum())
 	return status, nil
 }
 
-func serverStatusesFromWire(field string, wire []*fairleadv1.RealServerStatus) ([]lvs.RealServerStatus, error) {
-	var servers []lvs.RealServerStatus
-	for i, r := range wire {
-		field := fmt.Sprintf("%s[%d]", field, i)
-		server, err := serverFromWire(field+".server", r.GetServer())
-		if err != nil {
-			return nil, err
-		}
-		hop, err := nextHopFromWire(field+".next_hop", r.GetNextHop())
-		if err != nil {
-			return nil, err
-		}
-		servers = append(servers, lvs.RealServerStatus{
-			RealServer:       server,
-			Active:           r.GetActiveConnections(),
-			Inactive:         r.GetInactiveConnections(),
-			Persistent:       r.GetPersistentConnections(),
-			Retries:          r.GetRetries(),
-			Resets:           r.GetResets(),
-			Counters:         countersFromWire(r.GetCounters()),
-			Rates:            lvs.Rates(countersFromWire(r.GetRates())),
-			NextHop:          hop,
-			Health:           healthFromWire(r.GetHealth()),
-			ConfiguredWeight: r.GetConfiguredWeight(),
-			Draining:         r.GetDraining(),
-		})
+func serverStatusFromWire(field string, r *fairleadv1.RealServerStatus) (lvs.RealServerStatus, error) {
+	server, err := serverFromWire(field+".server", r.GetServer())
+	if err != nil {
+		return lvs.RealServerStatus{}, err
 	}
-	return servers, nil
+	hop, err := nextHopFromWire(field+".next_hop", r.GetNextHop())
+	if err != nil {
+		return lvs.RealServerStatus{}, err
+	}
+	return lvs.RealServerStatus{
+		RealServer:       server,
+		Active:           r.GetActiveConnections(),
+		Inactive:         r.GetInactiveConnections(),
+		Persistent:       r.GetPersistentConnections(),
+		Retries:          r.GetRetries(),
+		Resets:           r.GetResets(),
+		Counters:         countersFromWire(r.GetCounters()),
+		Rates:            lvs.Rates(countersFromWire(r.GetRates())),
+		NextHop:          hop,
+		Health:           healthFromWire(r.GetHealth()),
+		ConfiguredWeight: r.GetConfiguredWeight(),
+		Draining:         r.GetDraining(),
+	}, nil
 }
 
 // secondsToWire rounds down to whole seconds. The durations of the domain are

@@ -27,7 +27,7 @@ func (c *Client) Drain(ctx context.Context, scope lvs.DrainScope, deadline time.
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	return drainsFromWire(response.Msg.Drains)
+	return eachFromWire("drains", response.Msg.Drains, drainFromWire)
 }
 
 // Undrain implements [Director].
@@ -36,7 +36,7 @@ func (c *Client) Undrain(ctx context.Context, scope lvs.DrainScope) ([]lvs.Drain
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	return drainsFromWire(response.Msg.Drains)
+	return eachFromWire("drains", response.Msg.Drains, drainFromWire)
 }
 
 // Drains implements [Director].
@@ -45,7 +45,7 @@ func (c *Client) Drains(ctx context.Context) ([]lvs.Drain, error) {
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	return drainsFromWire(response.Msg.Drains)
+	return eachFromWire("drains", response.Msg.Drains, drainFromWire)
 }
 
 func (h *handler) Drain(ctx context.Context, req *connect.Request[fairleadv1.DrainRequest]) (
@@ -62,10 +62,7 @@ func (h *handler) Drain(ctx context.Context, req *connect.Request[fairleadv1.Dra
 		return nil, toWire(err)
 	}
 	drains, err := h.director.Drain(ctx, scope, time.Duration(req.Msg.DeadlineMilliseconds)*time.Millisecond, then)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.DrainResponse{Drains: drainsToWire(drains)}), nil
+	return reply(&fairleadv1.DrainResponse{Drains: each(drains, drainToWire)}, err)
 }
 
 func (h *handler) Undrain(ctx context.Context, req *connect.Request[fairleadv1.UndrainRequest]) (
@@ -75,19 +72,13 @@ func (h *handler) Undrain(ctx context.Context, req *connect.Request[fairleadv1.U
 		return nil, toWire(err)
 	}
 	drains, err := h.director.Undrain(ctx, scope)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.UndrainResponse{Drains: drainsToWire(drains)}), nil
+	return reply(&fairleadv1.UndrainResponse{Drains: each(drains, drainToWire)}, err)
 }
 
 func (h *handler) ListDrains(ctx context.Context, _ *connect.Request[fairleadv1.ListDrainsRequest]) (
 	*connect.Response[fairleadv1.ListDrainsResponse], error) {
 	drains, err := h.director.Drains(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.ListDrainsResponse{Drains: drainsToWire(drains)}), nil
+	return reply(&fairleadv1.ListDrainsResponse{Drains: each(drains, drainToWire)}, err)
 }
 
 func scopeToWire(s lvs.DrainScope) *fairleadv1.DrainScope {
@@ -142,48 +133,39 @@ func drainEndFromWire(field string, end fairleadv1.DrainEnd) (lvs.DrainEnd, erro
 	return "", invalid(field, end, "DRAIN_END_EXPIRE or DRAIN_END_RESET")
 }
 
-func drainsToWire(drains []lvs.Drain) []*fairleadv1.Drain {
-	wire := make([]*fairleadv1.Drain, 0, len(drains))
-	for _, d := range drains {
-		w := &fairleadv1.Drain{
-			Service: keyToWire(d.Service), Server: d.Server.String(),
-			SinceUnixNanoseconds: timeToWire(d.Since), DeadlineUnixNanoseconds: timeToWire(d.Deadline),
-			Then: drainEndToWire(d.Then), Initial: d.Initial, Left: d.Left, Rate: d.Rate, Ended: d.Ended,
-		}
-		if d.Remaining >= 0 {
-			remaining := uint64(d.Remaining.Milliseconds())
-			w.RemainingMilliseconds = &remaining
-		}
-		wire = append(wire, w)
+func drainToWire(d lvs.Drain) *fairleadv1.Drain {
+	wire := &fairleadv1.Drain{
+		Service: keyToWire(d.Service), Server: d.Server.String(),
+		SinceUnixNanoseconds: timeToWire(d.Since), DeadlineUnixNanoseconds: timeToWire(d.Deadline),
+		Then: drainEndToWire(d.Then), Initial: d.Initial, Left: d.Left, Rate: d.Rate, Ended: d.Ended,
+	}
+	if d.Remaining >= 0 {
+		remaining := uint64(d.Remaining.Milliseconds())
+		wire.RemainingMilliseconds = &remaining
 	}
 	return wire
 }
 
-func drainsFromWire(wire []*fairleadv1.Drain) ([]lvs.Drain, error) {
-	drains := make([]lvs.Drain, 0, len(wire))
-	for i, w := range wire {
-		field := fmt.Sprintf("drains[%d]", i)
-		service, err := keyFromWire(field+".service", w.GetService())
-		if err != nil {
-			return nil, err
-		}
-		server, err := serverKeyFromWire(field+".server", w.GetServer())
-		if err != nil {
-			return nil, err
-		}
-		then, err := drainEndFromWire(field+".then", w.GetThen())
-		if err != nil {
-			return nil, err
-		}
-		d := lvs.Drain{
-			Service: service, Server: server, Then: then,
-			Since: timeFromWire(w.GetSinceUnixNanoseconds()), Deadline: timeFromWire(w.GetDeadlineUnixNanoseconds()),
-			Initial: w.GetInitial(), Left: w.GetLeft(), Rate: w.GetRate(), Ended: w.GetEnded(), Remaining: -1,
-		}
-		if w.RemainingMilliseconds != nil {
-			d.Remaining = time.Duration(min(*w.RemainingMilliseconds, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
-		}
-		drains = append(drains, d)
+func drainFromWire(field string, wire *fairleadv1.Drain) (lvs.Drain, error) {
+	service, err := keyFromWire(field+".service", wire.GetService())
+	if err != nil {
+		return lvs.Drain{}, err
 	}
-	return drains, nil
+	server, err := serverKeyFromWire(field+".server", wire.GetServer())
+	if err != nil {
+		return lvs.Drain{}, err
+	}
+	then, err := drainEndFromWire(field+".then", wire.GetThen())
+	if err != nil {
+		return lvs.Drain{}, err
+	}
+	d := lvs.Drain{
+		Service: service, Server: server, Then: then,
+		Since: timeFromWire(wire.GetSinceUnixNanoseconds()), Deadline: timeFromWire(wire.GetDeadlineUnixNanoseconds()),
+		Initial: wire.GetInitial(), Left: wire.GetLeft(), Rate: wire.GetRate(), Ended: wire.GetEnded(), Remaining: -1,
+	}
+	if wire.RemainingMilliseconds != nil {
+		d.Remaining = time.Duration(min(*wire.RemainingMilliseconds, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
+	}
+	return d, nil
 }

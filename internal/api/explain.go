@@ -19,10 +19,7 @@ func (h *handler) Explain(ctx context.Context, req *connect.Request[fairleadv1.E
 		return nil, toWire(err)
 	}
 	explanation, err := h.director.Explain(ctx, question)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(explanationToWire(explanation)), nil
+	return reply(explanationToWire(explanation), err)
 }
 
 // Explain implements [Director].

@@ -17,13 +17,9 @@ func (c *Client) LocalAddresses(ctx context.Context) ([]lvs.LocalAddressStatus, 
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	pool := make([]lvs.LocalAddressStatus, 0, len(response.Msg.LocalAddresses))
-	for i, wire := range response.Msg.LocalAddresses {
-		local, err := localFromWire(wire.GetLocalAddress())
-		if err != nil {
-			return nil, fmt.Errorf("list local addresses: director answered with local_addresses[%d]: %w", i, err)
-		}
-		pool = append(pool, lvs.LocalAddressStatus{LocalAddress: local, Problem: wire.GetProblem()})
+	pool, err := eachFromWire("local_addresses", response.Msg.LocalAddresses, saying(localStatusFromWire))
+	if err != nil {
+		return nil, fmt.Errorf("list local addresses: director answered with %w", err)
 	}
 	return pool, nil
 }
@@ -43,16 +39,7 @@ func (c *Client) DeleteLocalAddress(ctx context.Context, prefix netip.Prefix) er
 func (h *handler) ListLocalAddresses(ctx context.Context, _ *connect.Request[fairleadv1.ListLocalAddressesRequest]) (
 	*connect.Response[fairleadv1.ListLocalAddressesResponse], error) {
 	pool, err := h.director.LocalAddresses(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	response := &fairleadv1.ListLocalAddressesResponse{}
-	for _, local := range pool {
-		response.LocalAddresses = append(response.LocalAddresses, &fairleadv1.LocalAddressStatus{
-			LocalAddress: localToWire(local.LocalAddress), Problem: local.Problem,
-		})
-	}
-	return connect.NewResponse(response), nil
+	return reply(&fairleadv1.ListLocalAddressesResponse{LocalAddresses: each(pool, localStatusToWire)}, err)
 }
 
 func (h *handler) AddLocalAddress(ctx context.Context, req *connect.Request[fairleadv1.AddLocalAddressRequest]) (
@@ -75,6 +62,15 @@ func (h *handler) DeleteLocalAddress(ctx context.Context, req *connect.Request[f
 
 func localToWire(local lvs.LocalAddress) *fairleadv1.LocalAddress {
 	return &fairleadv1.LocalAddress{Prefix: local.String(), Ports: local.Ports.String()}
+}
+
+func localStatusToWire(local lvs.LocalAddressStatus) *fairleadv1.LocalAddressStatus {
+	return &fairleadv1.LocalAddressStatus{LocalAddress: localToWire(local.LocalAddress), Problem: local.Problem}
+}
+
+func localStatusFromWire(wire *fairleadv1.LocalAddressStatus) (lvs.LocalAddressStatus, error) {
+	local, err := localFromWire(wire.GetLocalAddress())
+	return lvs.LocalAddressStatus{LocalAddress: local, Problem: wire.GetProblem()}, err
 }
 
 // localFromWire checks the form; whether a director takes it is for that to say.

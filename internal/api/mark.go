@@ -18,13 +18,9 @@ func (c *Client) MarkRules(ctx context.Context) ([]lvs.MarkRule, error) {
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	rules := make([]lvs.MarkRule, 0, len(response.Msg.Rules))
-	for i, wire := range response.Msg.Rules {
-		rule, err := markFromWire(wire)
-		if err != nil {
-			return nil, fmt.Errorf("list mark rules: director answered with rules[%d]: %w", i, err)
-		}
-		rules = append(rules, rule)
+	rules, err := eachFromWire("rules", response.Msg.Rules, saying(markFromWire))
+	if err != nil {
+		return nil, fmt.Errorf("list mark rules: director answered with %w", err)
 	}
 	return rules, nil
 }
@@ -49,14 +45,7 @@ func (c *Client) DeleteMarkRule(ctx context.Context, rule lvs.MarkRule) error {
 func (h *handler) ListMarkRules(ctx context.Context, _ *connect.Request[fairleadv1.ListMarkRulesRequest]) (
 	*connect.Response[fairleadv1.ListMarkRulesResponse], error) {
 	rules, err := h.director.MarkRules(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	response := &fairleadv1.ListMarkRulesResponse{}
-	for _, rule := range rules {
-		response.Rules = append(response.Rules, markToWire(rule))
-	}
-	return connect.NewResponse(response), nil
+	return reply(&fairleadv1.ListMarkRulesResponse{Rules: each(rules, markToWire)}, err)
 }
 
 func (h *handler) AddMarkRule(ctx context.Context, req *connect.Request[fairleadv1.AddMarkRuleRequest]) (

@@ -17,13 +17,9 @@ func (c *Client) Peers(ctx context.Context) ([]lvs.Peer, error) {
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	peers := make([]lvs.Peer, 0, len(response.Msg.Peers))
-	for i, wire := range response.Msg.Peers {
-		peer, err := peerFromWire(fmt.Sprintf("peers[%d]", i), wire)
-		if err != nil {
-			return nil, fmt.Errorf("list peers: director answered with %w", err)
-		}
-		peers = append(peers, peer)
+	peers, err := eachFromWire("peers", response.Msg.Peers, peerFromWire)
+	if err != nil {
+		return nil, fmt.Errorf("list peers: director answered with %w", err)
 	}
 	return peers, nil
 }
@@ -43,14 +39,7 @@ func (c *Client) DeletePeer(ctx context.Context, addr netip.Addr) error {
 func (h *handler) ListPeers(ctx context.Context, _ *connect.Request[fairleadv1.ListPeersRequest]) (
 	*connect.Response[fairleadv1.ListPeersResponse], error) {
 	peers, err := h.director.Peers(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	response := &fairleadv1.ListPeersResponse{}
-	for _, p := range peers {
-		response.Peers = append(response.Peers, peerToWire(p))
-	}
-	return connect.NewResponse(response), nil
+	return reply(&fairleadv1.ListPeersResponse{Peers: each(peers, peerToWire)}, err)
 }
 
 func (h *handler) AddPeer(ctx context.Context, req *connect.Request[fairleadv1.AddPeerRequest]) (

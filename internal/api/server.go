@@ -87,23 +87,13 @@ type handler struct {
 func (h *handler) GetStatus(ctx context.Context, _ *connect.Request[fairleadv1.GetStatusRequest]) (
 	*connect.Response[fairleadv1.GetStatusResponse], error) {
 	status, err := h.director.Status(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(statusToWire(status)), nil
+	return reply(statusToWire(status), err)
 }
 
 func (h *handler) ListServices(ctx context.Context, req *connect.Request[fairleadv1.ListServicesRequest]) (
 	*connect.Response[fairleadv1.ListServicesResponse], error) {
 	services, err := h.list(ctx, req.Msg.Key)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	response := &fairleadv1.ListServicesResponse{}
-	for _, s := range services {
-		response.Services = append(response.Services, serviceStatusToWire(s))
-	}
-	return connect.NewResponse(response), nil
+	return reply(&fairleadv1.ListServicesResponse{Services: each(services, serviceStatusToWire)}, err)
 }
 
 // list returns all services, or the one of key if it is set.
@@ -116,7 +106,10 @@ func (h *handler) list(ctx context.Context, key *fairleadv1.ServiceKey) ([]lvs.S
 		return nil, err
 	}
 	service, err := h.director.Service(ctx, wanted)
-	return []lvs.ServiceStatus{service}, err
+	if err != nil {
+		return nil, err
+	}
+	return []lvs.ServiceStatus{service}, nil
 }
 
 func (h *handler) AddService(ctx context.Context, req *connect.Request[fairleadv1.AddServiceRequest]) (
@@ -207,10 +200,7 @@ func (h *handler) Zero(ctx context.Context, req *connect.Request[fairleadv1.Zero
 func (h *handler) GetTimeouts(ctx context.Context, _ *connect.Request[fairleadv1.GetTimeoutsRequest]) (
 	*connect.Response[fairleadv1.GetTimeoutsResponse], error) {
 	timeouts, err := h.director.Timeouts(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.GetTimeoutsResponse{Timeouts: timeoutsToWire(timeouts)}), nil
+	return reply(&fairleadv1.GetTimeoutsResponse{Timeouts: timeoutsToWire(timeouts)}, err)
 }
 
 func (h *handler) SetTimeouts(ctx context.Context, req *connect.Request[fairleadv1.SetTimeoutsRequest]) (
@@ -222,10 +212,15 @@ func (h *handler) SetTimeouts(ctx context.Context, req *connect.Request[fairlead
 	return answer[fairleadv1.SetTimeoutsResponse](err)
 }
 
-// answer returns an empty response, or the refusal that err is.
-func answer[Response any](err error) (*connect.Response[Response], error) {
+// reply returns a response, or the refusal that err is.
+func reply[Response any](response *Response, err error) (*connect.Response[Response], error) {
 	if err != nil {
 		return nil, toWire(err)
 	}
-	return connect.NewResponse(new(Response)), nil
+	return connect.NewResponse(response), nil
+}
+
+// answer returns an empty response, or the refusal that err is.
+func answer[Response any](err error) (*connect.Response[Response], error) {
+	return reply(new(Response), err)
 }

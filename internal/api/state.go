@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"connectrpc.com/connect"
 
@@ -42,10 +43,7 @@ func (c *Client) Restore(ctx context.Context, state lvs.State, dryRun bool) ([]s
 func (h *handler) GetState(ctx context.Context, _ *connect.Request[fairleadv1.GetStateRequest]) (
 	*connect.Response[fairleadv1.GetStateResponse], error) {
 	state, err := h.director.State(ctx)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.GetStateResponse{State: stateToWire(state)}), nil
+	return reply(&fairleadv1.GetStateResponse{State: stateToWire(state)}, err)
 }
 
 func (h *handler) Restore(ctx context.Context, req *connect.Request[fairleadv1.RestoreRequest]) (
@@ -55,31 +53,23 @@ func (h *handler) Restore(ctx context.Context, req *connect.Request[fairleadv1.R
 		return nil, toWire(err)
 	}
 	changes, err := h.director.Restore(ctx, state, req.Msg.DryRun)
-	if err != nil {
-		return nil, toWire(err)
-	}
-	return connect.NewResponse(&fairleadv1.RestoreResponse{Changes: changes}), nil
+	return reply(&fairleadv1.RestoreResponse{Changes: changes}, err)
 }
 
 func stateToWire(state lvs.State) *fairleadv1.State {
-	wire := &fairleadv1.State{Sysctls: settingsToWire(state.Sysctls)}
-	for _, addr := range state.Peers {
-		wire.Peers = append(wire.Peers, addr.String())
+	return &fairleadv1.State{
+		Sysctls:        settingsToWire(state.Sysctls),
+		Peers:          each(state.Peers, netip.Addr.String),
+		Marks:          each(state.Marks, markToWire),
+		LocalAddresses: each(state.LocalAddresses, localToWire),
+		Services:       each(state.Services, serviceStateToWire),
 	}
-	for _, rule := range state.Marks {
-		wire.Marks = append(wire.Marks, markToWire(rule))
+}
+
+func serviceStateToWire(s lvs.ServiceState) *fairleadv1.ServiceState {
+	return &fairleadv1.ServiceState{
+		Service: serviceToWire(s.Service), Sysctls: settingsToWire(s.Sysctls), Servers: each(s.Servers, serverToWire),
 	}
-	for _, local := range state.LocalAddresses {
-		wire.LocalAddresses = append(wire.LocalAddresses, localToWire(local))
-	}
-	for _, s := range state.Services {
-		service := &fairleadv1.ServiceState{Service: serviceToWire(s.Service), Sysctls: settingsToWire(s.Sysctls)}
-		for _, server := range s.Servers {
-			service.Servers = append(service.Servers, serverToWire(server))
-		}
-		wire.Services = append(wire.Services, service)
-	}
-	return wire
 }
 
 // stateFromWire returns errors of items as *lvs.ItemError.
@@ -88,51 +78,38 @@ func stateFromWire(field string, wire *fairleadv1.State) (lvs.State, error) {
 		return lvs.State{}, missing(field)
 	}
 	state := lvs.State{Sysctls: settingsFromWire(wire.Sysctls)}
-	for i, given := range wire.Peers {
-		addr, err := parseAddr("peer", given)
-		if err != nil {
-			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("peers[%d]", i), Err: err}
-		}
-		state.Peers = append(state.Peers, addr)
+	var err error
+	if state.Peers, err = eachFromWire("peers", wire.Peers, ofState(peerAddressFromWire)); err != nil {
+		return lvs.State{}, err
 	}
-	for i, given := range wire.Marks {
-		rule, err := markFromWire(given)
-		if err != nil {
-			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("marks[%d]", i), Err: err}
-		}
-		state.Marks = append(state.Marks, rule)
+	if state.Marks, err = eachFromWire("marks", wire.Marks, ofState(markFromWire)); err != nil {
+		return lvs.State{}, err
 	}
-	for i, given := range wire.LocalAddresses {
-		local, err := localFromWire(given)
-		if err != nil {
-			return lvs.State{}, &lvs.ItemError{Item: fmt.Sprintf("local_addresses[%d]", i), Err: err}
-		}
-		state.LocalAddresses = append(state.LocalAddresses, local)
+	if state.LocalAddresses, err = eachFromWire("local_addresses", wire.LocalAddresses, ofState(localFromWire)); err != nil {
+		return lvs.State{}, err
 	}
-	for i, given := range wire.Services {
-		service, err := serviceStateFromWire(fmt.Sprintf("services[%d]", i), given)
-		if err != nil {
-			return lvs.State{}, err
-		}
-		state.Services = append(state.Services, service)
+	if state.Services, err = eachFromWire("services", wire.Services, serviceStateFromWire); err != nil {
+		return lvs.State{}, err
 	}
 	return state, nil
 }
+
+func peerAddressFromWire(given string) (netip.Addr, error) { return parseAddr("peer", given) }
 
 func serviceStateFromWire(item string, wire *fairleadv1.ServiceState) (lvs.ServiceState, error) {
 	service, err := serviceFromWire("service", wire.GetService())
 	if err != nil {
 		return lvs.ServiceState{}, &lvs.ItemError{Item: item, Err: err}
 	}
-	state := lvs.ServiceState{Service: service, Sysctls: settingsFromWire(wire.Sysctls)}
-	for i, given := range wire.Servers {
-		server, err := serverFromWire("real server", given)
-		if err != nil {
-			return lvs.ServiceState{}, &lvs.ItemError{Item: fmt.Sprintf("%s.servers[%d]", item, i), Err: err}
-		}
-		state.Servers = append(state.Servers, server)
+	servers, err := eachFromWire(item+".servers", wire.Servers, ofState(stateServerFromWire))
+	if err != nil {
+		return lvs.ServiceState{}, err
 	}
-	return state, nil
+	return lvs.ServiceState{Service: service, Sysctls: settingsFromWire(wire.Sysctls), Servers: servers}, nil
+}
+
+func stateServerFromWire(given *fairleadv1.RealServer) (lvs.RealServer, error) {
+	return serverFromWire("real server", given)
 }
 
 func settingsToWire(settings []lvs.SysctlSetting) []*fairleadv1.SysctlSetting {
