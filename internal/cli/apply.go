@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -232,20 +231,14 @@ func printApplied(w io.Writer, r appliedReport) error {
 }
 
 func printRevisions(w io.Writer, revisions []api.Revision) error {
-	if len(revisions) == 0 {
-		_, err := fmt.Fprintln(w, "no revisions: no configuration was applied")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "REVISION\tTIME\tFILE\tSAME AS")
-	for _, r := range revisions {
+	const none, columns = "no revisions: no configuration was applied", "REVISION\tTIME\tFILE\tSAME AS"
+	return printTable(w, revisions, none, columns, func(_ int, r api.Revision) string {
 		of := "-"
 		if r.Of != r.Number {
 			of = fmt.Sprint(r.Of)
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", r.Number, r.Time.Local().Format(time.DateTime), r.Name, of)
-	}
-	return t.Flush()
+		return fmt.Sprintf("%d\t%s\t%s\t%s", r.Number, r.Time.Local().Format(time.DateTime), r.Name, of)
+	})
 }
 
 // What follows is JSON that programs rely on.

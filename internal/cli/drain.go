@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -192,13 +191,8 @@ grows to the full one in the time that its service's slow_start says, or 30 seco
 }
 
 func printDrains(w io.Writer, drains []lvs.Drain) error {
-	if len(drains) == 0 {
-		_, err := fmt.Fprintln(w, "no real server is drained")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tSERVER\tLEFT\tOF\tEND/S\tREMAINING\tDEADLINE\tTHEN")
-	for _, d := range drains {
+	const columns = "SERVICE\tSERVER\tLEFT\tOF\tEND/S\tREMAINING\tDEADLINE\tTHEN"
+	return printTable(w, drains, "no real server is drained", columns, func(_ int, d lvs.Drain) string {
 		deadline := "-"
 		switch {
 		case d.Ended:
@@ -206,10 +200,9 @@ func printDrains(w io.Writer, drains []lvs.Drain) error {
 		case !d.Deadline.IsZero():
 			deadline = d.Deadline.Format(time.DateTime)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.1f\t%s\t%s\t%s\n", d.Service, d.Server, d.Left, d.Initial, d.Rate, tellRemaining(d), deadline,
+		return fmt.Sprintf("%s\t%s\t%d\t%d\t%.1f\t%s\t%s\t%s", d.Service, d.Server, d.Left, d.Initial, d.Rate, tellRemaining(d), deadline,
 			orDash(string(d.Then)))
-	}
-	return t.Flush()
+	})
 }
 
 type drainJSON struct {

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -86,37 +84,18 @@ func newLocalAddressRemoveCommand(env Env) *cobra.Command {
 }
 
 func newLocalAddressListCommand(env Env) *cobra.Command {
-	var director directorFlags
-	var output outputFormat
-	cmd := &cobra.Command{
+	return listing(env, &cobra.Command{
 		Use:   "list",
 		Short: "List the local addresses, and which of them the host has not",
 		Example: `  fairlead local-address list
   fairlead local-address list -o json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			pool := func(ctx context.Context, client *api.Client) ([]lvs.LocalAddressStatus, error) {
-				return client.LocalAddresses(ctx)
-			}
-			return show(cmd.Context(), env, &director, output, pool, printLocalAddresses, printLocalAddressesJSON)
-		},
-	}
-	director.add(cmd, env)
-	output.add(cmd)
-	return cmd
+	}, (*api.Client).LocalAddresses, printLocalAddresses, printLocalAddressesJSON)
 }
 
 func printLocalAddresses(w io.Writer, pool []lvs.LocalAddressStatus) error {
-	if len(pool) == 0 {
-		_, err := fmt.Fprintln(w, "no local addresses")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ADDRESS\tPORTS\tPROBLEM")
-	for _, l := range pool {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", l, l.Ports, orDash(l.Problem))
-	}
-	return t.Flush()
+	return printTable(w, pool, "no local addresses", "ADDRESS\tPORTS\tPROBLEM", func(_ int, l lvs.LocalAddressStatus) string {
+		return fmt.Sprintf("%s\t%s\t%s", l, l.Ports, orDash(l.Problem))
+	})
 }
 
 type localAddressJSON struct {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -228,35 +227,19 @@ func removeMarkRuleAt(ctx context.Context, client *api.Client, given string) err
 }
 
 func newMarkListCommand(env Env) *cobra.Command {
-	var director directorFlags
-	var output outputFormat
-	cmd := &cobra.Command{
+	return listing(env, &cobra.Command{
 		Use:     "list",
 		Short:   "List the rules in the order in which they are looked at",
 		Example: "  fairlead mark list\n  fairlead mark list -o json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			rules := func(ctx context.Context, client *api.Client) ([]lvs.MarkRule, error) { return client.MarkRules(ctx) }
-			return show(cmd.Context(), env, &director, output, rules, printMarkRules, printMarkRulesJSON)
-		},
-	}
-	director.add(cmd, env)
-	output.add(cmd)
-	return cmd
+	}, (*api.Client).MarkRules, printMarkRules, printMarkRulesJSON)
 }
 
 func printMarkRules(w io.Writer, rules []lvs.MarkRule) error {
-	if len(rules) == 0 {
-		_, err := fmt.Fprintln(w, "no mark rules: no packet carries a mark")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "POSITION\tMARK\tPROTOCOL\tCLIENT\tCLIENT-PORT\tVIP\tPORT")
-	for i, r := range rules {
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%s\t%s\n", i+1, r.Mark, markProtocol(r.Protocol),
+	const columns = "POSITION\tMARK\tPROTOCOL\tCLIENT\tCLIENT-PORT\tVIP\tPORT"
+	return printTable(w, rules, "no mark rules: no packet carries a mark", columns, func(i int, r lvs.MarkRule) string {
+		return fmt.Sprintf("%d\t%d\t%s\t%s\t%s\t%s\t%s", i+1, r.Mark, markProtocol(r.Protocol),
 			markPrefix(r.Source), r.SourcePorts, markPrefix(r.Destination), r.DestinationPorts)
-	}
-	return t.Flush()
+	})
 }
 
 // A markRuleJSON has for any the word "any".

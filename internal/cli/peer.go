@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -58,22 +57,12 @@ func newPeerChangeCommand(env Env, verb, short string, change func(*api.Client, 
 }
 
 func newPeerListCommand(env Env) *cobra.Command {
-	var director directorFlags
-	var output outputFormat
-	cmd := &cobra.Command{
+	return listing(env, &cobra.Command{
 		Use:   "list",
 		Short: "List the peers, and what their frames are known by",
 		Example: `  fairlead peer list
   fairlead peer list -o json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			peers := func(ctx context.Context, client *api.Client) ([]lvs.Peer, error) { return client.Peers(ctx) }
-			return show(cmd.Context(), env, &director, output, peers, printPeers, printPeersJSON)
-		},
-	}
-	director.add(cmd, env)
-	output.add(cmd)
-	return cmd
+	}, (*api.Client).Peers, printPeers, printPeersJSON)
 }
 
 // peerOrigin says why it is a peer.
@@ -92,23 +81,9 @@ func peerMAC(p lvs.Peer) string {
 }
 
 func printPeers(w io.Writer, peers []lvs.Peer) error {
-	if len(peers) == 0 {
-		_, err := fmt.Fprintln(w, "no peers")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PEER\tORIGIN\tMAC\tINTERFACE\tPROBLEM")
-	for _, p := range peers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", p.Address, peerOrigin(p), orDash(peerMAC(p)), orDash(p.Interface), orDash(p.Problem))
-	}
-	return t.Flush()
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
+	return printTable(w, peers, "no peers", "PEER\tORIGIN\tMAC\tINTERFACE\tPROBLEM", func(_ int, p lvs.Peer) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", p.Address, peerOrigin(p), orDash(peerMAC(p)), orDash(p.Interface), orDash(p.Problem))
+	})
 }
 
 type peerJSON struct {
