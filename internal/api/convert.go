@@ -30,18 +30,34 @@ func missing(field string) error {
 }
 
 func parseAddrPort(field, given string) (netip.AddrPort, error) {
-	const allowed = `an address with a port, like "192.0.2.100:80" or "[2001:db8::100]:80"`
 	addr, err := netip.ParseAddrPort(given)
-	switch {
-	case err != nil:
-		return netip.AddrPort{}, invalid(field, given, allowed)
-	case addr.Addr().Zone() != "":
-		return netip.AddrPort{}, invalid(field, given, "an address without a zone")
-	case addr.Addr().Is4In6():
-		return netip.AddrPort{}, invalid(field, given, "an IPv4 address written as such: "+
-			netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String())
+	if err == nil && lvs.IsPlain(addr.Addr()) {
+		return addr, nil
 	}
-	return addr, nil
+	return netip.AddrPort{}, refuseAddress(field, given, addr.Addr(),
+		`an address with a port, like "192.0.2.100:80" or "[2001:db8::100]:80"`,
+		netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String())
+}
+
+func parseAddr(field, given string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(given)
+	if err == nil && lvs.IsPlain(addr) {
+		return addr, nil
+	}
+	return netip.Addr{}, refuseAddress(field, given, addr,
+		`an address, like "192.0.2.11" or "2001:db8::11"`, addr.Unmap().String())
+}
+
+// refuseAddress says what is wrong with an address that is not plain: allowed is what is wanted
+// instead, or plain, if it is an IPv4 one that was not written so.
+func refuseAddress(field, given string, addr netip.Addr, allowed, plain string) error {
+	switch lvs.FaultOf(addr) {
+	case lvs.HasZone:
+		allowed = "an address without a zone"
+	case lvs.MappedIPv4:
+		allowed = "an IPv4 address written as such: " + plain
+	}
+	return invalid(field, given, allowed)
 }
 
 func parseProtocol(field string, given fairleadv1.Protocol) (lvs.Protocol, error) {

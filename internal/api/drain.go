@@ -96,8 +96,10 @@ func scopeFromWire(field string, s *fairleadv1.DrainScope) (scope lvs.DrainScope
 	if s == nil {
 		return lvs.DrainScope{}, missing(field)
 	}
-	if addr, err := netip.ParseAddr(s.Address); err == nil {
-		scope.Address = addr
+	if _, err := netip.ParseAddr(s.Address); err == nil {
+		if scope.Address, err = parseAddr(field+".address", s.Address); err != nil {
+			return lvs.DrainScope{}, err
+		}
 	} else {
 		addr, err := parseAddrPort(field+".address", s.Address)
 		if err != nil {

@@ -76,16 +76,3 @@ func peerFromWire(field string, wire *fairleadv1.Peer) (lvs.Peer, error) {
 		Address: addr, Configured: wire.Configured, MAC: mac, Interface: wire.Interface, Problem: wire.Problem,
 	}, err
 }
-
-func parseAddr(field, given string) (netip.Addr, error) {
-	addr, err := netip.ParseAddr(given)
-	switch {
-	case err != nil:
-		return netip.Addr{}, invalid(field, given, `an address, like "192.0.2.11" or "2001:db8::11"`)
-	case addr.Zone() != "":
-		return netip.Addr{}, invalid(field, given, "an address without a zone")
-	case addr.Is4In6():
-		return netip.Addr{}, invalid(field, given, "an IPv4 address written as such: "+addr.Unmap().String())
-	}
-	return addr, nil
-}

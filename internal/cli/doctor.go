@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-lb/fairlead/internal/doctor"
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 // statusNoDiagnosis is the doctor's exit status when it could not examine.
@@ -92,7 +93,7 @@ that have learnt another MAC address for the VIP learn the right one.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vip, err := netip.ParseAddr(args[0])
-			if err != nil || vip.Zone() != "" {
+			if err != nil || !lvs.IsPlain(vip) {
 				return fmt.Errorf("VIP %q: want an IPv4 or IPv6 address", args[0])
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)

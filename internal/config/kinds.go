@@ -117,18 +117,17 @@ func parseAddress(text string) (netip.Addr, error) {
 }
 
 func checkAddress(addr netip.Addr) error {
-	limitedBroadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	switch {
-	case addr.Zone() != "":
+	switch lvs.FaultOf(addr) {
+	case lvs.NoFault:
+		return nil
+	case lvs.HasZone:
 		return fmt.Errorf("%s: want an address without a zone", addr)
-	case addr.Is4In6():
+	case lvs.MappedIPv4:
 		return fmt.Errorf("%s: want the IPv4 address, %s", addr, addr.Unmap())
-	case addr.IsUnspecified(), addr.IsMulticast(), addr == limitedBroadcast:
-		return fmt.Errorf("%s: want an address of one host", addr)
-	case addr.Is6() && addr.IsLinkLocalUnicast():
+	case lvs.LinkLocal:
 		return fmt.Errorf("%s: a link-local address does not say on which link", addr)
 	}
-	return nil
+	return fmt.Errorf("%s: want an address of one host", addr)
 }
 
 // hostPort is an address with a port or without, which is port 0.

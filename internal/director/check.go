@@ -117,17 +117,17 @@ func checkTunnel(service lvs.ServiceKey, s lvs.RealServer) error {
 
 // checkUnicast refuses what is no address of one host that others can reach.
 func checkUnicast(what string, addr netip.Addr) error {
-	limitedBroadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr == limitedBroadcast {
-		return fmt.Errorf("%s %s: %w: want a unicast address", what, addr, lvs.ErrInvalid)
-	}
-	if addr.Is4In6() {
+	switch lvs.FaultOf(addr) {
+	case lvs.NoFault:
+		return nil
+	case lvs.HasZone:
+		return fmt.Errorf("%s %s: %w: want an address without a zone", what, addr, lvs.ErrInvalid)
+	case lvs.MappedIPv4:
 		return fmt.Errorf("%s %s: %w: want the IPv4 address, %s", what, addr, lvs.ErrInvalid, addr.Unmap())
-	}
-	if addr.Is6() && addr.IsLinkLocalUnicast() {
+	case lvs.LinkLocal:
 		return fmt.Errorf("%s %s: %w: a link-local address does not say on which link", what, addr, lvs.ErrInvalid)
 	}
-	return nil
+	return fmt.Errorf("%s %s: %w: want a unicast address", what, addr, lvs.ErrInvalid)
 }
 
 func checkTimeouts(t lvs.Timeouts) error {

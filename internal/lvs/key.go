@@ -23,7 +23,7 @@ func ParseServiceKey(text string) (ServiceKey, error) {
 	}
 	protocol, ok := map[string]Protocol{"tcp": TCP, "udp": UDP, "sctp": SCTP}[kind]
 	addr, err := netip.ParseAddrPort(rest)
-	if !ok || err != nil || addr.Addr().Is4In6() || addr.Addr().Zone() != "" {
+	if !ok || err != nil || !IsPlain(addr.Addr()) {
 		return ServiceKey{}, wrong
 	}
 	return ServiceKey{Protocol: protocol, Address: addr.Addr(), Port: addr.Port()}, nil

@@ -62,11 +62,11 @@ func (a LocalAddress) Len() int {
 // Check returns why no director takes it, nil if there is no reason. What it returns wraps
 // ErrInvalid.
 func (a LocalAddress) Check() error {
-	switch p := a.Prefix; {
-	case !p.IsValid(), p.Addr().Is4In6(), p.Addr().IsUnspecified(), p.Addr().IsMulticast(), p.Addr().IsLoopback():
-		return fmt.Errorf("local address %s: %w: want a unicast address of the director's, or a prefix of them", p, ErrInvalid)
-	case p.Addr().Is6() && p.Addr().IsLinkLocalUnicast():
+	switch p, fault := a.Prefix, FaultOf(a.Prefix.Addr()); {
+	case fault == LinkLocal:
 		return fmt.Errorf("local address %s: %w: a link-local address does not say on which link", p.Addr(), ErrInvalid)
+	case fault != NoFault, !p.IsValid(), p.Addr().IsLoopback():
+		return fmt.Errorf("local address %s: %w: want a unicast address of the director's, or a prefix of them", p, ErrInvalid)
 	case p.Masked() != p:
 		return fmt.Errorf("local address %s: %w: bits beyond the prefix are set; did you mean %s?", p, ErrInvalid, p.Masked())
 	case a.Len() > MaxLocalAddresses:

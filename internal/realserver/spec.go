@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/fairlead-lb/fairlead/internal/lvs"
 )
 
 const loopback = "lo"
@@ -97,9 +99,9 @@ type Request struct {
 func (r Request) check() error {
 	for _, vip := range r.VIPs {
 		switch {
-		case !vip.IsValid() || vip.Zone() != "" || vip.Is4In6():
+		case !lvs.IsPlain(vip):
 			return fmt.Errorf("VIP %s: want a plain IPv4 or IPv6 address", vip)
-		case vip.IsUnspecified() || vip.IsMulticast() || vip.IsLoopback() || vip.IsLinkLocalUnicast() || vip == broadcast:
+		case lvs.FaultOf(vip) != lvs.NoFault || vip.IsLoopback() || vip.IsLinkLocalUnicast():
 			return fmt.Errorf("VIP %s: not an address that clients can reach", vip)
 		}
 	}
@@ -112,8 +114,6 @@ func (r Request) check() error {
 	}
 	return nil
 }
-
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // A route is one of the main table.
 type route struct {

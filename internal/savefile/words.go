@@ -79,7 +79,7 @@ func parseMask(key lvs.ServiceKey, word string) (uint32, error) {
 
 func parseServerKey(word string) (lvs.RealServerKey, error) {
 	addr, err := netip.ParseAddrPort(word)
-	if err != nil || addr.Addr().Is4In6() || addr.Addr().Zone() != "" {
+	if err != nil || !lvs.IsPlain(addr.Addr()) {
 		return lvs.RealServerKey{}, fmt.Errorf("server %q: want an address with a port, like 192.0.2.11:80 or [2001:db8::11]:80", word)
 	}
 	return lvs.RealServerKey{Address: addr.Addr(), Port: addr.Port()}, nil
@@ -87,7 +87,7 @@ func parseServerKey(word string) (lvs.RealServerKey, error) {
 
 func parsePeer(word string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(word)
-	if err != nil || addr.Is4In6() || addr.Zone() != "" {
+	if err != nil || !lvs.IsPlain(addr) {
 		return netip.Addr{}, fmt.Errorf("peer %q: want the other director's own address, like 192.0.2.10", word)
 	}
 	return addr, nil
