@@ -96,20 +96,30 @@ const BenchRounds = 31
 // Bench measures one case on tables of its own, with BPF_PROG_RUN: medians of that
 // many rounds, at least one, in which the director and the bare program take turns.
 func Bench(ctx context.Context, c BenchCase, rounds int) (BenchResult, error) {
-	release, err := stayOnCPU()
+	plane, err := newBenchPlane(c)
 	if err != nil {
 		return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
 	}
-	defer release()
-	b, err := newBench(c)
-	if err != nil {
-		return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
-	}
-	result, err := b.measure(ctx, rounds)
-	if err = errors.Join(err, b.close()); err != nil {
+	result, err := benchPlane(ctx, plane, c, rounds)
+	if err = errors.Join(err, plane.Close()); err != nil {
 		return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
 	}
 	return result, nil
+}
+
+// benchPlane measures one case on a plane that has nothing to do yet.
+func benchPlane(ctx context.Context, plane *Plane, c BenchCase, rounds int) (BenchResult, error) {
+	release, err := stayOnCPU()
+	if err != nil {
+		return BenchResult{}, err
+	}
+	defer release()
+	b, err := newBench(plane, c)
+	if err != nil {
+		return BenchResult{}, err
+	}
+	result, err := b.measure(ctx, rounds)
+	return result, errors.Join(err, b.close())
 }
 
 // tableSize returns how many connections the table is made for. New ones find it
@@ -125,7 +135,15 @@ func (c BenchCase) tableSize() int {
 type bench struct {
 	BenchCase
 	plane   *Plane
-	objects benchObjects
+	objects struct {
+		NextPacket *ebpf.Program `ebpf:"next_packet"`
+		Bare       *ebpf.Program `ebpf:"bare"`
+		Programs   *ebpf.Map     `ebpf:"bench_programs"`
+		Runs       *ebpf.Map     `ebpf:"bench_runs"`
+	}
+	hashing struct {
+		Director *ebpf.Program `ebpf:"director_with_hash_map"`
+	}
 	tested  *ebpf.Program
 	service lvs.Service
 	clock   time.Duration // how far ahead the data plane's clock was moved
@@ -138,7 +156,8 @@ const benchIfindex = 1
 
 var benchMAC = [6]byte{2, 0, 0, 0, 0, 1}
 
-func newBench(c BenchCase) (*bench, error) {
+// newBenchPlane returns the plane for a case, which is pinned nowhere.
+func newBenchPlane(c BenchCase) (*Plane, error) {
 	spec, err := loadDirector()
 	if err != nil {
 		return nil, err
@@ -149,17 +168,24 @@ func newBench(c BenchCase) (*bench, error) {
 	}
 	spec.Maps[directorMapConnections].MaxEntries = groups
 	spec.Maps[directorMapBonds].MaxEntries = groups
-	b := &bench{BenchCase: c, plane: newPlane(Config{}), stride: benchStride}
-	if err := b.plane.load(spec, nil); err != nil {
+	p := newPlane(Config{})
+	if err := p.load(spec, nil); err != nil {
 		return nil, err
 	}
-	hz, err := b.plane.measureHZ()
+	hz, err := p.measureHZ()
 	if err == nil {
-		err = b.plane.initialize(groups, hz)
+		err = p.initialize(groups, hz)
 	}
-	if err == nil {
-		err = b.loadPrograms()
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
+	return p, nil
+}
+
+// newBench prepares a case. The plane is the caller's to close, after the case.
+func newBench(plane *Plane, c BenchCase) (*bench, error) {
+	b := &bench{BenchCase: c, plane: plane, stride: benchStride}
+	err := b.loadPrograms()
 	if err == nil {
 		err = b.configure()
 	}
@@ -169,7 +195,10 @@ func newBench(c BenchCase) (*bench, error) {
 	return b, nil
 }
 
-func (b *bench) close() error { return errors.Join(b.objects.Close(), b.plane.Close()) }
+func (b *bench) close() error {
+	o := &b.objects
+	return errors.Join(o.NextPacket.Close(), o.Bare.Close(), o.Programs.Close(), o.Runs.Close(), b.hashing.Director.Close())
+}
 
 func (b *bench) loadPrograms() error {
 	spec, err := loadBench()
@@ -180,22 +209,21 @@ func (b *bench) loadPrograms() error {
 	for _, name := range []string{directorMapConnections, directorMapBonds} {
 		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
 	}
-	if b.HashMap {
-		spec.Maps["hash_connections"].MaxEntries = uint32(max(b.Flows, DefaultConnections))
-	} else {
-		spec.Maps["hash_connections"].MaxEntries = 1
-	}
+	spec.Maps["hash_connections"].MaxEntries = uint32(max(b.Flows, DefaultConnections))
 	for name := range shared {
 		if spec.Maps[name] == nil {
 			delete(shared, name)
 		}
 	}
-	if err := spec.LoadAndAssign(&b.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
-		return fmt.Errorf("load the benchmark's programs: %w", err)
-	}
+	options := &ebpf.CollectionOptions{MapReplacements: shared}
 	b.tested = b.plane.progs.Director
-	if b.HashMap {
-		b.tested = b.objects.DirectorWithHashMap
+	err = spec.LoadAndAssign(&b.objects, options)
+	if err == nil && b.HashMap {
+		err = spec.LoadAndAssign(&b.hashing, options)
+		b.tested = b.hashing.Director
+	}
+	if err != nil {
+		return fmt.Errorf("load the benchmark's programs: %w", err)
 	}
 	return nil
 }
@@ -304,7 +332,7 @@ func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error
 
 // runWay is run in a direction.
 func (b *bench) runWay(prog *ebpf.Program, flags byte, direction benchDirection, packets int) (float64, error) {
-	if err := b.objects.BenchPrograms.Put(uint32(0), prog); err != nil {
+	if err := b.objects.Programs.Put(uint32(0), prog); err != nil {
 		return 0, fmt.Errorf("choose the program: %w", err)
 	}
 	frame := b.frame(flags, direction)
@@ -319,7 +347,7 @@ func (b *bench) runWay(prog *ebpf.Program, flags byte, direction benchDirection,
 	}
 	b.place(&run, frame[:], direction)
 	run.Ethertype, run.Length = toPort(binary.BigEndian.Uint16(frame[12:])), uint16(len(frame))
-	if err := b.objects.BenchRuns.Put(uint32(0), run); err != nil {
+	if err := b.objects.Runs.Put(uint32(0), run); err != nil {
 		return 0, fmt.Errorf("set the packets: %w", err)
 	}
 	opts := ebpf.RunOptions{

@@ -214,7 +214,7 @@ func TestTakingCallsOver(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p = openPlane(t, dir, 1000)
+	p = reopenPlane(t, dir)
 	if got := statusOf(t, p, sipService(sip4).ServiceKey).PersistenceEngine; got != lvs.EngineSIP {
 		t.Errorf("engine %q was read back", got)
 	}

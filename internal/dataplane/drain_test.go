@@ -48,8 +48,8 @@ func TestDrain(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p = openPlane(t, dir, 1000) // the next director ends them, too
-	for range 2 {               // templates end after what they control
+	p = reopenPlane(t, dir) // the next director ends them, too
+	for range 2 {           // templates end after what they control
 		mustSweep(t, p)
 	}
 	if active, inactive := countsOf(p, svc, 1); active+inactive != 0 {

@@ -183,7 +183,7 @@ func TestPartiesOfReplies(t *testing.T) {
 	}
 	wantRoles(m.server, directorPartyPARTY_SERVER)
 	mustClose(t, p)
-	p = openPlane(t, dir, 1000)
+	p = reopenPlane(t, dir)
 	wantRoles(m.server, directorPartyPARTY_SERVER)
 	wantRoles(m.vip, 0)
 	if err := p.dropRemoved(); err != nil {

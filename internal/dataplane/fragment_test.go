@@ -424,7 +424,7 @@ func TestParties(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustClose(t, p)
-	p = openPlane(t, dir, 1000)
+	p = reopenPlane(t, dir)
 	want("192.0.2.10", "2001:db8:2::10")
 	for _, svc := range []lvs.Service{second, other} {
 		if err := p.DeleteService(svc.ServiceKey); err != nil {

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
@@ -183,28 +181,21 @@ func runFuzzBatch(t *testing.T, p *Plane, r *rand.Rand, templates [][]byte, batc
 
 // A fuzzer makes malformed frames and runs them, on one thread.
 type fuzzer struct {
-	program   *ebpf.Program
+	runner    runner
 	random    *rand.Rand
 	templates [][]byte
 	frame     []byte
-	context   [24]byte // struct xdp_md
-	options   ebpf.RunOptions
-	out       []byte
 	actions   [5]uint64
 	err       error
 }
 
 func newFuzzer(p *Plane, seed uint64, templates [][]byte) *fuzzer {
-	f := &fuzzer{
-		program:   p.progs.Director,
+	return &fuzzer{
+		runner:    newRunner(p.progs.Director, fuzzMost+fuzzRoom),
 		random:    rand.New(rand.NewPCG(seed, 1)),
 		templates: templates,
 		frame:     make([]byte, fuzzMost),
-		out:       make([]byte, fuzzMost+fuzzRoom),
 	}
-	binary.NativeEndian.PutUint32(f.context[12:], testIfindex)
-	f.options.Context = f.context[:]
-	return f
 }
 
 func (f *fuzzer) run(frames int) {
@@ -212,11 +203,9 @@ func (f *fuzzer) run(frames int) {
 	defer runtime.UnlockOSThread()
 	for range frames {
 		frame := f.next()
-		binary.NativeEndian.PutUint32(f.context[4:], uint32(len(frame)))
-		f.options.Data, f.options.DataOut = frame, f.out
-		action, err := f.program.Run(&f.options)
+		action, out, err := f.runner.run(frame)
 		if err == nil {
-			err = checkFuzzed(frame, f.options.DataOut, action)
+			err = checkFuzzed(frame, out, action)
 		}
 		if err != nil {
 			f.err = fmt.Errorf("frame %x: %w", frame, err)
@@ -350,11 +339,9 @@ func TestSystematicallyMalformedFrames(t *testing.T) {
 	templates := configureFuzz(t, p)
 	f := newFuzzer(p, 0, templates)
 	run := func(frame []byte) {
-		binary.NativeEndian.PutUint32(f.context[4:], uint32(len(frame)))
-		f.options.Data, f.options.DataOut = frame, f.out
-		action, err := p.progs.Director.Run(&f.options)
+		action, out, err := f.runner.run(frame)
 		if err == nil {
-			err = checkFuzzed(frame, f.options.DataOut, action)
+			err = checkFuzzed(frame, out, action)
 		}
 		if err != nil {
 			t.Fatalf("frame %x: %v", frame, err)

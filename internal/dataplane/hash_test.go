@@ -10,33 +10,34 @@ import (
 // Flows of neighbouring addresses and ports must fill the groups of the table as
 // chance would, whatever the keys: a group that gets more is one that overflows.
 func TestHashSpreadsNeighbours(t *testing.T) {
-	testhost.NeedRoot(t)
 	const flows = 1 << 18
 	for range 3 {
 		for _, family := range []struct {
 			name string
 			ipv6 bool
 		}{{"ipv4", false}, {"ipv6", true}} {
-			b, err := newBench(BenchCase{Name: family.name, Flows: flows, IPv6: family.ipv6})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := b.establish(); err != nil {
-				t.Fatal(err)
-			}
-			groups := len(b.plane.view.connections.elements)
-			for _, n := range []int{0, 1, 2, 4, 6} {
-				got := float64(groupsWith(b.plane, n)) / float64(groups)
-				want := poisson(float64(flows)/float64(groups), n)
-				// Six standard deviations.
-				if tolerance := 6 * math.Sqrt(want/float64(groups)); math.Abs(got-want) > tolerance {
-					t.Errorf("%s, keys %x: %.4f of the groups hold %d entries, want %.4f ± %.4f",
-						family.name, b.plane.settings().HashKeys, got, n, want, tolerance)
-				}
-			}
-			if err := b.close(); err != nil {
-				t.Error(err)
-			}
+			t.Run(family.name, func(t *testing.T) { wantSpread(t, BenchCase{Flows: flows, IPv6: family.ipv6}) })
+		}
+	}
+}
+
+// wantSpread establishes flows, and counts those in each group.
+func wantSpread(t *testing.T, c BenchCase) {
+	b, err := newBench(openPlane(t, testhost.MountBPF(t), c.Flows), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	if err := b.establish(); err != nil {
+		t.Fatal(err)
+	}
+	groups := len(b.plane.view.connections.elements)
+	for _, n := range []int{0, 1, 2, 4, 6} {
+		got := float64(groupsWith(b.plane, n)) / float64(groups)
+		want := poisson(float64(c.Flows)/float64(groups), n)
+		// Six standard deviations.
+		if tolerance := 6 * math.Sqrt(want/float64(groups)); math.Abs(got-want) > tolerance {
+			t.Errorf("keys %x: %.4f of the groups hold %d entries, want %.4f ± %.4f", b.plane.settings().HashKeys, got, n, want, tolerance)
 		}
 	}
 }

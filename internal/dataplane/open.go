@@ -359,6 +359,9 @@ func loadPinned(cfg Config, state string) (*Plane, error) {
 		}
 		pinned[name] = m
 	}
+	if err := checkLayout(cfg.PinDir, pinned[directorMapSettings]); err != nil {
+		return nil, err
+	}
 	spec.Maps[directorMapConnections].MaxEntries = pinned[directorMapConnections].MaxEntries()
 	spec.Maps[directorMapBonds].MaxEntries = pinned[directorMapBonds].MaxEntries()
 
@@ -373,17 +376,21 @@ func loadPinned(cfg Config, state string) (*Plane, error) {
 		}
 		return nil, err
 	}
-	if err := p.checkLayout(); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
 	return p, nil
 }
 
-func (p *Plane) checkLayout() error {
-	set := p.settings()
+// checkLayout tells by its settings whether this version can read what is pinned.
+func checkLayout(dir string, settings *ebpf.Map) error {
+	var set directorSettings
+	if size := uint32(binary.Size(set)); settings.ValueSize() != size {
+		return fmt.Errorf("pinned state below %s has settings of %d bytes, this program knows %d: %w", dir, settings.ValueSize(), size, ErrLayout)
+	}
+	if err := settings.Lookup(uint32(0), &set); err != nil {
+		return fmt.Errorf("read the layout of the state below %s: %w", dir, err)
+	}
 	if set.Abi != directorAbiABI_VERSION || set.ProbeSlots != directorLimitPROBE_SLOTS {
 		return fmt.Errorf("pinned state below %s has layout %d, this program knows %d: %w",
-			p.dir, set.Abi, directorAbiABI_VERSION, ErrLayout)
+			dir, set.Abi, directorAbiABI_VERSION, ErrLayout)
 	}
 	return nil
 }

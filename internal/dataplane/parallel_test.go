@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/fairlead-lb/fairlead/internal/lvs"
 	"github.com/fairlead-lb/fairlead/internal/testhost"
 )
@@ -27,20 +25,19 @@ const (
 
 // A hammer sends segments of random flows, on one thread.
 type hammer struct {
-	program *ebpf.Program
-	random  *rand.Rand
-	first   uint16 // port of its first flow
-	flows   int
-	frame   []byte
-	context [24]byte
-	err     error
+	runner runner
+	random *rand.Rand
+	first  uint16 // port of its first flow
+	flows  int
+	frame  []byte
+	err    error
 }
 
 func newHammer(p *Plane, seed uint64, first uint16, flows int) *hammer {
-	h := &hammer{program: p.progs.Director, random: rand.New(rand.NewPCG(seed, 2)), first: first, flows: flows, frame: tcpFrame(client4, vip4, "S")}
-	binary.NativeEndian.PutUint32(h.context[4:], uint32(len(h.frame)))
-	binary.NativeEndian.PutUint32(h.context[12:], testIfindex)
-	return h
+	frame := tcpFrame(client4, vip4, "S")
+	return &hammer{
+		runner: newRunner(p.progs.Director, len(frame)), random: rand.New(rand.NewPCG(seed, 2)), first: first, flows: flows, frame: frame,
+	}
 }
 
 func (h *hammer) run() {
@@ -52,7 +49,7 @@ func (h *hammer) run() {
 		n := h.random.Uint32()
 		binary.BigEndian.PutUint16(h.frame[port:], h.first+uint16(int(n>>8)%h.flows))
 		h.frame[flags] = kinds[int(n)%len(kinds)]
-		action, err := h.program.Run(&ebpf.RunOptions{Data: h.frame, Context: h.context[:]})
+		action, _, err := h.runner.run(h.frame)
 		if err == nil && action != xdpTX && action != xdpPass {
 			err = fmt.Errorf("XDP action %d", action)
 		}

@@ -127,7 +127,7 @@ func TestPeersOutliveThePlane(t *testing.T) {
 	p.settings().PeerFilter = 0 // as a director leaves it that is killed in between
 	mustClose(t, p)
 
-	p = openPlane(t, dir, 1)
+	p = reopenPlane(t, dir)
 	gotMACs, err := p.PeerMACs()
 	slices.SortFunc(gotMACs, func(a, b lvs.MAC) int { return bytes.Compare(a[:], b[:]) })
 	if err != nil || !slices.Equal(gotMACs, macs) {

@@ -50,8 +50,22 @@ func openPlane(t testing.TB, dir string, connections int) *Plane {
 	case err == nil:
 		p, err = Open(cfg)
 	case errors.Is(err, fs.ErrNotExist):
-		p, err = loadedPlanes.open(t, cfg, state)
+		p, err = loadedPlanes.create(t, cfg, state)
 	}
+	return usedBy(t, p, err)
+}
+
+// reopenPlane takes over what openPlane pinned there, as Open does, but for what the
+// verifier does.
+func reopenPlane(t testing.TB, dir string) *Plane {
+	t.Helper()
+	p, err := loadedPlanes.takeOver(Config{PinDir: dir, Mode: ModeAuto})
+	return usedBy(t, p, err)
+}
+
+// usedBy returns a plane that was opened, as tests have it.
+func usedBy(t testing.TB, p *Plane, err error) *Plane {
+	t.Helper()
 	if err != nil {
 		t.Fatalf("open: %+v", err)
 	}

@@ -20,12 +20,13 @@ import (
 // empty again; what [Open] does but for that, it does.
 
 // loadedPlanes are those that no test has at the moment.
-var loadedPlanes planePool
+var loadedPlanes = planePool{idle: map[uint32][]*loadedPlane{}, lent: map[string]*loadedPlane{}}
 
 // A planePool keeps what planes loaded. It is safe for concurrent use.
 type planePool struct {
 	mu   sync.Mutex
 	idle map[uint32][]*loadedPlane // by the size of the connection table
+	lent map[string]*loadedPlane   // by where they are pinned
 }
 
 // A loadedPlane is what a plane loads and measures: the programs go with these maps.
@@ -35,13 +36,13 @@ type loadedPlane struct {
 	hz    uint32
 }
 
-// open returns a new plane. What it loaded is in the pool again when the test has ended.
-func (pool *planePool) open(t testing.TB, cfg Config, state string) (*Plane, error) {
+// create returns a new plane. What it loaded is in the pool again when the test has ended.
+func (pool *planePool) create(t testing.TB, cfg Config, state string) (*Plane, error) {
 	groups, err := tableGroups(cfg.Connections)
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := pool.take(groups)
+	loaded, err := pool.take(groups, cfg.PinDir)
 	if err != nil {
 		return nil, err
 	}
@@ -50,37 +51,45 @@ func (pool *planePool) open(t testing.TB, cfg Config, state string) (*Plane, err
 			t.Errorf("empty a plane's maps: %v", err)
 			return
 		}
-		pool.giveBack(groups, loaded)
+		pool.giveBack(groups, cfg.PinDir)
 	})
 	p := newPlane(cfg)
-	maps, progs, err := loaded.clone()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.use(maps, progs); err != nil {
+	if err := loaded.giveTo(p); err != nil {
 		return nil, err
 	}
 	return p.begin(groups, loaded.hz, state)
 }
 
-func (pool *planePool) take(groups uint32) (*loadedPlane, error) {
+// takeOver returns the successor of a plane of the pool.
+func (pool *planePool) takeOver(cfg Config) (*Plane, error) {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	p := newPlane(cfg)
+	p.tookOver = true
+	if err := pool.lent[cfg.PinDir].giveTo(p); err != nil {
+		return nil, err
+	}
+	return p.readPinned()
+}
+
+func (pool *planePool) take(groups uint32, dir string) (loaded *loadedPlane, err error) {
 	pool.mu.Lock()
 	defer pool.mu.Unlock()
 	if idle := pool.idle[groups]; len(idle) > 0 {
 		last := len(idle) - 1
-		pool.idle[groups] = idle[:last]
-		return idle[last], nil
+		loaded, pool.idle[groups] = idle[last], idle[:last]
+	} else if loaded, err = loadPlane(groups); err != nil {
+		return nil, err
 	}
-	return loadPlane(groups)
+	pool.lent[dir] = loaded
+	return loaded, nil
 }
 
-func (pool *planePool) giveBack(groups uint32, loaded *loadedPlane) {
+func (pool *planePool) giveBack(groups uint32, dir string) {
 	pool.mu.Lock()
 	defer pool.mu.Unlock()
-	if pool.idle == nil {
-		pool.idle = map[uint32][]*loadedPlane{}
-	}
-	pool.idle[groups] = append(pool.idle[groups], loaded)
+	pool.idle[groups] = append(pool.idle[groups], pool.lent[dir])
+	delete(pool.lent, dir)
 }
 
 func loadPlane(groups uint32) (*loadedPlane, error) {
@@ -101,13 +110,15 @@ func loadPlane(groups uint32) (*loadedPlane, error) {
 	return &loadedPlane{p.maps, p.progs, hz}, p.view.unmap()
 }
 
-// clone returns maps and programs that a plane may close.
-func (l *loadedPlane) clone() (maps directorMaps, progs directorPrograms, err error) {
-	err = errors.Join(cloneAll[*ebpf.Map](&maps, &l.maps), cloneAll[*ebpf.Program](&progs, &l.progs))
+// giveTo gives a plane maps and programs that it may close.
+func (l *loadedPlane) giveTo(p *Plane) error {
+	var maps directorMaps
+	var progs directorPrograms
+	err := errors.Join(cloneAll[*ebpf.Map](&maps, &l.maps), cloneAll[*ebpf.Program](&progs, &l.progs))
 	if err != nil {
-		err = errors.Join(err, maps.Close(), progs.Close())
+		return errors.Join(err, maps.Close(), progs.Close())
 	}
-	return maps, progs, err
+	return p.use(maps, progs)
 }
 
 // cloneAll sets the fields of one struct to clones of those of another.

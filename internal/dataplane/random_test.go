@@ -85,7 +85,7 @@ func (r *randomRun) takeOver() {
 	if err := r.plane.Close(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.plane = openPlane(r.t, r.dir, 1)
+	r.plane = reopenPlane(r.t, r.dir)
 	if !r.plane.TookOver() {
 		r.t.Fatal("pinned state was not taken over")
 	}

@@ -77,7 +77,7 @@ func TestSlowStartIsTakenOver(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p = openPlane(t, dir, 1)
+	p = reopenPlane(t, dir)
 	slot := p.services[svc.ServiceKey].servers[0]
 	if rs := &p.view.servers.elements[slot]; rs.SlowStartTicks == 0 || !p.slowStarts[slot] {
 		t.Errorf("slow start of %+v ended with the director", rs)

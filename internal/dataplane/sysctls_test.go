@@ -172,7 +172,7 @@ func TestSysctlsAreTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	p = openPlane(t, dir, 1000)
+	p = reopenPlane(t, dir)
 	for _, want := range []struct {
 		key   lvs.ServiceKey
 		name  string

@@ -105,7 +105,7 @@ func TestChangesAfterTakeOver(t *testing.T) {
 	p, svc := busyPlane(t, dir)
 	for range 3 {
 		mustClose(t, p)
-		p = openPlane(t, dir, 1)
+		p = reopenPlane(t, dir)
 		before := tell(t, p)
 		added := mustAddServer(t, p, svc, "198.51.100.99:80", 1)
 		other := tcpService("192.0.2.77:80", lvs.LeastConnection)
@@ -187,7 +187,7 @@ func TestTakeOverMendsHalfDoneChanges(t *testing.T) {
 			if test.want != nil {
 				test.want(&want)
 			}
-			p = openPlane(t, dir, 1)
+			p = reopenPlane(t, dir)
 			if diff := diffPlanes(want, tell(t, p)); diff != "" {
 				t.Errorf("after the take-over (-want +got):\n%s", diff)
 			}
@@ -280,7 +280,7 @@ func TestCountersOutliveHalfDoneChanges(t *testing.T) {
 				p.turnTo(s, edition, servers)
 			}
 			mustClose(t, p)
-			p = openPlane(t, dir, 1)
+			p = reopenPlane(t, dir)
 			if got := tell(t, p).Services[0].Counters; got != want {
 				t.Errorf("server %s, turned to %v: the service counts %+v, want %+v", step.name, turned, got, want)
 			}

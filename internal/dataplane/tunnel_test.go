@@ -412,7 +412,7 @@ func TestEditTunnel(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
-		p = openPlane(t, dir, 10_000)
+		p = reopenPlane(t, dir)
 		check()
 	}
 }
