@@ -2,7 +2,10 @@ package dataplane
 
 import (
 	"errors"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -81,12 +84,42 @@ const (
 
 func openMode(t *testing.T, dir string, mode Mode) *Plane {
 	t.Helper()
-	p, err := Open(Config{PinDir: dir, Connections: 1, Mode: mode})
+	cfg := Config{PinDir: dir, Connections: 1, Mode: mode}
+	state := filepath.Join(dir, stateDir)
+	var p *Plane
+	_, err := os.Stat(state)
+	if err == nil || mode == ModeTC {
+		p, err = Open(cfg)
+	} else {
+		p, err = loadedPlanes.create(t, cfg, state)
+		t.Cleanup(func() { mustDetach(t, dir) })
+	}
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(func() { p.Close() })
 	return p
+}
+
+// mustDetach removes all that is pinned below a directory, and waits until no packet is
+// at the programs.
+func mustDetach(t *testing.T, dir string) {
+	t.Helper()
+	attached, err := os.ReadDir(filepath.Join(dir, linksDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err := Unload(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range attached {
+		if _, err := net.InterfaceByName(link.Name()); err == nil {
+			waitDetached(t, link.Name())
+		}
+	}
+	if err := gracePeriod(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func mustAttach(t *testing.T, p *Plane, names ...string) []Attachment {
