@@ -128,6 +128,7 @@ func TestExecIsTheCommand(t *testing.T) {
 
 // Whenever the lab is interrupted, it takes down what is there.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, during string
 		signal       syscall.Signal

@@ -44,6 +44,7 @@ func diagnose(t *testing.T, l *lab.Lab) ([]doctor.Finding, int) {
 // A healthy network has nothing that the doctor finds, and its visits cost no
 // client a connection.
 func TestDoctorRaisesNoFalseAlarm(t *testing.T) {
+	t.Parallel()
 	l := mustUp(t, labDirectory(t), "healthy")
 	web := service(lab.IPv4, lab.HTTPPort)
 	mustAddService(t, l, "-t", web, lvs.RoundRobin)
@@ -90,6 +91,7 @@ func TestDoctorWithoutDirector(t *testing.T) {
 
 // What else than the faults of the lab the doctor names, and whom.
 func TestDoctorNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	l := mustUp(t, labDirectory(t), "ill")
 	mustAddService(t, l, "-t", service(lab.IPv4, lab.HTTPPort), lvs.RoundRobin)
 	mustAddService(t, l, "-t", service(lab.IPv6, lab.HTTPPort), lvs.RoundRobin)
@@ -166,6 +168,7 @@ func TestDoctorNamesWhatIsWrong(t *testing.T) {
 
 // A real server that is gone has no next hop, and the director says why.
 func TestDoctorNamesServerThatIsGone(t *testing.T) {
+	t.Parallel()
 	l := mustUp(t, labDirectory(t), "gone")
 	mustAddService(t, l, "-t", service(lab.IPv4, lab.HTTPPort), lvs.RoundRobin)
 	mustOutput(t, l, "rs1", "ip", "link", "set", "eth0", "down")
@@ -181,6 +184,7 @@ func TestDoctorNamesServerThatIsGone(t *testing.T) {
 
 // What there is of UDP and of IPv6: silence proves nothing, a refusal does.
 func TestDoctorNamesWhatIsWrongWithUDPAndIPv6(t *testing.T) {
+	t.Parallel()
 	l := mustUp(t, labDirectory(t), "silent")
 	web := service(lab.IPv6, lab.HTTPPort)
 	mustAddService(t, l, "-u", service(lab.IPv4, lab.EchoPort), lvs.RoundRobin)

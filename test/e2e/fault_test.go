@@ -13,6 +13,7 @@ import (
 // nothing else; and its commands mend it: over both families, and with the client
 // on the segment as well as behind a router.
 func TestFaultsAreShownFoundMended(t *testing.T) {
+	t.Parallel()
 	for _, fault := range lab.Faults() {
 		for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
 			if _, err := fault.With(lab.Config{Servers: 2, Method: fault.Method}, family); err != nil {

@@ -98,6 +98,7 @@ func movedAway(t *testing.T, l *lab.Lab, service netip.AddrPort, name string) {
 // Each fault of a real server is found by its checks of the VIP, with its own cause and
 // in time, and clients are sent elsewhere; what is mended comes back.
 func TestChecksFindFaults(t *testing.T) {
+	t.Parallel()
 	l := mustUp(t, labDirectory(t), "checks")
 	server := l.Servers()[0]
 	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
@@ -223,6 +224,7 @@ func issue(t *testing.T, name string, until time.Time) (*tls.Certificate, []byte
 // What a server answers is looked at, too: its certificate, how fast it is, and whether
 // it can make up its mind. Who is told hears of it.
 func TestChecksLookAtAnswers(t *testing.T) {
+	t.Parallel()
 	const name, port = "www.example.com", 443
 	l := mustUp(t, labDirectory(t), "answers")
 	good, goodPEM := issue(t, name, time.Now().Add(time.Hour))

@@ -16,6 +16,7 @@ import (
 // With a minute between checks, what clients' packets say has a server checked at once:
 // SYNs that come again for one that drops them, RSTs of one that refuses them.
 func TestClientsBringChecksForward(t *testing.T) {
+	t.Parallel()
 	const within = 15 * time.Second
 	l := mustUp(t, labDirectory(t), "suspicion")
 	server := l.Servers()[0]
