@@ -112,11 +112,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 			name: "ARP broken", causes: []string{"no-next-hop", "host-down"},
 			make: func(t *testing.T) {
 				faulty.run(t, "ip", "link", "set", "dev", "eth0", "arp", "off")
-				// It fails where an entry changes meanwhile.
-				eventually(t, time.Second, "the director has forgotten the server's MAC address", func() bool {
-					_, err := l.Output(t.Context(), lab.Director, "ip", "neighbour", "flush", "to", rip.String(), "dev", "eth0")
-					return err == nil
-				})
+				forgetNeighbour(t, l, rip)
 			},
 			mend: func(t *testing.T) { faulty.run(t, "ip", "link", "set", "dev", "eth0", "arp", "on") },
 			back: 20 * time.Second,

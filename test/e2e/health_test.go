@@ -127,13 +127,23 @@ func TestChecksFindFaults(t *testing.T) {
 		becomes(t, l, at, rip, detection, lvs.HealthUp)
 
 		mustOutput(t, l, server.Name, "ip", "link", "set", "dev", "eth0", "arp", "off")
-		mustOutput(t, l, lab.Director, "ip", "neighbour", "flush", "to", rip.String(), "dev", "eth0")
+		forgetNeighbour(t, l, rip)
 		becomes(t, l, at, rip, detection, lvs.HealthDown, "no-next-hop", "host-down")
 		movedAway(t, l, at, server.Name)
 		becomes(t, l, at, rip, 20*time.Second, lvs.HealthDown, "no-next-hop")
 		mustOutput(t, l, server.Name, "ip", "link", "set", "dev", "eth0", "arp", "on")
 		becomes(t, l, at, rip, 20*time.Second, lvs.HealthUp)
 	}
+}
+
+// forgetNeighbour has the director ask again for the MAC address of a server.
+func forgetNeighbour(t *testing.T, l *lab.Lab, server netip.Addr) {
+	t.Helper()
+	// To flush fails where an entry changes meanwhile.
+	eventually(t, 10*time.Second, "the director has forgotten the MAC address of "+server.String(), func() bool {
+		_, err := l.Output(t.Context(), lab.Director, "ip", "neighbour", "flush", "to", server.String(), "dev", "eth0")
+		return err == nil
+	})
 }
 
 // configurationOf returns a service with checks of one type; more belongs to the check.
