@@ -1,6 +1,11 @@
 package dataplane
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
 
 // VerdictCount is how often packets left the data plane by one way out.
 type VerdictCount struct {
@@ -65,16 +70,22 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 
 // Verdicts returns how often each verdict was given, in the order of the path.
 func (p *Plane) Verdicts() ([]VerdictCount, error) {
-	counts := make([]VerdictCount, 0, len(verdictTexts))
-	for i, v := range verdictTexts {
-		var perCPU []uint64
-		if err := p.maps.Verdicts.Lookup(uint32(i), &perCPU); err != nil {
-			return nil, fmt.Errorf("read verdict %s: %w", v.Name, err)
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("read the verdicts: %w", err)
+	}
+	var cursor ebpf.MapBatchCursor
+	keys, packets := make([]uint32, len(verdictTexts)), make([]uint64, len(verdictTexts)*cpus)
+	// All are there, and the kernel may say that no more are.
+	n, err := p.maps.Verdicts.BatchLookup(&cursor, keys, packets, nil)
+	if n < len(keys) {
+		return nil, fmt.Errorf("read the verdicts: %d of %d: %w", n, len(keys), err)
+	}
+	counts := slices.Clone(verdictTexts[:])
+	for i, v := range keys {
+		for _, n := range packets[i*cpus : (i+1)*cpus] {
+			counts[v].Packets += n
 		}
-		for _, n := range perCPU {
-			v.Packets += n
-		}
-		counts = append(counts, v)
 	}
 	return counts, nil
 }

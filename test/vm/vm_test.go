@@ -20,7 +20,7 @@ const kernelDirectory = "../../bin/oldest-kernel"
 // forwarding, once. The verifier takes a quarter of a minute for the director's program
 // where a processor is emulated, so tests that load it anew are few.
 const tests = "^(TestAttachModes|TestTakeOverReplacesTheProgram|TestFewCapabilitiesSuffice|" +
-	"TestForwardsTCP|TestForwardChangesNothingElse|TestTunnel|TestTunnelEnd|TestMasquerades|TestFullNAT|" +
+	"TestForwardsTCP|TestForwardChangesNothingElse|TestTunnelMTU|TestTunnelEnd|TestMasquerades|TestFullNAT|" +
 	"TestTTL|TestMTU|TestRetag|TestSCTPChunks|TestServicePolicy|TestDropEntry|TestStatesOfAService|TestAnswers|TestServiceLookup|" +
 	"TestConnectionReuse|TestUnusableServers|TestExplainSaysWhy|TestTraceTellsEveryWayOut|TestEarlyFragmentsAreHandedOver)$"
 
