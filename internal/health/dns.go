@@ -13,6 +13,7 @@ func (p *prober) askDNS(ctx context.Context, target Target) Result {
 		return explain(err)
 	}
 	defer conn.Close()
+	defer interrupt(ctx, conn)()
 	name, kind := p.check.DNS.Name, dns.TypeSOA
 	if name == "" {
 		name = "."

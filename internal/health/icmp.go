@@ -24,6 +24,7 @@ func (p *prober) askICMP(ctx context.Context, target Target) Result {
 		return explain(err)
 	}
 	defer conn.Close()
+	defer interrupt(ctx, conn)()
 	request := icmp.Message{Type: ipv4.ICMPTypeEcho}
 	reply, protocol := icmp.Type(ipv4.ICMPTypeEchoReply), protocolICMP
 	if target.Address.Addr().Is6() {

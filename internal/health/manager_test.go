@@ -331,3 +331,33 @@ func TestBusyHostBlamesNoServer(t *testing.T) {
 		})
 	}
 }
+
+// Nobody waits for the answers of servers when checks end.
+func TestCloseWaitsForNoAnswer(t *testing.T) {
+	for _, kind := range []lvs.CheckType{
+		lvs.CheckTCP, lvs.CheckHTTP, lvs.CheckHTTPS, lvs.CheckHTTP2, lvs.CheckGRPC, lvs.CheckDNS, lvs.CheckSMTP, lvs.CheckUDP, lvs.CheckICMP,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			b, server := newBench(t), member("192.0.2.11:80", 1)
+			check := tcpCheck(lvs.PathRIP)
+			check.Type, check.Interval, check.Timeout = kind, time.Hour, time.Hour
+			if kind == lvs.CheckTCP {
+				check.TLS = &lvs.TLSCheck{}
+			}
+			target := "rip 192.0.2.11:80"
+			b.network.set(target, nil)
+			b.must(t, b.Set([]Service{serviceOf(web, check, server)}))
+			b.until(t, "asked", func() bool { return b.network.dialed(target) > 0 })
+			closed := make(chan struct{})
+			go func() {
+				b.Close()
+				close(closed)
+			}()
+			select {
+			case <-closed:
+			case <-time.After(waitLimit):
+				t.Error("it waits")
+			}
+		})
+	}
+}

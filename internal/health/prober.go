@@ -95,6 +95,12 @@ func (p *prober) dial(ctx context.Context, network string, target Target) (net.C
 	return conn, nil
 }
 
+// interrupt has nobody wait for a connection any more when ctx is cancelled, until what it
+// returns is called: the time that ctx had from the beginning, the connection has.
+func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+}
+
 // askTCP connects and, if asked to, speaks TLS.
 func (p *prober) askTCP(ctx context.Context, target Target) Result {
 	conn, err := p.dialStream(ctx, target)
@@ -122,6 +128,7 @@ func (p *prober) askUDP(ctx context.Context, target Target) Result {
 		return explain(err)
 	}
 	defer conn.Close()
+	defer interrupt(ctx, conn)()
 	if _, err := conn.Write([]byte(p.check.UDP.Payload)); err != nil {
 		return explain(err)
 	}

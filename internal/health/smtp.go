@@ -21,6 +21,7 @@ func (p *prober) askSMTP(ctx context.Context, target Target) Result {
 	}
 	text := textproto.NewConn(conn)
 	defer text.Close()
+	defer interrupt(ctx, conn)()
 	name := p.check.SMTP.Helo
 	if name == "" {
 		if name, err = os.Hostname(); err != nil {
