@@ -25,8 +25,10 @@ type BenchCase struct {
 	Scheduler lvs.Scheduler // of a case of new connections
 	HashMap   bool          // with a kernel hash map for a connection table
 	Tunnel    *lvs.Tunnel   // nil: another method
-	// Masqueraded connections, whose packets go in the direction.
+	// Masqueraded connections, whose packets go in the direction, and whose clients have a
+	// local address at the real server.
 	Masqueraded bool
+	FullNAT     bool
 	Direction   benchDirection
 }
 
@@ -245,6 +247,11 @@ func (b *bench) addresses() (vip, server, client netip.Addr) {
 
 func (b *bench) configure() error {
 	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, Mac: benchMAC, Mtu: 1500}
+	if b.FullNAT {
+		if err := b.plane.SetLocalAddresses(b.localAddresses()); err != nil {
+			return err
+		}
+	}
 	vip, server, _ := b.addresses()
 	b.service = lvs.Service{
 		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: vip, Port: 80},

@@ -21,14 +21,22 @@ const (
 // Where packets of masquerading go at the real server.
 const benchServerPort = 8080
 
+// The port of one client, with which the packet generator begins: BENCH_FIRST_PORT of
+// bench.bpf.c. It is the one port of the pool of FullNAT, too.
+const benchClientPort = 1024
+
 // masqueradeCases are what is measured of masquerading, both ways.
 func masqueradeCases() []BenchCase {
 	var cases []BenchCase
-	for _, family := range []string{"ipv4", "ipv6"} {
-		c := BenchCase{Name: "nat/" + family + "/1", IPv6: family == "ipv6", Flows: 1, Masqueraded: true}
-		cases = append(cases, c)
-		c.Name, c.Direction = "nat-reply/"+family+"/1", benchReplies
-		cases = append(cases, c)
+	for _, method := range []string{"nat", "fullnat"} {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			c := BenchCase{
+				Name: method + "/" + family + "/1", IPv6: family == "ipv6", Flows: 1, Masqueraded: true, FullNAT: method == "fullnat",
+			}
+			cases = append(cases, c)
+			c.Name, c.Direction = method+"-reply/"+family+"/1", benchReplies
+			cases = append(cases, c)
+		}
 	}
 	return cases
 }
@@ -52,10 +60,29 @@ func (c BenchCase) server(i int, address netip.Addr) lvs.RealServer {
 	switch {
 	case c.Tunnel != nil:
 		rs.Method, rs.Tunnel = lvs.Tunnelling, *c.Tunnel
+	case c.FullNAT:
+		rs.Method, rs.Port = lvs.FullNAT, benchServerPort
 	case c.Masqueraded:
 		rs.Method, rs.Port = lvs.Masquerading, benchServerPort
 	}
 	return rs
+}
+
+// local returns where the client of FullNAT comes from at the real server. It differs from
+// the client's address in what the packet generator writes of that.
+func (b *bench) local() netip.Addr {
+	if b.IPv6 {
+		return netip.MustParseAddr("2001:db8:3::ffff:1")
+	}
+	return netip.MustParseAddr("198.51.100.253")
+}
+
+// localAddresses returns the pool of FullNAT: one port.
+func (b *bench) localAddresses() []lvs.LocalAddress {
+	local := b.local()
+	return []lvs.LocalAddress{{
+		Prefix: netip.PrefixFrom(local, local.BitLen()), Ports: lvs.PortRange{First: benchClientPort, Last: benchClientPort},
+	}}
 }
 
 // ends returns the ends of a packet: the client's is without its port, which the packet
@@ -63,6 +90,9 @@ func (c BenchCase) server(i int, address netip.Addr) lvs.RealServer {
 func (b *bench) ends(direction benchDirection) (from, to netip.AddrPort) {
 	vip, server, client := b.addresses()
 	if direction == benchReplies {
+		if b.FullNAT {
+			client = b.local()
+		}
 		return netip.AddrPortFrom(server, benchServerPort), netip.AddrPortFrom(client, 0)
 	}
 	return netip.AddrPortFrom(client, 0), netip.AddrPortFrom(vip, 80)
