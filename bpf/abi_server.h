@@ -37,7 +37,7 @@ enum server_hop {
 	/* The same as HOP_STEADY, of such a server whose outer header has no
 	 * checksum (steady_tunnel.h). */
 	HOP_STEADY_TUNNEL = 8,
-	/* The same as HOP_STEADY, of a masqueraded server. */
+	/* The same as HOP_STEADY, of a server that is masqueraded, with FullNAT or without. */
 	HOP_STEADY_MASQUERADING = 16,
 };
 

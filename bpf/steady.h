@@ -98,7 +98,8 @@ static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const s
 	differs = difference(conn, pkt);
 	if (unlikely(differs || control_status(control) != CONTROL_LIVE ||
 		     is_over(conn->expires, now))) {
-		*action = follow_translated(ctx, pkt, conn, control, differs, in, now);
+		*action = follow_translated(ctx, pkt, conn, control, differs, way.hash, in,
+					    now);
 		return NULL;
 	}
 	index = *(volatile __u32 *)&conn->server;

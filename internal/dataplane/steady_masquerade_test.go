@@ -29,12 +29,54 @@ func longWay(t *testing.T, p *Plane) {
 	}
 }
 
-// A packet of a masqueraded connection in either direction, mostly a steady one.
-func masqueradedFrame(r *rand.Rand) []byte {
+// A way of masquerading is one method, and where clients come from at their real servers.
+type wayOfMasquerading struct {
+	method lvs.ForwardingMethod
+	toa    bool
+	local  map[string]string // by client; nil: from where they are
+}
+
+// waysOfMasquerading has FullNAT with a pool of one port a family, so that two planes choose
+// the same one.
+func waysOfMasquerading() map[string]wayOfMasquerading {
+	local := map[string]string{
+		masqueradings["ipv4"].client: "198.51.100.160:1024",
+		masqueradings["ipv6"].client: "[2001:db8:1::a0]:1024",
+	}
+	return map[string]wayOfMasquerading{
+		"nat":     {method: lvs.Masquerading},
+		"fullnat": {method: lvs.FullNAT, local: local},
+		"toa":     {method: lvs.FullNAT, toa: true, local: local},
+	}
+}
+
+// plane has the services of masqueradings for TCP and UDP.
+func (w wayOfMasquerading) plane(t *testing.T) *Plane {
+	t.Helper()
+	p := newTestPlane(t)
+	setLocals(t, p, localAddress("198.51.100.160/32", 1), localAddress("2001:db8:1::a0/128", 1))
+	for _, m := range masqueradings {
+		mustTranslate(t, p, tcpService(m.vip, lvs.RoundRobin), m.server, w.method, w.toa)
+		mustTranslate(t, p, udpService(m.vip, lvs.RoundRobin), m.server, w.method, false)
+	}
+	return p
+}
+
+// client returns where a client comes from at its real server.
+func (w wayOfMasquerading) client(m masquerading) string {
+	if local, ok := w.local[m.client]; ok {
+		return local
+	}
+	return m.client
+}
+
+// A packet of a masqueraded connection in either direction, mostly a steady one. Some
+// acknowledge no more than the real server's SYN, whose sequence number is 0.
+func (w wayOfMasquerading) frame(r *rand.Rand) []byte {
 	m := masqueradings[[]string{"ipv4", "ipv6"}[r.IntN(2)]]
 	from, to, reply := m.client, m.vip, r.IntN(2) == 1
 	if reply {
-		from, to = m.server, m.client
+		from, to = m.server, w.client(m)
 	}
 	payload := make([]byte, r.IntN(5))
 	if r.IntN(20) == 0 {
@@ -43,7 +85,8 @@ func masqueradedFrame(r *rand.Rand) []byte {
 	for i := range payload {
 		payload[i] = byte(r.Uint32())
 	}
-	protocol, upper := byte(protoTCP), tcp(from, to, "A", payload...)
+	segment := numberedSegment{flags: "A", ack: r.Uint32N(4), payload: payload}
+	protocol, upper := byte(protoTCP), segment.build(from, to)
 	if r.IntN(3) == 0 {
 		protocol, upper = protoUDP, udp(from, to, payload...)
 	}
@@ -100,14 +143,32 @@ func keepWays(t *testing.T, p *Plane) {
 // none, give the same frames, verdicts, states and counts. The way to a client is the kernel's,
 // or, where that knows none, the one that it came by.
 func TestShortWayOfMasqueradedPackets(t *testing.T) {
-	for name, kept := range map[string]bool{"back": false, "kept": true} {
-		t.Run(name, func(t *testing.T) { testShortWayOfMasqueradedPackets(t, kept) })
+	for method, way := range waysOfMasquerading() {
+		for name, kept := range map[string]bool{"back": false, "kept": true} {
+			t.Run(method+" "+name, func(t *testing.T) { testShortWayOfMasqueradedPackets(t, way, kept) })
+		}
 	}
 }
 
-func testShortWayOfMasqueradedPackets(t *testing.T, kept bool) {
-	short, long := masqueradedPlane(t), masqueradedPlane(t)
+// wantShortWay checks whether the short way may take packets to the plane's real servers.
+func wantShortWay(t *testing.T, p *Plane, want bool) {
+	t.Helper()
+	for i := range p.view.servers.elements {
+		rs := &p.view.servers.elements[i]
+		if rs.State != directorServerStateSERVER_LISTED {
+			continue
+		}
+		if got := rs.Hop&directorServerHopHOP_STEADY_MASQUERADING != 0; got != want {
+			t.Errorf("real server %d has a short way: %v, want %v", i, got, want)
+		}
+	}
+}
+
+func testShortWayOfMasqueradedPackets(t *testing.T, way wayOfMasquerading, kept bool) {
+	short, long := way.plane(t), way.plane(t)
 	longWay(t, long)
+	wantShortWay(t, short, true)
+	wantShortWay(t, long, false)
 	if kept {
 		keepWays(t, short)
 		keepWays(t, long)
@@ -119,11 +180,15 @@ func testShortWayOfMasqueradedPackets(t *testing.T, kept bool) {
 				wantVerdict(t, p, frame, "forward", xdpTX)
 			}
 		}
+		greeting := numberedSegment{flags: "SA", ack: 1}
+		for _, p := range []*Plane{short, long} {
+			wantVerdict(t, p, fromServer(greeting.frame(m.server, way.client(m)), m.server), "forward-reply", xdpTX)
+		}
 	}
 	var told [2]map[string]uint64
 	frames := make([][]byte, 20_000)
 	for i := range frames {
-		frames[i] = masqueradedFrame(r)
+		frames[i] = way.frame(r)
 	}
 	var outs [2][]string
 	for i, p := range []*Plane{short, long} {

@@ -114,7 +114,7 @@ func (p *Plane) turnHop(slot uint32, which directorServerHop) {
 		}
 	case steady && lvs.ForwardingMethod(rs.Method) == lvs.DirectRouting:
 		word |= directorServerHopHOP_STEADY
-	case steady && lvs.ForwardingMethod(rs.Method) == lvs.Masquerading:
+	case steady && lvs.ForwardingMethod(rs.Method).Translates():
 		word |= directorServerHopHOP_STEADY_MASQUERADING
 	}
 	atomic.StoreUint32((*uint32)(&rs.Hop), uint32(word))
