@@ -196,3 +196,34 @@ func TestTOABehindOtherHeaders(t *testing.T) {
 	next, payload = extend([]extension{{protoDestination, 14, 120}}, protoTCP, syn.build(m.client, m.vip))
 	wantVerdict(t, p, ethernet(etherIPv6, ipv6Packet(addrOf(m.client), addrOf(m.vip), next, payload)), "forward-no-toa", xdpTX)
 }
+
+// A client that lost the first segments of the answer acknowledges no more than the real
+// server's SYN, and selectively what came behind them: beside that there may be no room.
+func TestTOABesideSelectiveAcknowledgements(t *testing.T) {
+	p := fullNATPlane(t, true)
+	most := map[string]int{"ipv4": 2, "ipv6": 0} // blocks, beside timestamps
+	for family, m := range masqueradings {
+		local, _ := ends(wantVerdict(t, p, tcpFrame(m.client, m.vip, "S"), "forward", xdpTX))
+		greeting := numberedSegment{flags: "SA", seq: 6, ack: 1, options: usualOptions}
+		wantVerdict(t, p, fromServer(greeting.frame(m.server, local), m.server), "forward-reply", xdpTX)
+		for blocks := range 4 {
+			options := bytes.Clone(timestamps)
+			if blocks > 0 {
+				options = append(options, 1, 1, 5, byte(2+8*blocks))
+				options = append(options, make([]byte, 8*blocks)...)
+			}
+			s, verdict := numberedSegment{flags: "A", seq: 1, ack: 7, options: options}, "forward-no-toa"
+			frame := s.frame(m.client, m.vip)
+			if blocks <= most[family] {
+				verdict, s.options = "forward", append(toaOption(m.client), options...)
+			}
+			want := sentTo(ip(local, m.server, protoTCP, s.build(local, m.server)), serverMAC(addrOf(m.server)))
+			if diff := cmp.Diff(want, wantVerdict(t, p, frame, verdict, xdpTX)); diff != "" {
+				t.Errorf("%s, %d blocks (-want +got):\n%s", family, blocks, diff)
+			}
+			// What acknowledges data wants no option, and is not counted.
+			s.ack, s.options = 8, options
+			wantVerdict(t, p, s.frame(m.client, m.vip), "forward", xdpTX)
+		}
+	}
+}

@@ -41,7 +41,7 @@ var verdictTexts = [directorVerdictVERDICTS]VerdictCount{
 	directorVerdictFORWARD_NO_ENTRY:      {"forward-no-entry", KindMisconfiguration, "to a real server by hash: the connection table is full; a larger --connections helps", 0},
 	directorVerdictFORWARD_ICMP:          {"forward-icmp", KindNormal, "to a real server: an ICMP error about one of its connections", 0},
 	directorVerdictFORWARD_IN_FRAGMENTS:  {"forward-in-fragments", KindNormal, "to a real server or a client: larger than the way carries, in fragments that the director makes", 0},
-	directorVerdictFORWARD_NO_TOA:        {"forward-no-toa", KindMisconfiguration, "to a real server without the client's address in a TCP option: no room in the TCP header, or, with the option, larger than the way to the real server carries", 0},
+	directorVerdictFORWARD_NO_TOA:        {"forward-no-toa", KindMisconfiguration, "to a real server without the client's address in a TCP option: no room in the TCP header (a client that misses the beginning of the answer acknowledges the rest selectively there), or, with the option, larger than the way to the real server carries", 0},
 	directorVerdictFORWARD_REPLY:         {"forward-reply", KindNormal, "to a client: the reply of a real server that addresses are translated for", 0},
 	directorVerdictHOLD_FRAGMENT:         {"hold-fragment", KindNormal, "kept by the director until its datagram's first fragment comes, and then counted once more", 0},
 	directorVerdictANSWER_NO_SERVER:      {"answer-no-server", KindMisconfiguration, "answered with port unreachable: the service has no usable real server", 0},
