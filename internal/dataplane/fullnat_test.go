@@ -114,11 +114,7 @@ func TestFullNAT(t *testing.T) {
 			t.Errorf("%s: counters %+v, want 1 connection, 3 packets each way", svc.ServiceKey, c)
 		}
 	}
-	advance(p, time.Hour)
-	if found := mustSweep(t, p); found.Used != 0 {
-		t.Errorf("%d entries are left when all connections are over", found.Used)
-	}
-	checkTable(t, p)
+	wantAllOver(t, p)
 }
 
 func TestFullNATMakesUDPChecksums(t *testing.T) {
@@ -172,11 +168,7 @@ func TestFullNATPool(t *testing.T) {
 		mustSweep(t, p)
 		wantVerdict(t, p, tcpFrame("203.0.113.201:1024", m.vip, "S"), "forward", xdpTX)
 		wantVerdict(t, p, tcpFrame("203.0.113.202:1024", m.vip, "S"), "answer-no-local-port", xdpTX)
-		advance(p, time.Hour)
-		if found := mustSweep(t, p); found.Used != 0 {
-			t.Fatalf("%d entries are left", found.Used)
-		}
-		checkTable(t, p)
+		wantAllOver(t, p)
 	}
 }
 
@@ -238,10 +230,7 @@ func TestFullNATAtRandom(t *testing.T) {
 		}
 		listed[c.Server][c.Local] = true
 	}
-	advance(p, time.Hour)
-	if found := mustSweep(t, p); found.Used != 0 {
-		t.Errorf("%d entries are left", found.Used)
-	}
+	wantAllOver(t, p)
 }
 
 // Two CPUs take ports of a pool that is all but empty at the same time.
@@ -292,10 +281,7 @@ func TestFullNATOnManyCPUs(t *testing.T) {
 			t.Errorf("round %d: %d connections out of a pool of %d ports", round, len(seen), ports)
 		}
 		checkTable(t, p)
-		advance(p, time.Hour)
-		if found := mustSweep(t, p); found.Used != 0 {
-			t.Fatalf("%d entries are left", found.Used)
-		}
+		wantAllOver(t, p)
 	}
 }
 

@@ -163,11 +163,7 @@ func TestMasquerades(t *testing.T) {
 			t.Errorf("connection %+v, want 3 packets to port 8080", c)
 		}
 	}
-	advance(p, time.Hour)
-	if found := mustSweep(t, p); found.Used != 0 {
-		t.Errorf("%d entries are left when all connections are over", found.Used)
-	}
-	checkTable(t, p)
+	wantAllOver(t, p)
 }
 
 // Every checksum that a header can have, both ways: see RFC 1624 for the corners.
@@ -286,11 +282,7 @@ func TestNewerConnectionHasTheReplies(t *testing.T) {
 			t.Errorf("reply from %s, want %s", got, want)
 		}
 	}
-	advance(p, time.Hour)
-	if found := mustSweep(t, p); found.Used != 0 {
-		t.Errorf("%d entries are left", found.Used)
-	}
-	checkTable(t, p)
+	wantAllOver(t, p)
 }
 
 // A connection keeps the method that it began with.
@@ -358,11 +350,7 @@ func TestMasqueradingWithoutRoom(t *testing.T) {
 		t.Errorf("verdicts %v, want drop-no-room and no forward-no-entry", verdicts)
 	}
 	checkTable(t, p)
-	advance(p, time.Hour)
-	if found := mustSweep(t, p); found.Used != 0 {
-		t.Errorf("%d entries are left", found.Used)
-	}
-	checkTable(t, p)
+	wantAllOver(t, p)
 }
 
 // checkReply checks that an entry for replies is tied to a live connection, which

@@ -223,6 +223,16 @@ func wantEmpty(t testing.TB, p *Plane) {
 	checkTable(t, p)
 }
 
+// wantAllOver lets the time of all connections pass, and checks that none stays.
+func wantAllOver(t testing.TB, p *Plane) {
+	t.Helper()
+	advance(p, time.Hour)
+	if found := mustSweep(t, p); found.Used != 0 {
+		t.Errorf("%d entries are left when all connections are over", found.Used)
+	}
+	checkTable(t, p)
+}
+
 // A SYN starts a new connection where the old one is over for sure, and goes on
 // with it where it may not be.
 func TestConnectionReuse(t *testing.T) {
