@@ -18,7 +18,7 @@ import (
 const (
 	// maxRequest bounds the memory that one request can take.
 	maxRequest = 1 << 20
-	// maxState bounds that of a whole state: all services and real servers that fit
+	// maxState bounds that of a whole state, or of a file that says one: all services and real servers that fit
 	// into a data plane take a few megabytes.
 	maxState = 16 << 20
 	// headerTimeout bounds how long a peer may take to say what it wants.
@@ -35,7 +35,8 @@ func NewHandler(d Director) http.Handler {
 	mux.Handle(fairleadv1connect.NewDirectorServiceHandler(&handler{director: d},
 		connect.WithCompression("gzip", nil, nil),
 		connect.WithConditionalHandlerOptions(func(procedure connect.Spec) []connect.HandlerOption {
-			if procedure.Procedure == fairleadv1connect.DirectorServiceRestoreProcedure {
+			switch procedure.Procedure {
+			case fairleadv1connect.DirectorServiceRestoreProcedure, fairleadv1connect.DirectorServiceApplyProcedure:
 				return []connect.HandlerOption{connect.WithReadMaxBytes(maxState)}
 			}
 			return []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest)}

@@ -91,3 +91,14 @@ func TestBadStates(t *testing.T) {
 		}
 	}
 }
+
+// A file that says all that fits into a data plane is taken, and not one beyond measure.
+func TestApplyTakesLargeFiles(t *testing.T) {
+	c := serve(t, &recorder{})
+	if _, err := c.Apply(t.Context(), ApplyRequest{Name: "large.yaml", Text: make([]byte, 2*maxRequest), DryRun: true}); err != nil {
+		t.Errorf("a large file: %v", err)
+	}
+	if _, err := c.Apply(t.Context(), ApplyRequest{Name: "larger.yaml", Text: make([]byte, maxState+1), DryRun: true}); err == nil {
+		t.Error("a file beyond measure is taken")
+	}
+}
