@@ -20,8 +20,9 @@ func newBenchCommand(env Env) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure the data plane's own cost per packet",
 		Long: `Measure what the director's program costs per packet, in the kernel, without a
-network (BPF_PROG_RUN): packets of an established connection, one of many, and
-the first packet of a new one with each scheduler over 16 real servers.
+network (BPF_PROG_RUN): packets of an established connection, one of many, through
+tunnels, masqueraded both ways and with FullNAT, and the first packet of a new one
+with each scheduler over 16 real servers.
 
 Beside it, in turn, runs a program that does nothing but rewrite the MAC
 addresses; what the director costs above that is its own. All figures are
