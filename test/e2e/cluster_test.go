@@ -73,7 +73,14 @@ func startDirectorOn(t *testing.T, l *lab.Lab, host string) *api.Client {
 	t.Helper()
 	requireCommand(t, "ethtool", "ethtool")
 	mustOutput(t, l, lab.Switch, "ethtool", "-K", host, "gro", "on")
-	cmd, err := l.Command(t.Context(), host, "fairlead", "director", "--interface", "eth0", "--mode", "xdp")
+	return startDirectorWith(t, l, host, "--mode", "xdp")
+}
+
+// startDirectorWith runs a director with these options on a host of the lab until the test
+// ends.
+func startDirectorWith(t *testing.T, l *lab.Lab, host string, options ...string) *api.Client {
+	t.Helper()
+	cmd, err := l.Command(t.Context(), host, "fairlead", append([]string{"director", "--interface", "eth0"}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,16 +179,22 @@ func TestPathMTU(t *testing.T) {
 
 func transferNarrow(t *testing.T, l *lab.Lab, address netip.AddrPort) {
 	t.Helper()
+	transferNoise(t, l, address, *pmtuBytes)
+}
+
+// transferNoise has the client receive so much from who serves noise, and then send it.
+func transferNoise(t *testing.T, l *lab.Lab, address netip.AddrPort, length int64) {
+	t.Helper()
 	conn, err := l.Dial(t.Context(), lab.Client, "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	start := time.Now()
-	if err := exchangeNoise(conn, *pmtuBytes, true); err != nil {
+	if err := exchangeNoise(conn, length, true); err != nil {
 		t.Fatalf("%s: %v", address, err)
 	}
 	took := time.Since(start)
-	t.Logf("%d bytes each way in %s: %.0f Mbit/s", *pmtuBytes, took.Round(time.Millisecond),
-		float64(*pmtuBytes)*2*8/1e6/took.Seconds())
+	t.Logf("%d bytes each way in %s: %.0f Mbit/s", length, took.Round(time.Millisecond),
+		float64(length)*2*8/1e6/took.Seconds())
 }
