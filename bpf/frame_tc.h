@@ -157,6 +157,23 @@ static __always_inline bool change_upper_sum(struct xdp_md *ctx, __u32 offset, _
 	       !bpf_l4_csum_replace(ctx, offset, 0, fold_sum(ports), flags);
 }
 
+/* Whether the kernel will complete the checksum of a packet's upper layer yet, as that of every
+ * aggregate. Then it tells what the upper layer will add up to, however short it is cut: to the
+ * complement of what is there now, for the checksum is to be that of all the rest. */
+static __always_inline bool is_unfinished(const struct xdp_md *ctx, const struct packet *pkt,
+					  __u32 *sum)
+{
+	bool udp = flow_protocol(&pkt->flow) == IPPROTO_UDP;
+	__u32 l4 = bound_offset(pkt->l3 + pkt->l4);
+	const void *header = (void *)(long)ctx->data + l4;
+
+	if (!ctx->gso_size || header + sizeof(struct tcphdr) > (void *)(long)ctx->data_end)
+		return false;
+	*sum = (__u16)~(udp ? ((const struct udphdr *)header)->check :
+			      ((const struct tcphdr *)header)->check);
+	return true;
+}
+
 enum {
 	MAX_OPTIONS_MOVED = 32,	/* with eight bytes more they are as long as can be */
 	OPTION_WORDS_IPV4 = 8 / 4,

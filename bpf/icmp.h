@@ -47,6 +47,8 @@ struct answer {
 	__u8 l2[MAX_L2 + 2];
 	__u32 l2_length;
 	__u32 quoted;
+	__u32 summed;		/* of that, as it is; the rest adds up to that: */
+	__u32 rest;
 	struct address source;
 	struct address destination;
 	__u8 type;
@@ -173,7 +175,8 @@ static __always_inline enum verdict write_ipv4(void *l3, void *data_end, const s
 		.code = a->code,
 		.mtu = bpf_htonl(a->mtu),
 	};
-	icmp->checksum = fold(sum_bytes(icmp, data_end, sizeof(*icmp) + a->quoted, ICMP4_MOST));
+	icmp->checksum = fold(a->rest + sum_bytes(icmp, data_end, sizeof(*icmp) + a->summed,
+						  ICMP4_MOST));
 	return CONTINUE;
 }
 
@@ -205,8 +208,8 @@ static __always_inline enum verdict write_ipv6(void *l3, void *data_end, const s
 		sum += ((__u32 *)&ip->saddr)[i];
 	sum += bpf_htonl(payload);
 	sum += bpf_htonl(IPPROTO_ICMPV6);
-	sum += sum_bytes(icmp, data_end, payload, ICMP6_MOST);
-	icmp->checksum = fold(sum);
+	sum += sum_bytes(icmp, data_end, sizeof(*icmp) + a->summed, ICMP6_MOST);
+	icmp->checksum = fold(sum + a->rest);
 	return CONTINUE;
 }
 
@@ -252,6 +255,9 @@ __noinline int answer_icmp(struct xdp_md *ctx, const struct packet *pkt,
 	a.destination = pkt->flow.caddr;
 	a.l2_length = pkt->l3;
 	a.quoted = pkt->length < most ? pkt->length : most;
+	a.summed = a.quoted;
+	if (is_unfinished(ctx, pkt, &a.rest))
+		a.summed = pkt->l4;
 	__builtin_memcpy(a.l2, data, MAX_L2);
 	choose_type(&a, ipv4, why);
 	if (why == ANSWER_TOO_BIG)
