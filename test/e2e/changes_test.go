@@ -227,8 +227,27 @@ func (c *changer) deleteServer() {
 	c.t.Helper()
 	if at, server, ok := c.other(true); ok {
 		rip := netip.AddrPortFrom(server.Address(familyOf(at)), at.Port()).String()
-		c.run("fairlead", "drain", rip, "--wait")
+		c.run("fairlead", "drain", rip, "--wait", "--deadline", "30s")
+		c.wantNothingLeft(server.Address(familyOf(at)))
 		c.run("ipvsadm", "-d", "-t", at.String(), "-r", rip)
+	}
+}
+
+// wantNothingLeft wants a server that is drained to have no connection: each request takes
+// a moment, and one that stays is told, not waited for.
+func (c *changer) wantNothingLeft(server netip.Addr) {
+	c.t.Helper()
+	client := c.lab.DirectorClient()
+	defer client.Close()
+	drains, err := client.Drains(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, d := range drains {
+		if d.Server.Address == server && d.Left > 0 {
+			c.t.Fatalf("%d connections are left after a drain of %s of %s:\n%s", d.Left, d.Server, d.Service,
+				mustOutput(c.t, c.lab, lab.Director, "fairlead", "conns"))
+		}
 	}
 }
 
