@@ -13,9 +13,9 @@ enum xdp_mode {
  * MAX_INTERFACES; Go. */
 struct interface {
 	__u32 ifindex;		/* 0: none here */
-	__u8 mac[6];
+	__u32 tx_ifindex;	/* the same; 0: XDP_TX does not reach the wire (veth) */
+	__u8 mac[6];		/* read as a word of eight bytes */
 	__u16 padding;
-	__u32 redirect;		/* 1: XDP_TX does not reach the wire (veth) */
 	struct address address6; /* source of ICMPv6 time exceeded; or zero */
 	enum xdp_mode mode;	/* for people */
 	__be32 address4;	/* source of ICMP about a reply; or 0 */

@@ -132,7 +132,7 @@ static __always_inline bool warm_home(void *data, void *end, const struct bench_
 	struct flow flow;
 	struct way way;
 
-	if (!client || !vip || !ports || !set)
+	if (!client || !vip || !ports)
 		return false;
 	flow.caddr = map_ipv4(*client);
 	flow.vaddr = map_ipv4(*vip);
@@ -227,7 +227,7 @@ int director_with_hash_map(struct xdp_md *ctx)
 	struct packet pkt = {};
 	__u32 now;
 
-	if (!in || !set || !set->services)
+	if (!in || !set->services)
 		return XDP_ABORTED;
 	if (parse_frame(&pkt, ctx, in) != CONTINUE)
 		return XDP_ABORTED;

@@ -128,7 +128,7 @@ static __noinline int may_end(struct connection *template, __u32 slot, __u32 con
 	__u64 none = bond_of_template(control, 0);
 	__u64 was;
 
-	if (!set || !bond)
+	if (!bond)
 		return false;
 	was = __sync_val_compare_and_swap(bond, none, none | BOND_ENDED);
 	if (was == none || was == (none | BOND_ENDED))

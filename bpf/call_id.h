@@ -310,7 +310,7 @@ __noinline int read_call_id(struct xdp_md *ctx, struct packet *pkt)
 	__u32 zero = 0;
 
 	reader.search = bpf_map_lookup_elem(&call_searches, &zero);
-	if (!pkt || !set || !reader.search || flow_protocol(&pkt->flow) != IPPROTO_UDP)
+	if (!pkt || !reader.search || flow_protocol(&pkt->flow) != IPPROTO_UDP)
 		return false;
 	reader.size = copy_text(ctx, pkt, reader.search);
 	bpf_loop(reader.size, read_on, &reader, 0);

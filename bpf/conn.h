@@ -217,8 +217,6 @@ static __always_inline __u32 slot_of(const struct connection *conn)
 	const struct settings *set = get_settings();
 	struct way way;
 
-	if (!set)
-		return 0;
 	way = find_way(hash_entry(conn, set), set);
 	return slot_at(&way, conn->distance, set);
 }
@@ -235,7 +233,7 @@ static __noinline int leave_template(const struct connection *conn)
 	const struct settings *set = get_settings();
 	__u64 *bond = bond_at(slot_of(conn));
 
-	if (set && bond)
+	if (bond)
 		let_go(*bond, end_of(conn, now_tick(set)), set);
 	return 0;
 }
@@ -254,8 +252,6 @@ static __always_inline void leave_way(const struct connection *conn)
 	const struct settings *set = get_settings();
 	struct way way;
 
-	if (!set)
-		return;
 	way = find_way(hash_entry(conn, set), set);
 	count_passed(&way, set, conn->distance, -CONTROL_PASSED_ONE);
 }
@@ -457,16 +453,14 @@ __noinline int create_connection(const struct way *way, const struct flow *flow,
 	struct real_server *rs;
 	int distance;
 
-	if (!way || !flow || !birth || !set)
-		return NO_PLACE;
-	rs = get_server(birth->server);
-	if (!rs)
+	if (!way || !flow || !birth || birth->server >= MAX_SERVERS)
 		return NO_PLACE;
 	distance = enter_way(way, set, now);
 	if (distance == NO_PLACE)
 		return NO_PLACE;
 	conn = place(way, distance, set);
-	if (!conn)
+	rs = get_server(birth->server);
+	if (!conn || !rs)	/* both are there */
 		return NO_PLACE;
 	fill_slot(conn, flow, birth, rs, distance, now);
 	if (birth->flags & CONNECTION_CONTROLLED)

@@ -251,7 +251,7 @@ __noinline int meet_datagram(struct packet *pkt, const struct fragment_header *f
 	enum verdict v;
 	__u32 slot;
 
-	if (!pkt || !frag || !set)
+	if (!pkt || !frag)
 		return BUG_MAP;
 	all = find_datagrams(pkt, set);
 	if (!all)
@@ -306,7 +306,7 @@ __noinline int follow_datagram(const struct packet *pkt, __u32 *chosen)
 	struct datagram *d;
 	__u32 slot;
 
-	if (!pkt || !chosen || !set)
+	if (!pkt || !chosen)
 		return BUG_MAP;
 	all = find_datagrams(pkt, set);
 	if (!all)

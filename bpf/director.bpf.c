@@ -70,7 +70,7 @@ __noinline int admit(const struct packet *pkt, const struct way *way, __u32 now,
 	struct birth birth;
 	int server;
 
-	if (!pkt || !way || !chosen || !set)
+	if (!pkt || !way || !chosen)
 		return BUG_MAP;
 	if (unlikely(pkt->fragment & FRAGMENT_LATER))
 		return follow_datagram(pkt, chosen);
@@ -246,7 +246,7 @@ __noinline int take(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 now;
 
-	if (!in || !set)
+	if (!in)
 		return leave_at_once(BUG_MAP);
 	if (!set->services)
 		return leave_at_once(PASS_NO_SERVICES);
@@ -350,7 +350,7 @@ __noinline int take_icmp(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 now;
 
-	if (!in || !set)
+	if (!in)
 		return leave_at_once(BUG_MAP);
 	pull_frame(ctx, MAX_L2 + MAX_CHECKED);
 	v = parse_packet(ctx, &pkt, in);
@@ -382,7 +382,7 @@ static __always_inline int take_steady(struct xdp_md *ctx)
 	struct interface *in = find_interface(ctx->ingress_ifindex);
 	struct settings *set = get_settings();
 
-	if (unlikely(!in || !set || has_metadata(ctx) || is_from_peer(ctx, set)))
+	if (unlikely(!in || has_metadata(ctx) || is_from_peer(ctx, set)))
 		return NOT_TAKEN;
 	return follow_steady(ctx, in, set, now_tick(set));
 }
@@ -436,8 +436,6 @@ int sweep(struct sweep_range *range)
 	};
 	struct settings *set = get_settings();
 
-	if (!set)
-		return 0;
 	sweep.now = now_tick(set);
 	bpf_loop(SWEEP_GROUPS, sweep_group, &sweep, 0);
 	return sweep.expired << 16 | sweep.used;
@@ -451,7 +449,7 @@ int read_clock(struct clock_reading *reading)
 
 	reading->jiffies = bpf_jiffies64();
 	reading->ns = bpf_ktime_get_ns();
-	return set ? now_tick(set) : 0;
+	return now_tick(set);
 }
 
 /* Puts the enums, which no map has, into the BTF that Go's are made from. */

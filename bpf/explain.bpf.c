@@ -91,7 +91,7 @@ int look_ahead(struct xdp_md *ctx)
 	__u32 zero = 0;
 
 	sight = bpf_map_lookup_elem(&sights, &zero);
-	if (!in || !set || !sight)
+	if (!in || !sight)
 		return XDP_ABORTED;
 	sight->has_service = 0;
 	sight->has_template = 0;
@@ -148,7 +148,7 @@ int look_back(struct choice *choice)
 	struct way way;
 
 	sight = bpf_map_lookup_elem(&sights, &zero);
-	if (!set || !sight || !foresee_replies(sight, choice, set, &flow))
+	if (!sight || !foresee_replies(sight, choice, set, &flow))
 		return 0;
 	way = find_way(hash_flow(&flow, set), set);
 	sight->has_reply = 1;

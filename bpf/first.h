@@ -67,7 +67,7 @@ static __always_inline bool read_first_ipv4(struct xdp_md *ctx, struct first *pk
 	    ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) || ip->ttl <= 1)
 		return false;
 	pkt->birth.bytes = wire16(ip->tot_len);
-	if (!is_whole(ctx, pkt->birth.bytes))
+	if (!is_whole(ctx, ip, pkt->birth.bytes, end))
 		return false;
 	pkt->flow.caddr = map_ipv4(ip->saddr);
 	pkt->flow.vaddr = map_ipv4(ip->daddr);
@@ -84,7 +84,7 @@ static __always_inline bool read_first_ipv6(struct xdp_md *ctx, struct first *pk
 	    ip->hop_limit <= 1)
 		return false;
 	pkt->birth.bytes = sizeof(*ip) + wire16(ip->payload_len);
-	if (!is_whole(ctx, pkt->birth.bytes))
+	if (!is_whole(ctx, ip, pkt->birth.bytes, end))
 		return false;
 	pkt->flow.caddr = (struct address){ addresses[0], addresses[1] };
 	pkt->flow.vaddr = (struct address){ addresses[2], addresses[3] };
@@ -228,7 +228,7 @@ __noinline int take_first(struct xdp_md *ctx)
 	struct way way;
 	int server;
 
-	if (!in || !set || !set->services || !is_simple(set) || has_metadata(ctx) ||
+	if (!in || !set->services || !is_simple(set) || has_metadata(ctx) ||
 	    data + sizeof(struct ethhdr) > end || !for_this_host(data, in))
 		return NOT_TAKEN;
 	if (eth->ethertype == bpf_htons(ETH_P_IP)) {

@@ -31,10 +31,11 @@ static __always_inline const struct next_hop *find_hop(const struct real_server 
  * The TTL is the upper byte of its word in the sum (RFC 1624, equation 3). */
 static __always_inline __u32 less_ttl(__u32 word)
 {
-	__u32 check = (word >> 16) + bpf_htons(0x0100);
+	__u32 less = word - 1 + (bpf_htons(0x0100) << 16);
 
-	check += check >= 0xffff;
-	return check << 16 | ((word - 1) & 0xffff);
+	if (unlikely(word >= 0xfffe0000))
+		less += 1 << 16;
+	return less;
 }
 
 static __always_inline __u32 *ttl_word(struct iphdr *ip)

@@ -122,7 +122,7 @@ __noinline int resolve_fragment(struct xdp_md *ctx, struct packet *pkt)
 	struct fragment_header frag = {};
 	enum verdict v;
 
-	if (!pkt || !set)
+	if (!pkt)
 		return BUG_MAP;
 	if (!has_ports(pkt, flow_protocol(&pkt->flow)) ||
 	    !concerns_service(pkt, set, is_from_peer(ctx, set)))
@@ -174,7 +174,7 @@ __noinline int note_first(const struct packet *pkt, __u32 server, __u32 out, enu
 	struct handover *h;
 	struct datagram *d;
 
-	if (!pkt || !set)
+	if (!pkt)
 		return 0;
 	all = find_datagrams(pkt, set);
 	if (!all)
@@ -267,7 +267,7 @@ static __always_inline int find_way_out(struct xdp_md *ctx)
 	struct datagram_set *all;
 	struct packet pkt = {};
 
-	if (!set || !in)
+	if (!in)
 		return RESUME_LATER;
 	if (parse_packet(ctx, &pkt, in) != PASS_FRAGMENT || !read_fragment(ctx, &pkt, &frag))
 		return RESUME_LATER;

@@ -61,7 +61,7 @@ __noinline int is_free(const struct flow *flow, __u32 now)
 	const struct connection *conn;
 	struct way way;
 
-	if (!flow || !set)
+	if (!flow)
 		return false;
 	way = find_way(hash_flow(flow, set), set);
 	conn = place(&way, 0, set);
@@ -77,7 +77,7 @@ __noinline int is_contested(const struct way *way, const struct flow *flow, __u3
 {
 	const struct settings *set = get_settings();
 
-	if (!way || !flow || !set)
+	if (!way || !flow)
 		return true;
 	for (__u32 i = 0; i < PROBE_SLOTS; i++) {
 		struct connection *conn = place(way, i, set);
@@ -106,7 +106,7 @@ __noinline int enter_local(const struct flow *flow, __u32 owner, __u32 now)
 	struct way way;
 	int slot;
 
-	if (!flow || !conn || !set)
+	if (!flow || !conn)
 		return NO_PLACE;
 	way = find_way(hash_flow(flow, set), set);
 	slot = create_reply(&way, flow, CONNECTION_REPLY | CONNECTION_FULLNAT, conn->server, owner,
@@ -150,7 +150,7 @@ __noinline int find_port(__u32 owner, __u32 try, struct flow *flow, __u32 now)
 	const struct settings *set = get_settings();
 	const struct connection *conn = entry_at(owner);
 
-	if (!conn || !flow || !set)
+	if (!conn || !flow)
 		return NO_PORT;
 	return search_port(hash_entry(conn, set), try, flow, set, now);
 }

@@ -181,13 +181,9 @@ struct {
 	__type(value, struct interface);
 } interfaces SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct settings);
-} settings SEC(".maps");
+/* A map too, which Go calls settings; to the programs it is a variable, whose place they know. It
+ * is hidden so that Go's types are made from the struct alone. */
+__hidden struct settings the_settings SEC(".data.settings");
 
 /* By a hash of the addresses; see route.h. */
 struct {
@@ -247,9 +243,7 @@ struct {
 
 static __always_inline struct settings *get_settings(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&settings, &zero);
+	return &the_settings;
 }
 
 static __always_inline struct real_server *get_server(__u32 index)
@@ -267,11 +261,10 @@ static __always_inline bool translates(const struct real_server *server)
  * is written there. */
 static __always_inline struct policy *get_policy(__u32 index, struct settings *set)
 {
-	struct policy *own;
+	struct policy *own = NULL;
 
-	if (!index)
-		return &set->policy;
-	own = bpf_map_lookup_elem(&policies, &index);
+	if (index)
+		own = bpf_map_lookup_elem(&policies, &index);
 	return own ? own : &set->policy;
 }
 

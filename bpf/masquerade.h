@@ -330,7 +330,7 @@ __noinline int send_back(struct xdp_md *ctx, struct packet *pkt, struct connecti
 	enum verdict v;
 	__u32 l3;
 
-	if (!pkt || !reply || !target || !set)
+	if (!pkt || !reply || !target)
 		return BUG_MAP;
 	conn = entry_at(*(volatile __u32 *)reply_owner(reply));
 	if (!conn)

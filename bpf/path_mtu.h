@@ -145,7 +145,7 @@ __noinline int learn_path(struct xdp_md *ctx, const struct packet *pkt)
 	__u32 control, word, least;
 	struct way way;
 
-	if (!pkt || !set || !read_quoted_tunnel(&q, ctx, pkt))
+	if (!pkt || !read_quoted_tunnel(&q, ctx, pkt))
 		return 0;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP) && !icmp_checksum_holds(ctx, pkt))
 		return 0;

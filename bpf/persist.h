@@ -68,7 +68,7 @@ __noinline int look_up_template(const struct packet *pkt, const struct service *
 	const struct settings *set = get_settings();
 	struct flow template;
 
-	if (!pkt || !svc || !edition || !way || !set)
+	if (!pkt || !svc || !edition || !way)
 		return NO_PLACE;
 	template = template_flow(pkt, svc, edition);
 	*way = find_way(hash_flow(&template, set), set);
@@ -106,7 +106,7 @@ __noinline int use_template(const struct packet *pkt, const struct service *svc,
 	__u32 control, slot;
 	struct way way = {};
 
-	if (!pkt || !svc || !edition || !birth || !set)
+	if (!pkt || !svc || !edition || !birth)
 		return false;
 	distance = look_up_template(pkt, svc, edition, &way);
 	template = distance < 0 || distance >= PROBE_SLOTS ? NULL : place(&way, distance, set);
@@ -137,7 +137,7 @@ __noinline int find_template_way(const struct packet *pkt, const struct service 
 	const struct settings *set = get_settings();
 	struct flow template;
 
-	if (!pkt || !svc || !edition || !way || !set)
+	if (!pkt || !svc || !edition || !way)
 		return false;
 	template = template_flow(pkt, svc, edition);
 	*way = find_way(hash_flow(&template, set), set);
@@ -198,7 +198,7 @@ __noinline int create_template(const struct packet *pkt, const struct service *s
 	struct way way = {};
 	int distance;
 
-	if (!pkt || !edition || !birth || !set || !find_template_way(pkt, svc, edition, &way))
+	if (!pkt || !edition || !birth || !find_template_way(pkt, svc, edition, &way))
 		return false;
 	distance = enter_way(&way, set, now);
 	if (distance == NO_PLACE)
@@ -219,7 +219,7 @@ static __noinline int let_go_unbound(int template, __u32 now)
 {
 	const struct settings *set = get_settings();
 
-	if (set && template != NO_PLACE)
+	if (template != NO_PLACE)
 		let_go(template, now, set);
 	return 0;
 }
@@ -235,7 +235,7 @@ __noinline int choose_by_template(const struct packet *pkt, const struct service
 	struct way way = {};
 	int distance;
 
-	if (!pkt || !svc || !edition || !set)
+	if (!pkt || !svc || !edition)
 		return NO_SERVER;
 	distance = look_up_template(pkt, svc, edition, &way);
 	template = distance < 0 || distance >= PROBE_SLOTS ? NULL : place(&way, distance, set);

@@ -204,7 +204,7 @@ static __always_inline bool tie_reply(__u32 owner, __u32 now)
 	struct way way;
 	int slot;
 
-	if (!conn || !bond || !set || !name_replies(owner, &flow))
+	if (!conn || !bond || !name_replies(owner, &flow))
 		return false;
 	way = find_way(hash_flow(&flow, set), set);
 	slot = take_reply_over(&way, &flow, owner, set, now);
@@ -225,7 +225,7 @@ __noinline int find_slot(const struct flow *flow, __u32 now)
 	__u32 control;
 	struct way way;
 
-	if (!flow || !set)
+	if (!flow)
 		return NO_PLACE;
 	way = find_way(hash_flow(flow, set), set);
 	conn = find_connection(&way, flow, set, now, &control);

@@ -116,7 +116,7 @@ __noinline int renew_client_hop(struct xdp_md *ctx, const struct address *vaddr,
 	struct client_hop *kept;
 	enum verdict v;
 
-	if (!vaddr || !caddr || !set)
+	if (!vaddr || !caddr)
 		return 0;
 	kept = client_hop(caddr);
 	if (!kept)

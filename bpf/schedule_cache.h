@@ -265,7 +265,7 @@ __noinline int choose_lblcr(struct edition *edition, const struct flow *flow, __
 	struct cache_entry *entry;
 	int choice;
 
-	if (!edition || !flow || !set)
+	if (!edition || !flow)
 		return NO_SERVER;
 	entry = find_cached(edition, flow);
 	if (entry) {

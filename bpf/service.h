@@ -43,7 +43,7 @@ __noinline int lookup_index(const struct service_key *key)
 	struct service *svc;
 	__u32 at, index;
 
-	if (!key || !set)
+	if (!key)
 		return NO_SERVICE;
 	at = home_of(key, set);
 	for (int i = 0; i < SERVICE_PROBES; i++) {

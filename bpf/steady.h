@@ -29,14 +29,14 @@ static __always_inline bool has_alone(const void *tcp, enum tcp_flag flag)
 	return (offset_flags & four) == flag << 8 && (offset_flags & 0xf0) >= 0x50;
 }
 
-/* Takes ports, state and timeout, of a packet whose upper layer begins at l4 and
+/* Takes ports and state, of a packet whose upper layer begins at l4 and
  * which has length bytes from header bytes before that. */
 static __always_inline bool read_upper(struct steady *pkt, const void *l4, const void *end,
-				       __u32 header, __u8 protocol, const struct settings *set)
+				       __u32 header, __u8 protocol)
 {
 	const struct tcphdr *tcp = l4;
 	const struct udphdr *udp = l4;
-	__u32 length = hide(pkt->length);
+	__u64 length = pkt->length;
 
 	if (likely(protocol == IPPROTO_TCP)) {
 		if (unlikely((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
@@ -44,14 +44,12 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 			return false;
 		pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_TCP << 32;
 		pkt->word = pkt->flow.word | word_beyond_flow(STATE_ESTABLISHED, 0);
-		pkt->timeout = set->policy.timeouts[STATE_ESTABLISHED];
 		return true;
 	}
 	if (protocol != IPPROTO_UDP || (void *)(udp + 1) > end || length < header + sizeof(*udp))
 		return false;
 	pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_UDP << 32;
 	pkt->word = pkt->flow.word | word_beyond_flow(STATE_UDP, CONNECTION_INACTIVE);
-	pkt->timeout = set->policy.timeouts[STATE_UDP];
 	return true;
 }
 
@@ -120,12 +118,12 @@ static __always_inline const struct next_hop *follow(struct xdp_md *ctx, const s
 	return hop;
 }
 
-/* Whether a frame has a packet of that length. Few lie in several buffers. */
-static __always_inline bool is_whole(struct xdp_md *ctx, __u32 length)
+/* Whether a frame has a whole packet, of that length. Few lie in several buffers. */
+static __always_inline bool is_whole(struct xdp_md *ctx, const void *l3, __u64 length, const void *end)
 {
-	__u32 most = ctx->data_end - ctx->data - sizeof(struct ethhdr);
-
-	return likely(length <= most) || holds_packet(ctx, sizeof(struct ethhdr), length);
+	if (likely(l3 + length <= end))
+		return true;
+	return holds_packet(ctx, sizeof(struct ethhdr), length);
 }
 
 static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end,
@@ -144,12 +142,14 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 	pkt.ipv4 = true;
 	pkt.l3 = ip;
 	pkt.length = wire16(ip->tot_len);
+	if (unlikely(!is_whole(ctx, ip, pkt.length, end)))
+		return NOT_TAKEN;
 	ttl = *ttl_word(ip);
-	if (unlikely(!is_whole(ctx, pkt.length) || (__u8)ttl <= 1))
+	if (unlikely((__u8)ttl <= 1))
 		return NOT_TAKEN;
 	pkt.flow.caddr = map_ipv4(ip->saddr);
 	pkt.flow.vaddr = map_ipv4(ip->daddr);
-	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8, set))
+	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ttl >> 8))
 		return NOT_TAKEN;
 	hop = follow(ctx, &pkt, in, set, now, &action);
 	if (unlikely(!hop))
@@ -173,12 +173,11 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	pkt.ipv4 = false;
 	pkt.l3 = ip;
 	pkt.length = sizeof(*ip) + wire16(ip->payload_len);
-	if (unlikely(!is_whole(ctx, pkt.length) ||
-		     ip->hop_limit <= 1))
+	if (unlikely(!is_whole(ctx, ip, pkt.length, end) || ip->hop_limit <= 1))
 		return NOT_TAKEN;
 	pkt.flow.caddr = (struct address){ addresses[0], addresses[1] };
 	pkt.flow.vaddr = (struct address){ addresses[2], addresses[3] };
-	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr, set))
+	if (!read_upper(&pkt, ip + 1, end, sizeof(*ip), ip->nexthdr))
 		return NOT_TAKEN;
 	hop = follow(ctx, &pkt, in, set, now, &action);
 	if (unlikely(!hop))

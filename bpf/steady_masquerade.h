@@ -312,7 +312,7 @@ static __always_inline int pass_back(struct xdp_md *ctx, const struct steady *pk
 
 	if (hide(pkt->length) > hop->mtu || is_stale(reply, control) || !has_upper_sum(pkt, to.udp))
 		return NOT_TAKEN;
-	conn->expires = now + pkt->timeout;
+	extend(conn, now);
 	count_reply(index, pkt->length);
 	return leave_steady(translate_steady(ctx, pkt, &to, hop), hop->ifindex, in, FORWARD_REPLY);
 }
@@ -334,25 +334,21 @@ static __always_inline int pass_to_client(struct xdp_md *ctx, const struct stead
 	barrier();
 	if (hide(pkt->length) > hop->mtu || is_stale(reply, control) || !has_upper_sum(pkt, udp))
 		return NOT_TAKEN;
-	conn->expires = now + pkt->timeout;
+	extend(conn, now);
 	count_reply(index, pkt->length);
 	return leave_steady(translate_ends(ctx, pkt, &to, udp, hop), hop->ifindex, in, FORWARD_REPLY);
 }
 
 /* Takes a reply where its client's first packet came from. */
-static __always_inline int turn_packet(struct xdp_md *ctx, struct steady *pkt,
+static __always_inline int turn_packet(struct xdp_md *ctx, const struct steady *pkt,
 				       struct connection *reply, __u32 control,
 				       const struct interface *in, __u32 now)
 {
-	const struct settings *set = get_settings();
 	bool udp = reply->protocol == IPPROTO_UDP, fullnat = is_fullnat(reply);
 	struct connection *conn;
 	struct next_hop back;
 	__u32 index;
 
-	if (!set)
-		return NOT_TAKEN;
-	pkt->timeout = set->policy.timeouts[udp ? STATE_UDP : STATE_ESTABLISHED];
 	conn = find_owner(reply, udp, fullnat, now, &index);
 	if (!conn || turn_back(reply, &back) != FORWARD_REPLY || back.vlan)
 		return NOT_TAKEN;
@@ -427,15 +423,12 @@ __noinline int follow_fullnat(struct xdp_md *ctx, struct connection *conn, __u32
 	const struct ethernet *eth = data;
 	__u32 now, slot;
 	struct way way;
-	bool udp;
 
-	if (!conn || !in || !set || pkt.l3 + sizeof(struct iphdr) + sizeof(struct udphdr) > end)
+	if (!conn || !in || pkt.l3 + sizeof(struct iphdr) + sizeof(struct udphdr) > end)
 		return NOT_TAKEN;
-	udp = conn->protocol == IPPROTO_UDP;
 	now = now_tick(set);
 	way = find_way(hash, set);
 	slot = slot_at(&way, 0, set);
-	pkt.timeout = set->policy.timeouts[udp ? STATE_UDP : STATE_ESTABLISHED];
 	/* Each family by itself: the verifier of Linux 6.1 forgets which it is. */
 	if (eth->ethertype == bpf_htons(ETH_P_IP)) {
 		pkt.ipv4 = true;

@@ -17,8 +17,7 @@ struct steady {
 	struct flow flow;
 	__u64 word;		/* as the entry's, from its ports to its flags */
 	void *l3;		/* where its IP header lies, which is within the frame */
-	__u32 length;		/* of the IP packet */
-	__u32 timeout;		/* of the state */
+	__u64 length;		/* of the IP packet */
 	bool ipv4;
 };
 
@@ -34,11 +33,17 @@ static __always_inline void age_steady(const struct steady *pkt)
 		ip6->hop_limit--;
 }
 
+/* A connection that keeps its state goes on for as long as that lasts. */
+static __always_inline void extend(struct connection *conn, __u32 now)
+{
+	conn->expires = now + get_settings()->policy.timeouts[conn->state & (STATES - 1)];
+}
+
 /* Counts a client's packet, which prolongs its connection. */
 static __always_inline void count_steady(struct connection *conn, const struct steady *pkt,
 					 __u32 server, __u32 now)
 {
-	conn->expires = now + pkt->timeout;
+	extend(conn, now);
 	conn->packets++;
 	conn->bytes += pkt->length;
 	count_packet(server, pkt->length);

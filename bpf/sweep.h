@@ -27,7 +27,7 @@ __noinline int ends_early(const struct connection *conn, __u32 defended, __u32 a
 	const struct policy *policy;
 	struct real_server *server;
 
-	if (!conn || !set)
+	if (!conn)
 		return false;
 	server = get_server(conn->server);
 	if (!server)

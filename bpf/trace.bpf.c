@@ -151,7 +151,7 @@ __noinline int begin_trace(struct xdp_md *ctx)
 	enum verdict parsed;
 	__u32 picked;
 
-	if (!in || !set || !trace)
+	if (!in || !trace)
 		return 0;
 	trace->running = 0;
 	parsed = parse_packet(ctx, &pkt, in);
@@ -180,7 +180,7 @@ static __always_inline void note_departure(struct xdp_md *ctx, struct trace *tra
 		event->out_length = bpf_xdp_get_buff_len(ctx);
 		event->out_told = note_frame(ctx, trace, event->out_length);
 	}
-	if (!set || event->parsed != CONTINUE)
+	if (event->parsed != CONTINUE)
 		return;
 	flow.caddr = event->caddr;
 	flow.vaddr = event->vaddr;

@@ -252,7 +252,7 @@ static __always_inline bool wants_clamp(const struct real_server *server)
 {
 	struct settings *set = get_settings();
 
-	return set && get_policy(server->policy, set)->sysctls[SYSCTL_MSS_CLAMP];
+	return get_policy(server->policy, set)->sysctls[SYSCTL_MSS_CLAMP];
 }
 
 /*

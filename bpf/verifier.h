@@ -41,9 +41,9 @@ static __always_inline __u32 hide(__u32 number)
 
 /* A number of two bytes from the wire. The verifier of Linux 6.1 does not know
  * that swapping bytes leaves no more than sixteen bits. */
-static __always_inline __u32 wire16(__be16 number)
+static __always_inline __u64 wire16(__be16 number)
 {
-	__u32 swapped = bpf_ntohs(number);
+	__u64 swapped = bpf_ntohs(number);
 
 	asm volatile("%0 &= 0xffff" : "+r"(swapped));
 	return swapped;

@@ -61,7 +61,7 @@ static __always_inline enum verdict forward(struct xdp_md *ctx, struct packet *p
  * program too, but takes redirected ones. */
 static __always_inline int send(__u32 ifindex, const struct interface *in)
 {
-	if (likely(ifindex == in->ifindex && !in->redirect))
+	if (likely(ifindex == in->tx_ifindex))
 		return XDP_TX;
 	return bpf_redirect(ifindex, 0);
 }

@@ -214,7 +214,7 @@ func (p *Plane) programOf(mode Mode) (*ebpf.Program, error) {
 
 // loadTC loads the program for tc, with the plane's own maps.
 func (p *Plane) loadTC() (*ebpf.Program, error) {
-	spec, err := loadDirectorTC()
+	spec, err := withVariables(loadDirectorTC())
 	if err != nil {
 		return nil, err
 	}
@@ -276,8 +276,8 @@ func (p *Plane) writeInterface(in *net.Interface, mode Mode) error {
 	if err != nil {
 		return err
 	}
-	if redirect {
-		want.Redirect = 1
+	if !redirect {
+		want.TxIfindex = want.Ifindex
 	}
 	if addr, ok, err := ownAddress(in, false); err != nil {
 		return err

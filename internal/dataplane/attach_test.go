@@ -159,7 +159,7 @@ func TestAttachModes(t *testing.T) {
 				t.Errorf("the kernel says mode %d, want %d", mode, test.kernel)
 			}
 			told := p.view.interfaces.elements[interfaceSlot(in.Index)]
-			if told.Ifindex != uint32(in.Index) || lvs.MAC(told.Mac) != lvs.MAC(in.HardwareAddr) || told.Redirect != 1 {
+			if told.Ifindex != uint32(in.Index) || lvs.MAC(told.Mac) != lvs.MAC(in.HardwareAddr) || told.TxIfindex != 0 {
 				t.Errorf("the data plane knows %+v of veth %+v", told, in)
 			}
 		})

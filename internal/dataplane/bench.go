@@ -156,7 +156,7 @@ var benchMAC = [6]byte{2, 0, 0, 0, 0, 1}
 
 // newBenchPlane returns the plane for a case, which is pinned nowhere.
 func newBenchPlane(c BenchCase) (*Plane, error) {
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (b *bench) close() error {
 }
 
 func (b *bench) loadPrograms() error {
-	spec, err := loadBench()
+	spec, err := withVariables(loadBench())
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (b *bench) addresses() (vip, server, client netip.Addr) {
 }
 
 func (b *bench) configure() error {
-	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, Mac: benchMAC, Mtu: 1500}
+	b.plane.view.interfaces.elements[benchIfindex] = directorInterface{Ifindex: benchIfindex, TxIfindex: benchIfindex, Mac: benchMAC, Mtu: 1500}
 	if b.FullNAT {
 		if err := b.plane.SetLocalAddresses(b.localAddresses()); err != nil {
 			return err

@@ -188,9 +188,9 @@ type benchHashEntry struct {
 type benchInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    benchAddress
 	Mode        uint32
 	Address4    uint32
@@ -306,31 +306,6 @@ type benchServicePlace struct {
 	Padding uint32
 }
 
-type benchSettings struct {
-	_                     structs.HostLayout
-	HashKeys              [5]uint64
-	GroupMask             uint32
-	GroupShift            uint32
-	Services              uint32
-	FtpServices           uint32
-	AnyPortServices       uint32
-	ClockOffset           uint32
-	Hz                    uint32
-	Abi                   uint32
-	ProbeSlots            uint32
-	IcmpInterval          uint32
-	IcmpBurst             uint32
-	FirstUnprivilegedPort uint32
-	IcmpDebt              uint64
-	PeerFilter            uint32
-	DefenceTurns          [9]uint8
-	DefencePadding        [3]uint8
-	MarkRules             uint32
-	LocalAddresses        [2]uint32
-	Reserved              [1]uint32
-	Policy                benchPolicy
-}
-
 type benchTableLine struct {
 	_       structs.HostLayout
 	Servers [32]uint16
@@ -382,7 +357,6 @@ const (
 	benchMapServerCounters       = "server_counters"
 	benchMapServiceTable         = "service_table"
 	benchMapServices             = "services"
-	benchMapSettings             = "settings"
 	benchMapTables               = "tables"
 	benchMapTunnels              = "tunnels"
 	benchMapVerdicts             = "verdicts"
@@ -468,7 +442,6 @@ type benchMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
@@ -526,7 +499,6 @@ type benchMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	Tunnels          *ebpf.Map `ebpf:"tunnels"`
 	Verdicts         *ebpf.Map `ebpf:"verdicts"`
@@ -560,7 +532,6 @@ func (m *benchMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Tables,
 		m.Tunnels,
 		m.Verdicts,

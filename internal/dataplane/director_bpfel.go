@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 5
+	directorAbiABI_VERSION directorAbi = 6
 )
 
 type directorAddress struct {
@@ -223,9 +223,9 @@ type directorHeldFragment struct {
 type directorInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    directorAddress
 	Mode        directorXdpMode
 	Address4    uint32
@@ -642,7 +642,6 @@ const (
 	directorMapServerCounters   = "server_counters"
 	directorMapServiceTable     = "service_table"
 	directorMapServices         = "services"
-	directorMapSettings         = "settings"
 	directorMapTables           = "tables"
 	directorMapTunnels          = "tunnels"
 	directorMapVerdicts         = "verdicts"
@@ -734,7 +733,6 @@ type directorMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
@@ -794,7 +792,6 @@ type directorMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	Tunnels          *ebpf.Map `ebpf:"tunnels"`
 	Verdicts         *ebpf.Map `ebpf:"verdicts"`
@@ -828,7 +825,6 @@ func (m *directorMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Tables,
 		m.Tunnels,
 		m.Verdicts,

@@ -168,9 +168,9 @@ type directorTCHandover struct {
 type directorTCInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    directorTCAddress
 	Mode        uint32
 	Address4    uint32
@@ -300,31 +300,6 @@ type directorTCServicePlace struct {
 	Padding uint32
 }
 
-type directorTCSettings struct {
-	_                     structs.HostLayout
-	HashKeys              [5]uint64
-	GroupMask             uint32
-	GroupShift            uint32
-	Services              uint32
-	FtpServices           uint32
-	AnyPortServices       uint32
-	ClockOffset           uint32
-	Hz                    uint32
-	Abi                   uint32
-	ProbeSlots            uint32
-	IcmpInterval          uint32
-	IcmpBurst             uint32
-	FirstUnprivilegedPort uint32
-	IcmpDebt              uint64
-	PeerFilter            uint32
-	DefenceTurns          [9]uint8
-	DefencePadding        [3]uint8
-	MarkRules             uint32
-	LocalAddresses        [2]uint32
-	Reserved              [1]uint32
-	Policy                directorTCPolicy
-}
-
 type directorTCTableLine struct {
 	_       structs.HostLayout
 	Servers [32]uint16
@@ -376,7 +351,6 @@ const (
 	directorTCMapServerCounters   = "server_counters"
 	directorTCMapServiceTable     = "service_table"
 	directorTCMapServices         = "services"
-	directorTCMapSettings         = "settings"
 	directorTCMapTables           = "tables"
 	directorTCMapTunnels          = "tunnels"
 	directorTCMapVerdicts         = "verdicts"
@@ -468,7 +442,6 @@ type directorTCMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
@@ -528,7 +501,6 @@ type directorTCMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	Tunnels          *ebpf.Map `ebpf:"tunnels"`
 	Verdicts         *ebpf.Map `ebpf:"verdicts"`
@@ -562,7 +534,6 @@ func (m *directorTCMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Tables,
 		m.Tunnels,
 		m.Verdicts,

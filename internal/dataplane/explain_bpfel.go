@@ -172,9 +172,9 @@ type explainEdition struct {
 type explainInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    explainAddress
 	Mode        uint32
 	Address4    uint32
@@ -290,31 +290,6 @@ type explainServicePlace struct {
 	Padding uint32
 }
 
-type explainSettings struct {
-	_                     structs.HostLayout
-	HashKeys              [5]uint64
-	GroupMask             uint32
-	GroupShift            uint32
-	Services              uint32
-	FtpServices           uint32
-	AnyPortServices       uint32
-	ClockOffset           uint32
-	Hz                    uint32
-	Abi                   uint32
-	ProbeSlots            uint32
-	IcmpInterval          uint32
-	IcmpBurst             uint32
-	FirstUnprivilegedPort uint32
-	IcmpDebt              uint64
-	PeerFilter            uint32
-	DefenceTurns          [9]uint8
-	DefencePadding        [3]uint8
-	MarkRules             uint32
-	LocalAddresses        [2]uint32
-	Reserved              [1]uint32
-	Policy                explainPolicy
-}
-
 type explainSight struct {
 	_          structs.HostLayout
 	Caddr      explainAddress
@@ -416,7 +391,6 @@ const (
 	explainMapServerCounters   = "server_counters"
 	explainMapServiceTable     = "service_table"
 	explainMapServices         = "services"
-	explainMapSettings         = "settings"
 	explainMapSights           = "sights"
 	explainMapTables           = "tables"
 	explainMapTunnels          = "tunnels"
@@ -501,7 +475,6 @@ type explainMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Sights           *ebpf.MapSpec `ebpf:"sights"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
@@ -560,7 +533,6 @@ type explainMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Sights           *ebpf.Map `ebpf:"sights"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	Tunnels          *ebpf.Map `ebpf:"tunnels"`
@@ -593,7 +565,6 @@ func (m *explainMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Sights,
 		m.Tables,
 		m.Tunnels,

@@ -153,19 +153,19 @@ func setHop(t testing.TB, p *Plane, server string, hop lvs.NextHop) {
 func TestNextHops(t *testing.T) {
 	p := servedPlane(t)
 	for _, test := range []struct {
-		name     string
-		hop      lvs.NextHop
-		redirect uint32
-		verdict  string
-		action   uint32
+		name    string
+		hop     lvs.NextHop
+		tx      uint32
+		verdict string
+		action  uint32
 	}{
-		{"back where it came from", lvs.NextHop{}, 0, "forward", xdpTX},
-		{"back by redirect", lvs.NextHop{}, 1, "forward", xdpRedirect},
-		{"another interface", lvs.NextHop{InterfaceIndex: 9}, 0, "forward", xdpRedirect},
-		{"none", lvs.NextHop{Problem: "no route"}, 0, "drop-no-next-hop", xdpDrop},
+		{"back where it came from", lvs.NextHop{}, testIfindex, "forward", xdpTX},
+		{"back by redirect", lvs.NextHop{}, 0, "forward", xdpRedirect},
+		{"another interface", lvs.NextHop{InterfaceIndex: 9}, testIfindex, "forward", xdpRedirect},
+		{"none", lvs.NextHop{Problem: "no route"}, testIfindex, "drop-no-next-hop", xdpDrop},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			testInterface(p).Redirect = test.redirect
+			testInterface(p).TxIfindex = test.tx
 			setHop(t, p, server4, test.hop)
 			wantVerdict(t, p, tcpFrame(client4, vip4, "S"), test.verdict, test.action)
 			status := mustServices(t, p)

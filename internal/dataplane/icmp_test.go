@@ -187,7 +187,7 @@ func TestAnswersFromTheDirector(t *testing.T) {
 
 func TestAnswersByRedirect(t *testing.T) {
 	p := answeringPlane(t)
-	testInterface(p).Redirect = 1
+	testInterface(p).TxIfindex = 0
 	wantVerdict(t, p, tcpFrame(client4, idle4, "S"), "answer-no-server", xdpRedirect)
 }
 

@@ -10,7 +10,7 @@ import (
 
 func directorTypes(t *testing.T) *btf.Spec {
 	t.Helper()
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestLayout(t *testing.T) {
 
 // So do those of the tracing program, which Go reads as the director's.
 func TestTraceLayout(t *testing.T) {
-	spec, err := loadTrace()
+	spec, err := withVariables(loadTrace())
 	if err != nil {
 		t.Fatal(err)
 	}

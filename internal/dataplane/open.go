@@ -97,7 +97,7 @@ func create(cfg Config, state string) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return nil, err
 	}
@@ -163,18 +163,18 @@ func newPlane(cfg Config) *Plane {
 // load loads programs and maps; those in pinned are used instead of new ones.
 func (p *Plane) load(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) error {
 	var objects struct {
-		directorMaps
+		planeMaps
 		directorPrograms
 	}
 	opts := ebpf.CollectionOptions{MapReplacements: pinned}
 	if err := spec.LoadAndAssign(&objects, &opts); err != nil {
 		return fmt.Errorf("load the data plane: %w", err)
 	}
-	return p.use(objects.directorMaps, objects.directorPrograms)
+	return p.use(objects.planeMaps, objects.directorPrograms)
 }
 
 // use makes maps and programs the plane's own, which it closes.
-func (p *Plane) use(maps directorMaps, progs directorPrograms) error {
+func (p *Plane) use(maps planeMaps, progs directorPrograms) error {
 	p.maps, p.progs = maps, progs
 	p.parties = newParties(p.maps.Parties)
 	var err error
@@ -338,7 +338,7 @@ func (s *Successor) Close() error { return s.plane.Close() }
 // loadPinned loads the programs with the maps that are pinned, if their layout is
 // known, and changes nothing in them.
 func loadPinned(cfg Config, state string) (*Plane, error) {
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type Plane struct {
 	// mu guards everything below but the maps' memory that the data plane
 	// writes too.
 	mu    sync.Mutex
-	maps  directorMaps
+	maps  planeMaps
 	progs directorPrograms
 	tc    *ebpf.Program // nil until it is needed
 	view  views
@@ -90,7 +90,7 @@ type views struct {
 	bonds       array[directorBondGroup]
 }
 
-func newViews(maps *directorMaps) (v views, err error) {
+func newViews(maps *planeMaps) (v views, err error) {
 	v.connections, err = mapArray[directorConnectionGroup](maps.Connections)
 	if err == nil {
 		v.services, err = mapArray[directorService](maps.ServiceTable)

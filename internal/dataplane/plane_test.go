@@ -70,7 +70,7 @@ func usedBy(t testing.TB, p *Plane, err error) *Plane {
 		t.Fatalf("open: %+v", err)
 	}
 	t.Cleanup(func() { p.Close() })
-	*testInterface(p) = directorInterface{Ifindex: testIfindex, Mac: directorMAC, Mtu: 1500}
+	*testInterface(p) = directorInterface{Ifindex: testIfindex, TxIfindex: testIfindex, Mac: directorMAC, Mtu: 1500}
 	p.settings().IcmpInterval = 0
 	return p
 }

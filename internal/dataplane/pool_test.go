@@ -31,7 +31,7 @@ type planePool struct {
 
 // A loadedPlane is what a plane loads and measures: the programs go with these maps.
 type loadedPlane struct {
-	maps  directorMaps
+	maps  planeMaps
 	progs directorPrograms
 	hz    uint32
 }
@@ -93,7 +93,7 @@ func (pool *planePool) giveBack(groups uint32, dir string) {
 }
 
 func loadPlane(groups uint32) (*loadedPlane, error) {
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return nil, err
 	}
@@ -112,9 +112,12 @@ func loadPlane(groups uint32) (*loadedPlane, error) {
 
 // giveTo gives a plane maps and programs that it may close.
 func (l *loadedPlane) giveTo(p *Plane) error {
-	var maps directorMaps
+	var maps planeMaps
 	var progs directorPrograms
-	err := errors.Join(cloneAll[*ebpf.Map](&maps, &l.maps), cloneAll[*ebpf.Program](&progs, &l.progs))
+	err := errors.Join(cloneAll[*ebpf.Map](&maps.directorMaps, &l.maps.directorMaps), cloneAll[*ebpf.Program](&progs, &l.progs))
+	if err == nil {
+		maps.Settings, err = l.maps.Settings.Clone()
+	}
 	if err != nil {
 		return errors.Join(err, maps.Close(), progs.Close())
 	}
@@ -136,8 +139,8 @@ func cloneAll[T interface{ Clone() (T, error) }](to, from any) error {
 
 // empty makes the maps as they were before the first plane had them.
 func (l *loadedPlane) empty() error {
-	maps := reflect.ValueOf(l.maps)
-	var errs []error
+	maps := reflect.ValueOf(l.maps.directorMaps)
+	errs := []error{emptyMap(l.maps.Settings)}
 	for i := range maps.NumField() {
 		errs = append(errs, emptyMap(maps.Field(i).Interface().(*ebpf.Map)))
 	}

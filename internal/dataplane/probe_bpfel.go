@@ -147,9 +147,9 @@ type probeEdition struct {
 type probeInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    probeAddress
 	Mode        uint32
 	Address4    uint32
@@ -282,31 +282,6 @@ type probeServicePlace struct {
 	Padding uint32
 }
 
-type probeSettings struct {
-	_                     structs.HostLayout
-	HashKeys              [5]uint64
-	GroupMask             uint32
-	GroupShift            uint32
-	Services              uint32
-	FtpServices           uint32
-	AnyPortServices       uint32
-	ClockOffset           uint32
-	Hz                    uint32
-	Abi                   uint32
-	ProbeSlots            uint32
-	IcmpInterval          uint32
-	IcmpBurst             uint32
-	FirstUnprivilegedPort uint32
-	IcmpDebt              uint64
-	PeerFilter            uint32
-	DefenceTurns          [9]uint8
-	DefencePadding        [3]uint8
-	MarkRules             uint32
-	LocalAddresses        [2]uint32
-	Reserved              [1]uint32
-	Policy                probePolicy
-}
-
 type probeTableLine struct {
 	_       structs.HostLayout
 	Servers [32]uint16
@@ -356,7 +331,6 @@ const (
 	probeMapServerCounters   = "server_counters"
 	probeMapServiceTable     = "service_table"
 	probeMapServices         = "services"
-	probeMapSettings         = "settings"
 	probeMapTables           = "tables"
 	probeMapTunnels          = "tunnels"
 	probeMapVerdicts         = "verdicts"
@@ -440,7 +414,6 @@ type probeMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	Tunnels          *ebpf.MapSpec `ebpf:"tunnels"`
 	Verdicts         *ebpf.MapSpec `ebpf:"verdicts"`
@@ -498,7 +471,6 @@ type probeMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	Tunnels          *ebpf.Map `ebpf:"tunnels"`
 	Verdicts         *ebpf.Map `ebpf:"verdicts"`
@@ -530,7 +502,6 @@ func (m *probeMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Tables,
 		m.Tunnels,
 		m.Verdicts,

@@ -75,7 +75,7 @@ func newRehearsal(p *Plane) (*rehearsal, error) {
 }
 
 func (r *rehearsal) loadDirector() error {
-	spec, err := loadDirector()
+	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (r *rehearsal) loadDirector() error {
 
 // loadLookAhead loads the program that reads the plane's own maps.
 func (r *rehearsal) loadLookAhead(p *Plane) error {
-	spec, err := loadExplain()
+	spec, err := withVariables(loadExplain())
 	if err != nil {
 		return err
 	}

@@ -168,9 +168,9 @@ type traceHandover struct {
 type traceInterface struct {
 	_           structs.HostLayout
 	Ifindex     uint32
+	TxIfindex   uint32
 	Mac         [6]uint8
 	Padding     uint16
-	Redirect    uint32
 	Address6    traceAddress
 	Mode        uint32
 	Address4    uint32
@@ -298,31 +298,6 @@ type traceServicePlace struct {
 	_       structs.HostLayout
 	Service uint32
 	Padding uint32
-}
-
-type traceSettings struct {
-	_                     structs.HostLayout
-	HashKeys              [5]uint64
-	GroupMask             uint32
-	GroupShift            uint32
-	Services              uint32
-	FtpServices           uint32
-	AnyPortServices       uint32
-	ClockOffset           uint32
-	Hz                    uint32
-	Abi                   uint32
-	ProbeSlots            uint32
-	IcmpInterval          uint32
-	IcmpBurst             uint32
-	FirstUnprivilegedPort uint32
-	IcmpDebt              uint64
-	PeerFilter            uint32
-	DefenceTurns          [9]uint8
-	DefencePadding        [3]uint8
-	MarkRules             uint32
-	LocalAddresses        [2]uint32
-	Reserved              [1]uint32
-	Policy                tracePolicy
 }
 
 type traceTableLine struct {
@@ -504,7 +479,6 @@ const (
 	traceMapServerCounters   = "server_counters"
 	traceMapServiceTable     = "service_table"
 	traceMapServices         = "services"
-	traceMapSettings         = "settings"
 	traceMapTables           = "tables"
 	traceMapTraceAccounts    = "trace_accounts"
 	traceMapTraceEvents      = "trace_events"
@@ -604,7 +578,6 @@ type traceMapSpecs struct {
 	ServerCounters   *ebpf.MapSpec `ebpf:"server_counters"`
 	ServiceTable     *ebpf.MapSpec `ebpf:"service_table"`
 	Services         *ebpf.MapSpec `ebpf:"services"`
-	Settings         *ebpf.MapSpec `ebpf:"settings"`
 	Tables           *ebpf.MapSpec `ebpf:"tables"`
 	TraceAccounts    *ebpf.MapSpec `ebpf:"trace_accounts"`
 	TraceEvents      *ebpf.MapSpec `ebpf:"trace_events"`
@@ -670,7 +643,6 @@ type traceMaps struct {
 	ServerCounters   *ebpf.Map `ebpf:"server_counters"`
 	ServiceTable     *ebpf.Map `ebpf:"service_table"`
 	Services         *ebpf.Map `ebpf:"services"`
-	Settings         *ebpf.Map `ebpf:"settings"`
 	Tables           *ebpf.Map `ebpf:"tables"`
 	TraceAccounts    *ebpf.Map `ebpf:"trace_accounts"`
 	TraceEvents      *ebpf.Map `ebpf:"trace_events"`
@@ -708,7 +680,6 @@ func (m *traceMaps) Close() error {
 		m.ServerCounters,
 		m.ServiceTable,
 		m.Services,
-		m.Settings,
 		m.Tables,
 		m.TraceAccounts,
 		m.TraceEvents,

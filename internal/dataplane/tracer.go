@@ -63,7 +63,7 @@ func newTracer(p *Plane) (*tracer, error) {
 }
 
 func (t *tracer) load(p *Plane) error {
-	spec, err := loadTrace()
+	spec, err := withVariables(loadTrace())
 	if err != nil {
 		return err
 	}

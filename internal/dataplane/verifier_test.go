@@ -96,7 +96,7 @@ func withFewCapabilities(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
-	*testInterface(p) = directorInterface{Ifindex: testIfindex, Mac: directorMAC}
+	*testInterface(p) = directorInterface{Ifindex: testIfindex, TxIfindex: testIfindex, Mac: directorMAC}
 	servedBy(t, p, "wlc", 2)
 	send(t, p, 0, "S", "forward")
 	mustSweep(t, p)
