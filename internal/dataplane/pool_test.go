@@ -51,7 +51,7 @@ func (pool *planePool) create(t testing.TB, cfg Config, state string) (*Plane, e
 			t.Errorf("empty a plane's maps: %v", err)
 			return
 		}
-		pool.giveBack(groups, cfg.PinDir)
+		pool.giveBack(groups, loaded, cfg.PinDir)
 	})
 	p := newPlane(cfg)
 	if err := loaded.giveTo(p); err != nil {
@@ -85,11 +85,13 @@ func (pool *planePool) take(groups uint32, dir string) (loaded *loadedPlane, err
 	return loaded, nil
 }
 
-func (pool *planePool) giveBack(groups uint32, dir string) {
+func (pool *planePool) giveBack(groups uint32, loaded *loadedPlane, dir string) {
 	pool.mu.Lock()
 	defer pool.mu.Unlock()
-	pool.idle[groups] = append(pool.idle[groups], pool.lent[dir])
-	delete(pool.lent, dir)
+	pool.idle[groups] = append(pool.idle[groups], loaded)
+	if pool.lent[dir] == loaded { // and not one that was pinned there afterwards
+		delete(pool.lent, dir)
+	}
 }
 
 func loadPlane(groups uint32) (*loadedPlane, error) {
