@@ -22,11 +22,11 @@ static __always_inline __u16 next_id(const struct connection *conn)
 }
 
 /* What the outer header needs of a steady packet. */
-static __always_inline struct inner read_steady(const struct steady *pkt, const struct tunnel *t,
+static __always_inline struct inner read_steady(const struct steady *pkt,
 						const struct connection *conn)
 {
 	struct inner in = {
-		.length = hide(pkt->length),
+		.length = pkt->length,
 		.ethertype = pkt->ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6),
 	};
 
@@ -36,9 +36,6 @@ static __always_inline struct inner read_steady(const struct steady *pkt, const 
 		read_ipv6(&in, pkt->l3);
 	if (!in.fragment)
 		in.fragment = next_id(conn);
-	if (t->type == TUNNEL_GUE)
-		in.port = gue_port(&conn->caddr, &conn->vaddr,
-				   *(const __u64 *)&conn->cport & FLOW_WORD);
 	return in;
 }
 
@@ -60,6 +57,31 @@ static __always_inline bool wrap(struct xdp_md *ctx, const struct tunnel *t, con
 	return write_outer(data + sizeof(struct ethhdr), end, t, in, &outer);
 }
 
+/* The same of the tunnel that there is nothing to know of but its ends: IPIP over IPv4. */
+static __always_inline bool wrap_bare(struct xdp_md *ctx, const struct tunnel *t,
+				      const struct inner *in, const struct next_hop *hop)
+{
+	const struct tunnel bare = {
+		.type = TUNNEL_IPIP,
+		.overhead = sizeof(struct iphdr),
+		.sum = t->sum,
+		.ethertype = bpf_htons(ETH_P_IP),
+	};
+	struct packet untagged = { .l3 = sizeof(struct ethhdr) };
+	struct outer outer = begin_ipv4(&bare, in);
+	void *data, *end;
+
+	if (!open_outer(ctx, &untagged, 0, &bare))
+		return false;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + sizeof(struct ethhdr) + sizeof(struct iphdr) > end)
+		return false;
+	write_macs(data, hop);
+	write_outer_ipv4(data + sizeof(struct ethhdr), t, &outer);
+	return true;
+}
+
 /* Takes a steady packet of a connection to its real server. Returns the XDP action, or
  * NOT_TAKEN with nothing changed. */
 static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady *pkt,
@@ -70,13 +92,22 @@ static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady
 	const struct next_hop *hop = &server->hops[word & HOP_SECOND];
 	const struct tunnel *t = find_tunnel(index, word);
 	struct inner in;
+	bool wrapped;
 
-	if (!t || hide(pkt->length) + t->overhead > hop->mtu)
+	if (!t || pkt->length + t->overhead > hop->mtu)
 		return NOT_TAKEN;
 	count_steady(conn, pkt, index, now);
 	age_steady(pkt);
-	in = read_steady(pkt, t, conn);
-	if (!wrap(ctx, t, &in, hop)) {
+	in = read_steady(pkt, conn);
+	if (likely(t->overhead == sizeof(struct iphdr))) {
+		wrapped = wrap_bare(ctx, t, &in, hop);
+	} else {
+		if (t->type == TUNNEL_GUE)
+			in.port = gue_port(&conn->caddr, &conn->vaddr,
+					   *(const __u64 *)&conn->cport & FLOW_WORD);
+		wrapped = wrap(ctx, t, &in, hop);
+	}
+	if (unlikely(!wrapped)) {
 		count_verdict(BUG_ADJUST);
 		return XDP_DROP;
 	}

@@ -46,7 +46,9 @@ static __always_inline __be16 gue_port(const struct address *caddr, const struct
 
 static __always_inline __u8 outer_tos(__u8 tos)
 {
-	return (tos & ECN) == ECN_CE ? (tos & ~ECN) | ECN_ECT0 : tos;
+	if (unlikely((tos & ECN) == ECN_CE))
+		tos -= ECN_CE - ECN_ECT0;
+	return tos;
 }
 
 static __always_inline void read_ipv4(struct inner *in, const struct iphdr *ip)
@@ -175,6 +177,16 @@ static __always_inline struct outer begin_outer(const struct tunnel *t, const st
 	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in) : begin_ipv6(t, in);
 }
 
+/* Writes an outer header of IPv4. */
+static __always_inline void write_outer_ipv4(__u32 *words, const struct tunnel *t,
+				       const struct outer *outer)
+{
+	for (int i = 0; i < 3; i++)
+		words[i] = outer->words[i];
+	words[3] = t->source.low >> 32;
+	words[4] = t->destination.low >> 32;
+}
+
 /* Writes the outer headers where there is room for them. */
 static __always_inline bool write_outer(void *l3, const void *end, const struct tunnel *t,
 					const struct inner *in, const struct outer *outer)
@@ -184,16 +196,14 @@ static __always_inline bool write_outer(void *l3, const void *end, const struct 
 
 	if (l3 + sizeof(struct iphdr) > end)
 		return false;
-	words[0] = outer->words[0];
-	words[1] = outer->words[1];
 	if (t->ethertype == bpf_htons(ETH_P_IP)) {
-		words[2] = outer->words[2];
-		words[3] = t->source.low >> 32;
-		words[4] = t->destination.low >> 32;
+		write_outer_ipv4(l3, t, outer);
 		return write_shim(l3 + sizeof(struct iphdr), end, t, in);
 	}
 	if (l3 + sizeof(struct ipv6hdr) > end)
 		return false;
+	words[0] = outer->words[0];
+	words[1] = outer->words[1];
 	addresses[0] = t->source.high;
 	addresses[1] = t->source.low;
 	addresses[2] = t->destination.high;
