@@ -183,6 +183,20 @@ services:
 	}
 }
 
+// A masqueraded real server may have port 0, which is any: then a packet keeps its own.
+func TestAnyPortOfAServer(t *testing.T) {
+	f := mustParse(t, `services: [{address: "tcp:192.0.2.100:80", method: masquerade, servers: ["192.0.2.11:0", 192.0.2.12]}]`)
+	for i, want := range []uint16{0, 80} {
+		if got := f.Services[0].Servers[i].Port; got != want {
+			t.Errorf("server %d has port %d, want %d", i, got, want)
+		}
+	}
+	again := mustParse(t, string(Write(lvs.Configuration{State: f.State})))
+	if got := again.Services[0].Servers[0].Port; got != 0 {
+		t.Errorf("written and read, it has port %d", got)
+	}
+}
+
 func TestMasksOfAllClients(t *testing.T) {
 	for _, mask := range []string{"0", "0.0.0.0"} {
 		f := mustParse(t, "services:\n  - {address: fwmark:1, servers: [192.0.2.11], persistence: {timeout: 5m, mask: "+mask+"}}\n")

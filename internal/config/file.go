@@ -409,7 +409,7 @@ func (s *serverDeclaration) health() lvs.ServerHealth {
 // resolve returns a real server of a service.
 func (s *serverDeclaration) resolve(key lvs.ServiceKey) lvs.RealServer {
 	port := s.at.port
-	if port == 0 {
+	if port == 0 && !s.at.anyPort {
 		port = key.Port
 	}
 	server := lvs.RealServer{

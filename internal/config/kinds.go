@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -134,6 +133,7 @@ func checkAddress(addr netip.Addr) error {
 type hostPort struct {
 	address netip.Addr
 	port    uint16
+	anyPort bool // port 0 was given, not none
 }
 
 // parseHostPort reads "192.0.2.11", "192.0.2.11:80", "2001:db8::11" and
@@ -146,10 +146,7 @@ func parseHostPort(text string) (hostPort, error) {
 	if err != nil {
 		return hostPort{}, fmt.Errorf("%s: want an address like 192.0.2.11, 192.0.2.11:80, 2001:db8::11 or \"[2001:db8::11]:80\"", quoteShort(text))
 	}
-	if with.Port() == 0 {
-		return hostPort{}, errors.New("port 0: want 1 to 65535, or the address alone: the port is then the service's")
-	}
-	return hostPort{with.Addr(), with.Port()}, checkAddress(with.Addr())
+	return hostPort{with.Addr(), with.Port(), with.Port() == 0}, checkAddress(with.Addr())
 }
 
 func prefix() kind[netip.Prefix] {

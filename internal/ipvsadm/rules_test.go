@@ -84,6 +84,7 @@ func FuzzReadRules(f *testing.F) {
 		}
 	}
 	f.Add("-A -f 7 -6 -s mh -b mh-port\n-a -f 7 -6 -r [2001:db8::11]:0 -i --tun-type gre\n-h\n-Ln\n-Z\n-C\n")
+	f.Add("-A -t [2001:db8::10]:80\n-a -t [2001:db8::10]:80 -r [2001:db8::11]:0 -m")
 	f.Fuzz(func(t *testing.T, rules string) { checkRules(t, rules) })
 }
 
