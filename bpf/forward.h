@@ -33,7 +33,7 @@ static __always_inline __u32 less_ttl(__u32 word)
 {
 	__u32 less = word - 1 + (bpf_htons(0x0100) << 16);
 
-	if (unlikely(word >= 0xfffe0000))
+	if (unlikely(word >= 0xfffe0000))	/* the sum would be the other zero, or too large */
 		less += 1 << 16;
 	return less;
 }

@@ -99,7 +99,7 @@ static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady
 	count_steady(conn, pkt, index, now);
 	age_steady(pkt);
 	in = read_steady(pkt, conn);
-	if (likely(t->overhead == sizeof(struct iphdr))) {
+	if (likely(t->overhead == sizeof(struct iphdr))) { /* no other tunnel adds so little */
 		wrapped = wrap_bare(ctx, t, &in, hop);
 	} else {
 		if (t->type == TUNNEL_GUE)

@@ -237,18 +237,23 @@ func (c *changer) deleteServer() {
 // a moment, and one that stays is told, not waited for.
 func (c *changer) wantNothingLeft(server netip.Addr) {
 	c.t.Helper()
+	for _, d := range c.drains() {
+		if d.Server.Address == server && d.Left > 0 {
+			c.t.Fatalf("%d connections are left after a drain of %s of %s:\n%s", d.Left, d.Server, d.Service,
+				mustOutput(c.t, c.lab, lab.Director, "fairlead", "conns"))
+		}
+	}
+}
+
+func (c *changer) drains() []lvs.Drain {
+	c.t.Helper()
 	client := c.lab.DirectorClient()
 	defer client.Close()
 	drains, err := client.Drains(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for _, d := range drains {
-		if d.Server.Address == server && d.Left > 0 {
-			c.t.Fatalf("%d connections are left after a drain of %s of %s:\n%s", d.Left, d.Server, d.Service,
-				mustOutput(c.t, c.lab, lab.Director, "fairlead", "conns"))
-		}
-	}
+	return drains
 }
 
 func (c *changer) drain() {
@@ -261,13 +266,7 @@ func (c *changer) drain() {
 // undrain is of whatever is drained.
 func (c *changer) undrain() {
 	c.t.Helper()
-	client := c.lab.DirectorClient()
-	defer client.Close()
-	drains, err := client.Drains(c.t.Context())
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if len(drains) > 0 {
+	if drains := c.drains(); len(drains) > 0 {
 		c.run("fairlead", "undrain", drains[c.random.IntN(len(drains))].Server.Address.String())
 	}
 }
