@@ -185,14 +185,10 @@ __noinline int expect_replies(const struct packet *pkt, __u32 now)
  * Returns that one's slot, or NO_PLACE: it has none any more. */
 static __always_inline int read_local(__u32 slot, struct translation *to)
 {
-	__u64 *bond = bond_at(slot);
 	struct connection *reply;
 	__u32 control, at;
 
-	if (!bond)
-		return NO_PLACE;
-	at = *(volatile __u32 *)bond_upper(bond) & ~BOND_NO_TEMPLATE;
-	reply = entry_at(at);
+	reply = second_entry(slot, &at);
 	if (!reply)
 		return NO_PLACE;
 	control = read_control(reply);

@@ -68,6 +68,18 @@ static __always_inline __u32 *bond_lower(__u64 *bond)
 	return (__u32 *)bond;
 }
 
+/* Where the bond at a slot says that a masqueraded connection's second entry lies; or NULL.
+ * It may be another's meanwhile. */
+static __always_inline struct connection *second_entry(__u32 slot, __u32 *at)
+{
+	__u64 *bond = bond_at(slot);
+
+	if (!bond)
+		return NULL;
+	*at = *(volatile __u32 *)bond_upper(bond) & ~BOND_NO_TEMPLATE;
+	return entry_at(*at);
+}
+
 /* Whether a reply's entry is that of the live connection which it tells. */
 static __always_inline bool is_tied(struct connection *reply, __u32 slot)
 {
@@ -85,16 +97,11 @@ __noinline int end_reply(const struct connection *conn)
 {
 	__u32 slot, control, own;
 	struct connection *reply;
-	__u64 *bond;
 
 	if (!conn)
 		return 0;
 	own = slot_of(conn);
-	bond = bond_at(own);
-	if (!bond)
-		return 0;
-	slot = *(volatile __u32 *)bond_upper(bond) & ~BOND_NO_TEMPLATE;
-	reply = entry_at(slot);
+	reply = second_entry(own, &slot);
 	if (!reply)
 		return 0;
 	control = read_control(reply);
@@ -236,16 +243,13 @@ __noinline int find_slot(const struct flow *flow, __u32 now)
  * connection at a slot. */
 static __always_inline void note_sender(__u32 owner, __u64 mac, __u32 ifindex)
 {
-	__u64 *bond = bond_at(owner);
 	struct connection *reply;
+	__u64 *bond;
 	__u32 slot;
 
-	if (!bond)
-		return;
-	slot = *bond_upper(bond) & ~BOND_NO_TEMPLATE;
-	reply = entry_at(slot);
-	bond = bond_at(slot);
-	if (!reply || !bond || !is_reply(reply))
+	reply = second_entry(owner, &slot);
+	bond = reply ? bond_at(slot) : NULL;
+	if (!bond || !is_reply(reply))
 		return;
 	*(volatile __u64 *)reply_sender(reply) = mac;
 	*(volatile __u64 *)bond = (__u64)BOND_NO_TEMPLATE << 32 | ifindex;

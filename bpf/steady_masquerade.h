@@ -205,13 +205,9 @@ static __always_inline __u32 ports_back(const struct connection *conn)
 static __always_inline int read_live_local(__u32 slot, struct translation *to)
 {
 	const struct connection *reply;
-	__u64 *bond = bond_at(slot);
 	__u32 at;
 
-	if (!bond)
-		return NO_PLACE;
-	at = *(volatile __u32 *)bond_upper(bond) & ~BOND_NO_TEMPLATE;
-	reply = entry_at(at);
+	reply = second_entry(slot, &at);
 	if (!reply)
 		return NO_PLACE;
 	to->saddr = reply->vaddr;
