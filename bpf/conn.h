@@ -170,19 +170,25 @@ static __noinline int count_passed(const struct way *way, const struct settings 
 	return 0;
 }
 
-/* Overload thresholds (ip_vs_ctl.c, ip_vs_dest_update_overload). */
-static __always_inline void update_overload(struct real_server *server)
+/* Overload thresholds: one that begins marks its server (ip_vs_conn.c, ip_vs_bind_dest). */
+static __always_inline void note_begun(struct real_server *server)
+{
+	__u64 upper = server->upper;
+
+	if (unlikely(upper) && (__u64)server->active + server->inactive >= upper)
+		server->overloaded = 1;
+}
+
+/* One that ends does no more than take the mark away, also where more are left than a
+ * threshold that was set meanwhile (ip_vs_conn.c, ip_vs_unbind_dest). */
+static __always_inline void note_ended(struct real_server *server)
 {
 	__u64 total = (__u64)server->active + server->inactive;
 	__u64 upper = server->upper;
 
-	if (likely(!upper && !server->overloaded))
+	if (likely(!server->overloaded))
 		return;
-	if (upper && total >= upper)
-		server->overloaded = 1;
-	else if (!upper)
-		server->overloaded = 0;
-	else if (server->lower ? total < server->lower : total * 4 < upper * 3)
+	if (!upper || (server->lower ? total < server->lower : total * 4 < upper * 3))
 		server->overloaded = 0;
 }
 
@@ -207,7 +213,7 @@ static __always_inline __u8 uncount_at_server(struct connection *conn)
 		__sync_fetch_and_sub(&server->inactive, 1);
 	else
 		__sync_fetch_and_sub(&server->active, 1);
-	update_overload(server);
+	note_ended(server);
 	return was;
 }
 
@@ -440,7 +446,7 @@ static __always_inline void fill_slot(struct connection *conn, const struct flow
 	conn->packets = birth->bytes ? 1 : 0;
 	conn->bytes = birth->bytes;
 	conn->expires = now + birth->timeout;
-	update_overload(server);
+	note_begun(server);
 }
 
 /* Enters a flow, counted at its server. Returns the distance of its entry, which

@@ -48,7 +48,7 @@ func TestLists(t *testing.T) {
 
 // TestFound plays what random scenarios found.
 func TestFound(t *testing.T) {
-	playSuite(t, "found", reach{cases: 5, readOuts: 37, packets: 427})
+	playSuite(t, "found", reach{cases: 8, readOuts: 79, packets: 473})
 }
 
 func readSuite(t *testing.T, name string) []*scenario.Scenario {
