@@ -81,8 +81,10 @@ struct real_server {
 	struct next_hop hops[2];	/* Go */
 	enum server_hop hop;	/* Go */
 	enum server_state state; /* Go */
-	__u32 method;		/* enum forwarding_method; Go */
-	__u32 policy;		/* its service's; Go */
+	/* Of a tunnel that adds an IPv4 header and nothing else: that header's addresses; else
+	 * the first is 0. Go */
+	__be32 outer_source;
+	__be32 outer_destination;
 	/* second line: what scheduling reads */
 	__u32 weight;		/* Go */
 	__u32 active;		/* connections; plane */
@@ -95,7 +97,10 @@ struct real_server {
 	__u32 slow_start_ticks;	/* 0: it has its full share; Go */
 	__u32 incarnation;	/* which server this slot holds: goes up, 16 bits; Go */
 	enum server_drain drain; /* Go */
-	__u32 scheduling_padding[5];
+	/* what other ways than the short ones ask for */
+	__u32 method;		/* enum forwarding_method; Go */
+	__u32 policy;		/* its service's; Go */
+	__u32 scheduling_padding[3];
 	/* third line: whose it is; Go */
 	struct service_key service;
 	struct address raddr;

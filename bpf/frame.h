@@ -89,26 +89,27 @@ __noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
 }
 
 /* Makes room for the outer header of a tunnel, behind a MAC header with the tag that the
- * next hop wants. Returns where it begins, or 0. */
-static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
-					const struct tunnel *t)
+ * next hop wants. Returns the frame, which holds both if the outer header is one of IPv4;
+ * or NULL. */
+static __always_inline struct ethernet *open_outer(struct xdp_md *ctx, const struct packet *pkt,
+						   __u16 vlan, const struct tunnel *t)
 {
 	__u32 header = sizeof(struct ethhdr) + (vlan ? sizeof(struct vlan_header) : 0);
 	struct vlan_header *tag;
 	struct ethernet *eth;
 
 	if (bpf_xdp_adjust_head(ctx, (int)(pkt->l3 & 31) - (int)(header + t->overhead)))
-		return 0;
+		return NULL;
 	eth = (void *)(long)ctx->data;
 	tag = (void *)eth + sizeof(struct ethhdr);
-	if ((void *)(tag + 1) > (void *)(long)ctx->data_end)
-		return 0;
+	if ((void *)eth + header + sizeof(struct iphdr) > (void *)(long)ctx->data_end)
+		return NULL;
 	eth->ethertype = vlan ? bpf_htons(ETH_P_8021Q) : t->ethertype;
 	if (vlan) {
 		tag->tci = bpf_htons(vlan);
 		tag->protocol = t->ethertype;
 	}
-	return header;
+	return eth;
 }
 
 /* Changes a checksum of TCP for a word that was changed (RFC 1624, equation 3). */

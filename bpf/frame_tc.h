@@ -117,20 +117,20 @@ static __always_inline __u64 outer_flags(const struct tunnel *t)
 	return flags;
 }
 
-static __always_inline __u32 open_outer(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan,
-					const struct tunnel *t)
+static __always_inline struct ethernet *open_outer(struct xdp_md *ctx, const struct packet *pkt,
+						   __u16 vlan, const struct tunnel *t)
 {
-	struct ethhdr *eth;
+	struct ethernet *eth;
 
 	if (((pkt->tags || vlan) && retag(ctx, pkt, vlan) != FORWARD) ||
 	    bpf_skb_adjust_room(ctx, t->overhead, BPF_ADJ_ROOM_MAC,
 				outer_flags(t)))
-		return 0;
+		return NULL;
 	eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-		return 0;
-	eth->h_proto = t->ethertype;
-	return sizeof(*eth);
+	if ((void *)eth + sizeof(struct ethhdr) + sizeof(struct iphdr) > (void *)(long)ctx->data_end)
+		return NULL;
+	eth->ethertype = t->ethertype;
+	return eth;
 }
 
 /* The kernel knows whether the checksum is still to be made by hardware. */

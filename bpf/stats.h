@@ -6,7 +6,7 @@
 #include "hooks.h"
 #include "maps.h"
 
-static __always_inline void count_packet(__u32 server, __u32 bytes)
+static __always_inline void count_packet(__u32 server, __u64 bytes)
 {
 	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
 
@@ -17,7 +17,7 @@ static __always_inline void count_packet(__u32 server, __u32 bytes)
 	on_packet(server);
 }
 
-static __always_inline void count_reply(__u32 server, __u32 bytes)
+static __always_inline void count_reply(__u32 server, __u64 bytes)
 {
 	struct counters *c = bpf_map_lookup_elem(&server_counters, &server);
 

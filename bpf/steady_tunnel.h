@@ -39,47 +39,63 @@ static __always_inline struct inner read_steady(const struct steady *pkt,
 	return in;
 }
 
-/* Wraps a steady packet, and rewrites its frame. False: the frame is not what it was. */
+/* Where the outer header of a steady packet begins, behind the MAC addresses of its next hop;
+ * or NULL: the frame is not what it was. */
+static __always_inline void *open_steady(struct xdp_md *ctx, const struct tunnel *t,
+					 const struct next_hop *hop)
+{
+	const struct packet untagged = { .l3 = sizeof(struct ethhdr) };
+	struct ethernet *eth = open_outer(ctx, &untagged, 0, t);
+
+	if (unlikely(!eth))
+		return NULL;
+	write_macs(eth, hop);
+	return (void *)eth + sizeof(struct ethhdr);
+}
+
+/* Wraps a steady packet. False: the frame is not what it was. */
 static __always_inline bool wrap(struct xdp_md *ctx, const struct tunnel *t, const struct inner *in,
 				 const struct next_hop *hop)
 {
-	struct packet untagged = { .l3 = sizeof(struct ethhdr) };
 	struct outer outer = begin_outer(t, in);
-	void *data, *end;
+	void *l3 = open_steady(ctx, t, hop);
 
-	if (!open_outer(ctx, &untagged, 0, t))
-		return false;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	if (data + sizeof(struct ethhdr) > end)
-		return false;
-	write_macs(data, hop);
-	return write_outer(data + sizeof(struct ethhdr), end, t, in, &outer);
+	return l3 && write_outer(l3, (void *)(long)ctx->data_end, t, in, &outer);
 }
 
-/* The same of the tunnel that there is nothing to know of but its ends: IPIP over IPv4. */
-static __always_inline bool wrap_bare(struct xdp_md *ctx, const struct tunnel *t,
+/* The same of the tunnel that there is nothing to know of but its ends. */
+static __always_inline bool wrap_bare(struct xdp_md *ctx, __be32 source, __be32 destination,
 				      const struct inner *in, const struct next_hop *hop)
 {
 	const struct tunnel bare = {
 		.type = TUNNEL_IPIP,
 		.overhead = sizeof(struct iphdr),
-		.sum = t->sum,
 		.ethertype = bpf_htons(ETH_P_IP),
 	};
-	struct packet untagged = { .l3 = sizeof(struct ethhdr) };
-	struct outer outer = begin_ipv4(&bare, in);
-	void *data, *end;
+	struct outer outer = begin_ipv4(&bare, in, (__u64)source + destination);
+	__u32 *words;
 
-	if (!open_outer(ctx, &untagged, 0, &bare))
+	/* Made up before the head moves: a call leaves few registers. */
+	for (int i = 0; i < 3; i++)
+		outer.words[i] = hide(outer.words[i]);
+	words = open_steady(ctx, &bare, hop);
+	if (unlikely(!words))
 		return false;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	if (data + sizeof(struct ethhdr) + sizeof(struct iphdr) > end)
-		return false;
-	write_macs(data, hop);
-	write_outer_ipv4(data + sizeof(struct ethhdr), t, &outer);
+	for (int i = 0; i < 3; i++)
+		words[i] = outer.words[i];
+	words[3] = source;
+	words[4] = destination;
 	return true;
+}
+
+/* Counts a steady packet that is to go through a tunnel, and tells what the outer header
+ * needs of it. */
+static __always_inline struct inner begin_inner(const struct steady *pkt, struct connection *conn,
+						__u32 index, __u32 now)
+{
+	count_steady(conn, pkt, index, now);
+	age_steady(pkt);
+	return read_steady(pkt, conn);
 }
 
 /* Takes a steady packet of a connection to its real server. Returns the XDP action, or
@@ -90,18 +106,21 @@ static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady
 					 __u32 now)
 {
 	const struct next_hop *hop = &server->hops[word & HOP_SECOND];
-	const struct tunnel *t = find_tunnel(index, word);
+	__be32 source = *(const volatile __be32 *)&server->outer_source;
+	const struct tunnel *t;
 	struct inner in;
 	bool wrapped;
 
-	if (!t || pkt->length + t->overhead > hop->mtu)
-		return NOT_TAKEN;
-	count_steady(conn, pkt, index, now);
-	age_steady(pkt);
-	in = read_steady(pkt, conn);
-	if (likely(t->overhead == sizeof(struct iphdr))) { /* no other tunnel adds so little */
-		wrapped = wrap_bare(ctx, t, &in, hop);
+	if (likely(source)) {
+		if (unlikely(pkt->length + sizeof(struct iphdr) > hop->mtu))
+			return NOT_TAKEN;
+		in = begin_inner(pkt, conn, index, now);
+		wrapped = wrap_bare(ctx, source, server->outer_destination, &in, hop);
 	} else {
+		t = find_tunnel(index, word);
+		if (!t || pkt->length + t->overhead > hop->mtu)
+			return NOT_TAKEN;
+		in = begin_inner(pkt, conn, index, now);
 		if (t->type == TUNNEL_GUE)
 			in.port = gue_port(&conn->caddr, &conn->vaddr,
 					   *(const __u64 *)&conn->cport & FLOW_WORD);

@@ -30,8 +30,8 @@ struct inner {
 	__be16 ethertype;
 	__be16 port;		/* gue: of the director */
 	__u32 fragment;		/* of an outer header of IPv4: id and flags, as they lie there */
-	__u8 tos;
-	__u8 ttl;
+	__u32 tos;
+	__u32 ttl;
 };
 
 /* The port that a flow's packets are sent from: those of one flow go one way. */
@@ -44,7 +44,7 @@ static __always_inline __be16 gue_port(const struct address *caddr, const struct
 	return bpf_htons(GUE_FIRST_PORT | mixed >> GUE_PORT_SHIFT);
 }
 
-static __always_inline __u8 outer_tos(__u8 tos)
+static __always_inline __u32 outer_tos(__u32 tos)
 {
 	if (unlikely((tos & ECN) == ECN_CE))
 		tos -= ECN_CE - ECN_ECT0;
@@ -60,7 +60,7 @@ static __always_inline void read_ipv4(struct inner *in, const struct iphdr *ip)
 
 static __always_inline void read_ipv6(struct inner *in, const struct ipv6hdr *ip)
 {
-	in->tos = bpf_ntohl(*(const __be32 *)ip) >> 20;
+	in->tos = (__u8)(bpf_ntohl(*(const __be32 *)ip) >> 20);
 	in->ttl = ip->hop_limit;
 	in->fragment = 0;
 }
@@ -151,14 +151,24 @@ struct outer {
 	__u32 words[3];
 };
 
-static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in)
+/* The checksum of an IPv4 header whose words add up to that, in the upper half of its word.
+ * Once the sum is folded to 32 bits, its halves and their carry meet in the multiplication. */
+static __always_inline __u32 header_check(__u64 sum)
+{
+	sum = (__u32)sum + (sum >> 32);
+	return ~(__u32)(sum * 0x100010001 >> 16) & 0xffff0000;
+}
+
+/* ends: a sum of both addresses. */
+static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in,
+					       __u64 ends)
 {
 	__u32 length = bpf_htons(t->overhead + in->length);
-	__u32 first = IPV4_PLAIN | outer_tos(in->tos) << 8;
+	__u32 first = IPV4_PLAIN | outer_tos(in->tos) << 8 | length << 16;
 	__u32 third = in->ttl | outer_protocol(t, in) << 8;
-	__u32 sum = t->sum + first + length + (__u16)in->fragment + (in->fragment >> 16) + third;
 
-	return (struct outer){ { first | length << 16, in->fragment, third | fold32(sum) << 16 } };
+	third |= header_check(ends + first + in->fragment + third);
+	return (struct outer){ { first, in->fragment, third } };
 }
 
 static __always_inline struct outer begin_ipv6(const struct tunnel *t, const struct inner *in)
@@ -174,17 +184,7 @@ static __always_inline struct outer begin_ipv6(const struct tunnel *t, const str
 /* The beginning of a packet's outer header. */
 static __always_inline struct outer begin_outer(const struct tunnel *t, const struct inner *in)
 {
-	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in) : begin_ipv6(t, in);
-}
-
-/* Writes an outer header of IPv4. */
-static __always_inline void write_outer_ipv4(__u32 *words, const struct tunnel *t,
-				       const struct outer *outer)
-{
-	for (int i = 0; i < 3; i++)
-		words[i] = outer->words[i];
-	words[3] = t->source.low >> 32;
-	words[4] = t->destination.low >> 32;
+	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in, t->sum) : begin_ipv6(t, in);
 }
 
 /* Writes the outer headers where there is room for them. */
@@ -197,7 +197,10 @@ static __always_inline bool write_outer(void *l3, const void *end, const struct 
 	if (l3 + sizeof(struct iphdr) > end)
 		return false;
 	if (t->ethertype == bpf_htons(ETH_P_IP)) {
-		write_outer_ipv4(l3, t, outer);
+		for (int i = 0; i < 3; i++)
+			words[i] = outer->words[i];
+		words[3] = t->source.low >> 32;
+		words[4] = t->destination.low >> 32;
 		return write_shim(l3 + sizeof(struct iphdr), end, t, in);
 	}
 	if (l3 + sizeof(struct ipv6hdr) > end)
@@ -276,10 +279,11 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	struct real_server *server = get_server(index);
 	struct tunnel *t = find_tunnel(index, which);
 	const struct next_hop *hop;
+	struct ethernet *eth;
 	struct outer outer;
 	struct inner in;
 	enum verdict v;
-	__u32 header;
+	__u32 l3;
 
 	if (!pkt || !server || !t)
 		return BUG_MAP;
@@ -297,17 +301,15 @@ __noinline int encapsulate(struct xdp_md *ctx, struct packet *pkt, __u32 index, 
 	if (!read_inner(&in, pkt, ctx, t, v == FORWARD))
 		return BUG_ADJUST;
 	outer = begin_outer(t, &in);
-	header = open_outer(ctx, pkt, hop->vlan, t);
-	if (!header)
+	eth = open_outer(ctx, pkt, hop->vlan, t);
+	if (!eth)
 		return BUG_ADJUST;
-	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	if (data + sizeof(struct ethhdr) > end)
-		return BUG_ADJUST;
-	write_macs(data, hop);
+	write_macs(eth, hop);
+	l3 = l3_behind(hop->vlan);
 	if (unlikely(v != FORWARD))
-		pkt->l3 = header + t->overhead;
-	return write_outer(data + header, end, t, &in, &outer) ? v : BUG_ADJUST;
+		pkt->l3 = l3 + t->overhead;
+	return write_outer((void *)eth + l3, end, t, &in, &outer) ? v : BUG_ADJUST;
 }
 
 #endif

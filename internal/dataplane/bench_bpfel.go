@@ -252,8 +252,8 @@ type benchRealServer struct {
 	}
 	Hop               uint32
 	State             uint32
-	Method            uint32
-	Policy            uint32
+	OuterSource       uint32
+	OuterDestination  uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -265,7 +265,9 @@ type benchRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	Drain             uint32
-	SchedulingPadding [5]uint32
+	Method            uint32
+	Policy            uint32
+	SchedulingPadding [3]uint32
 	Service           struct {
 		_        structs.HostLayout
 		Vaddr    benchAddress

@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 6
+	directorAbiABI_VERSION directorAbi = 7
 )
 
 type directorAddress struct {
@@ -366,8 +366,8 @@ type directorRealServer struct {
 	Hops              [2]directorNextHop
 	Hop               directorServerHop
 	State             directorServerState
-	Method            uint32
-	Policy            uint32
+	OuterSource       uint32
+	OuterDestination  uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -379,7 +379,9 @@ type directorRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	Drain             directorServerDrain
-	SchedulingPadding [5]uint32
+	Method            uint32
+	Policy            uint32
+	SchedulingPadding [3]uint32
 	Service           directorServiceKey
 	Raddr             directorAddress
 	Rport             uint16

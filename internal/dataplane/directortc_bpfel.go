@@ -246,8 +246,8 @@ type directorTCRealServer struct {
 	}
 	Hop               uint32
 	State             uint32
-	Method            uint32
-	Policy            uint32
+	OuterSource       uint32
+	OuterDestination  uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -259,7 +259,9 @@ type directorTCRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	Drain             uint32
-	SchedulingPadding [5]uint32
+	Method            uint32
+	Policy            uint32
+	SchedulingPadding [3]uint32
 	Service           struct {
 		_        structs.HostLayout
 		Vaddr    directorTCAddress

@@ -236,8 +236,8 @@ type explainRealServer struct {
 	}
 	Hop               uint32
 	State             uint32
-	Method            uint32
-	Policy            uint32
+	OuterSource       uint32
+	OuterDestination  uint32
 	Weight            uint32
 	Active            uint32
 	Inactive          uint32
@@ -249,7 +249,9 @@ type explainRealServer struct {
 	SlowStartTicks    uint32
 	Incarnation       uint32
 	Drain             uint32
-	SchedulingPadding [5]uint32
+	Method            uint32
+	Policy            uint32
+	SchedulingPadding [3]uint32
 	Service           struct {
 		_        structs.HostLayout
 		Vaddr    explainAddress
