@@ -165,11 +165,18 @@ lab's director. The exit status is the command's.`,
   fairlead lab exec rs1 ip address show dev lo`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			host, command := args[0], args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return fmt.Errorf("no command for %s: name one, such as `fairlead lab exec %s ip address`", host, host)
+			}
 			l, err := lab.Open(c.config)
 			if err != nil {
 				return err
 			}
-			return errors.Join(l.Exec(args[0], args[1:]), l.Close())
+			return errors.Join(l.Exec(host, command), l.Close())
 		},
 	}
 	// What follows the host belongs to its command.

@@ -46,7 +46,7 @@ func TestTutorial(t *testing.T) {
 
 	mustRun(t, directory, "lab", "kill", "director")
 	checkStatus(t, directory, map[string]bool{"client": false, "director": false, "rs1": true, "rs2": true})
-	mustRun(t, directory, "lab", "exec", "client", "curl", "-s", "http://192.0.2.100/")
+	mustRun(t, directory, "lab", "exec", "client", "--", "curl", "-s", "http://192.0.2.100/")
 	mustRun(t, directory, "lab", "start", "director")
 	checkStatus(t, directory, map[string]bool{"client": false, "director": true, "rs1": true, "rs2": true})
 	if after := mustRun(t, directory, "lab", "exec", "director", "ipvsadm", "-Sn"); strings.Count(after, "\n") != 3 {
@@ -114,6 +114,7 @@ func TestExecIsTheCommand(t *testing.T) {
 	for _, args := range [][]string{
 		{"lab", "exec", "--name", "exec", "rs2", "true"},
 		{"lab", "exec", "--name", "exec", "client", "no-such-command"},
+		{"lab", "exec", "--name", "exec", "client", "--"},
 		{"lab", "exec", "--name", "other", "client", "true"},
 		{"lab", "up", "--name", "exec"},
 		{"lab", "kill", "--name", "exec", "client"},
