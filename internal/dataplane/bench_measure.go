@@ -114,27 +114,26 @@ func (b *bench) expireAll() error {
 	return err
 }
 
-func (b *bench) measure(ctx context.Context, rounds int) (BenchResult, error) {
+func (b *bench) measure(ctx context.Context, rounds int, costs *benchCosts) error {
 	round := b.roundOfKnown
 	if b.Scheduler != "" {
 		round = b.roundOfNew
 	} else if err := b.establish(); err != nil {
-		return BenchResult{}, err
+		return err
 	}
-	var tested, bare, above []float64
 	for range rounds {
 		if err := ctx.Err(); err != nil {
-			return BenchResult{}, err
+			return err
 		}
 		took, least, err := round()
 		if err != nil {
-			return BenchResult{}, err
+			return err
 		}
-		tested = append(tested, took)
-		bare = append(bare, least)
-		above = append(above, took-least)
+		costs.tested = append(costs.tested, took)
+		costs.bare = append(costs.bare, least)
+		costs.above = append(costs.above, took-least)
 	}
-	return BenchResult{Case: b.Name, NS: median(tested), Bare: median(bare), Above: median(above)}, nil
+	return nil
 }
 
 // roundOfKnown lets the two programs take turns with packets of established

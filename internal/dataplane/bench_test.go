@@ -42,7 +42,10 @@ func mustBench(t *testing.T, c BenchCase) (r BenchResult) {
 		r, err = Bench(t.Context(), c, 1)
 	} else {
 		t.Run(c.Name, func(t *testing.T) {
-			r, err = benchPlane(t.Context(), openPlane(t, testhost.MountBPF(t), c.tableSize()), c, 1)
+			var costs benchCosts
+			if err = costs.addPlane(t.Context(), openPlane(t, testhost.MountBPF(t), c.tableSize()), c, 1); err == nil {
+				r = costs.of(c)
+			}
 		})
 	}
 	if err != nil {
