@@ -63,28 +63,56 @@ static __always_inline bool wrap(struct xdp_md *ctx, const struct tunnel *t, con
 	return l3 && write_outer(l3, (void *)(long)ctx->data_end, t, in, &outer);
 }
 
-/* The same of the tunnel that there is nothing to know of but its ends. */
-static __always_inline bool wrap_bare(struct xdp_md *ctx, __be32 source, __be32 destination,
-				      const struct inner *in, const struct next_hop *hop)
+/* What is to be known of a tunnel that adds an IP header and nothing else, besides its ends. */
+static const struct tunnel bare_ipv4 = {
+	.type = TUNNEL_IPIP,
+	.overhead = sizeof(struct iphdr),
+	.ethertype = bpf_htons(ETH_P_IP),
+};
+static const struct tunnel bare_ipv6 = {
+	.type = TUNNEL_IPIP,
+	.overhead = sizeof(struct ipv6hdr),
+	.ethertype = bpf_htons(ETH_P_IPV6),
+};
+
+/* Has the first words of an outer header made up before the head moves: a call leaves few
+ * registers. */
+static __always_inline void finish_outer(struct outer *outer, int words)
 {
-	const struct tunnel bare = {
-		.type = TUNNEL_IPIP,
-		.overhead = sizeof(struct iphdr),
-		.ethertype = bpf_htons(ETH_P_IP),
-	};
-	struct outer outer = begin_ipv4(&bare, in, (__u64)source + destination);
+	for (int i = 0; i < words; i++)
+		outer->words[i] = hide(outer->words[i]);
+}
+
+/* The same of such a tunnel in IPv4. */
+static __always_inline bool wrap_in_ipv4(struct xdp_md *ctx, __be32 source, __be32 destination,
+					 const struct inner *in, const struct next_hop *hop)
+{
+	struct outer outer = begin_ipv4(&bare_ipv4, in, (__u64)source + destination);
 	__u32 *words;
 
-	/* Made up before the head moves: a call leaves few registers. */
-	for (int i = 0; i < 3; i++)
-		outer.words[i] = hide(outer.words[i]);
-	words = open_steady(ctx, &bare, hop);
+	finish_outer(&outer, 3);
+	words = open_steady(ctx, &bare_ipv4, hop);
 	if (unlikely(!words))
 		return false;
 	for (int i = 0; i < 3; i++)
 		words[i] = outer.words[i];
 	words[3] = source;
 	words[4] = destination;
+	return true;
+}
+
+/* The same in IPv6. */
+static __always_inline bool wrap_in_ipv6(struct xdp_md *ctx, const struct tunnel *t,
+					 const struct inner *in, const struct next_hop *hop)
+{
+	struct outer outer = begin_ipv6(&bare_ipv6, in);
+	__u32 *words;
+
+	finish_outer(&outer, 2);
+	words = open_steady(ctx, &bare_ipv6, hop);
+	if (unlikely(!words || (void *)words + sizeof(struct ipv6hdr) > (void *)(long)ctx->data_end))
+		return false;
+	write_outer_ipv6(words, t, &outer);
 	return true;
 }
 
@@ -115,16 +143,20 @@ static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady
 		if (unlikely(pkt->length + sizeof(struct iphdr) > hop->mtu))
 			return NOT_TAKEN;
 		in = begin_inner(pkt, conn, index, now);
-		wrapped = wrap_bare(ctx, source, server->outer_destination, &in, hop);
+		wrapped = wrap_in_ipv4(ctx, source, server->outer_destination, &in, hop);
 	} else {
 		t = find_tunnel(index, word);
 		if (!t || pkt->length + t->overhead > hop->mtu)
 			return NOT_TAKEN;
 		in = begin_inner(pkt, conn, index, now);
-		if (t->type == TUNNEL_GUE)
-			in.port = gue_port(&conn->caddr, &conn->vaddr,
-					   *(const __u64 *)&conn->cport & FLOW_WORD);
-		wrapped = wrap(ctx, t, &in, hop);
+		if (t->overhead == sizeof(struct ipv6hdr)) { /* no other tunnel adds just that */
+			wrapped = wrap_in_ipv6(ctx, t, &in, hop);
+		} else {
+			if (t->type == TUNNEL_GUE)
+				in.port = gue_port(&conn->caddr, &conn->vaddr,
+						   *(const __u64 *)&conn->cport & FLOW_WORD);
+			wrapped = wrap(ctx, t, &in, hop);
+		}
 	}
 	if (unlikely(!wrapped)) {
 		count_verdict(BUG_ADJUST);

@@ -187,12 +187,25 @@ static __always_inline struct outer begin_outer(const struct tunnel *t, const st
 	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in, t->sum) : begin_ipv6(t, in);
 }
 
+/* Writes an outer header of IPv6. */
+static __always_inline void write_outer_ipv6(__u32 *words, const struct tunnel *t,
+					     const struct outer *outer)
+{
+	__u64 *addresses = (void *)words + offsetof(struct ipv6hdr, saddr);
+
+	words[0] = outer->words[0];
+	words[1] = outer->words[1];
+	addresses[0] = t->source.high;
+	addresses[1] = t->source.low;
+	addresses[2] = t->destination.high;
+	addresses[3] = t->destination.low;
+}
+
 /* Writes the outer headers where there is room for them. */
 static __always_inline bool write_outer(void *l3, const void *end, const struct tunnel *t,
 					const struct inner *in, const struct outer *outer)
 {
 	__u32 *words = l3;
-	__u64 *addresses = l3 + offsetof(struct ipv6hdr, saddr);
 
 	if (l3 + sizeof(struct iphdr) > end)
 		return false;
@@ -205,12 +218,7 @@ static __always_inline bool write_outer(void *l3, const void *end, const struct 
 	}
 	if (l3 + sizeof(struct ipv6hdr) > end)
 		return false;
-	words[0] = outer->words[0];
-	words[1] = outer->words[1];
-	addresses[0] = t->source.high;
-	addresses[1] = t->source.low;
-	addresses[2] = t->destination.high;
-	addresses[3] = t->destination.low;
+	write_outer_ipv6(words, t, outer);
 	return write_shim(l3 + sizeof(struct ipv6hdr), end, t, in);
 }
 
