@@ -29,7 +29,7 @@ addresses; what the director costs above that is its own. All figures are
 medians, in ns of processor time. The cases named hash-map are the same program
 with a kernel hash map for a connection table, to compare with.
 
-It needs root, changes nothing, and takes about four minutes and 1 GiB of memory.`,
+It needs root, changes nothing, and takes about six minutes and 1 GiB of memory.`,
 		Example: `  fairlead bench
   fairlead bench --only established/ipv4
   fairlead bench -o json`,
