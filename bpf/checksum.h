@@ -33,6 +33,14 @@ static __always_inline __u16 fold32(__u32 sum)
 	return ~(sum + (sum >> 16));
 }
 
+/* The same of some words of 32 bits, in the upper half of the word that it is to be a part of:
+ * once the sum is folded to 32 bits, its halves and their carry meet in the multiplication. */
+static __always_inline __u32 fold_upper(__u64 sum)
+{
+	sum = (__u32)sum + (sum >> 32);
+	return ~(__u32)(sum * 0x100010001 >> 16) & 0xffff0000;
+}
+
 static __always_inline __u64 halves(__u64 word)
 {
 	return (__u32)word + (word >> 32);

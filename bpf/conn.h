@@ -171,7 +171,7 @@ static __noinline int count_passed(const struct way *way, const struct settings 
 }
 
 /* Overload thresholds: one that begins marks its server (ip_vs_conn.c, ip_vs_bind_dest). */
-static __always_inline void note_begun(struct real_server *server)
+static __always_inline void mark_overload(struct real_server *server)
 {
 	__u64 upper = server->upper;
 
@@ -181,7 +181,7 @@ static __always_inline void note_begun(struct real_server *server)
 
 /* One that ends does no more than take the mark away, also where more are left than a
  * threshold that was set meanwhile (ip_vs_conn.c, ip_vs_unbind_dest). */
-static __always_inline void note_ended(struct real_server *server)
+static __always_inline void unmark_overload(struct real_server *server)
 {
 	__u64 total = (__u64)server->active + server->inactive;
 	__u64 upper = server->upper;
@@ -213,7 +213,7 @@ static __always_inline __u8 uncount_at_server(struct connection *conn)
 		__sync_fetch_and_sub(&server->inactive, 1);
 	else
 		__sync_fetch_and_sub(&server->active, 1);
-	note_ended(server);
+	unmark_overload(server);
 	return was;
 }
 
@@ -446,7 +446,7 @@ static __always_inline void fill_slot(struct connection *conn, const struct flow
 	conn->packets = birth->bytes ? 1 : 0;
 	conn->bytes = birth->bytes;
 	conn->expires = now + birth->timeout;
-	note_begun(server);
+	mark_overload(server);
 }
 
 /* Enters a flow, counted at its server. Returns the distance of its entry, which

@@ -89,8 +89,8 @@ __noinline int retag(struct xdp_md *ctx, const struct packet *pkt, __u16 vlan)
 }
 
 /* Makes room for the outer header of a tunnel, behind a MAC header with the tag that the
- * next hop wants. Returns the frame, which holds both if the outer header is one of IPv4;
- * or NULL. */
+ * next hop wants. Returns the frame, which holds that and, behind it, as many bytes as an
+ * IPv4 header has; or NULL. */
 static __always_inline struct ethernet *open_outer(struct xdp_md *ctx, const struct packet *pkt,
 						   __u16 vlan, const struct tunnel *t)
 {

@@ -253,9 +253,9 @@ static __always_inline void pass_through(__u32 index)
 	if (!server)
 		return;
 	__sync_fetch_and_add(&server->inactive, 1);
-	note_begun(server);
+	mark_overload(server);
 	__sync_fetch_and_sub(&server->inactive, 1);
-	note_ended(server);
+	unmark_overload(server);
 }
 
 /* Whether a packet's template is named by a Call-ID that was not looked for yet. */

@@ -83,7 +83,7 @@ static __always_inline void finish_outer(struct outer *outer, int words)
 		outer->words[i] = hide(outer->words[i]);
 }
 
-/* The same of such a tunnel in IPv4. */
+/* Wraps a steady packet in an IPv4 header and nothing else. */
 static __always_inline bool wrap_in_ipv4(struct xdp_md *ctx, __be32 source, __be32 destination,
 					 const struct inner *in, const struct next_hop *hop)
 {
@@ -101,7 +101,7 @@ static __always_inline bool wrap_in_ipv4(struct xdp_md *ctx, __be32 source, __be
 	return true;
 }
 
-/* The same in IPv6. */
+/* Wraps it in an IPv6 header and nothing else. */
 static __always_inline bool wrap_in_ipv6(struct xdp_md *ctx, const struct tunnel *t,
 					 const struct inner *in, const struct next_hop *hop)
 {

@@ -151,14 +151,6 @@ struct outer {
 	__u32 words[3];
 };
 
-/* The checksum of an IPv4 header whose words add up to that, in the upper half of its word.
- * Once the sum is folded to 32 bits, its halves and their carry meet in the multiplication. */
-static __always_inline __u32 header_check(__u64 sum)
-{
-	sum = (__u32)sum + (sum >> 32);
-	return ~(__u32)(sum * 0x100010001 >> 16) & 0xffff0000;
-}
-
 /* ends: a sum of both addresses. */
 static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in,
 					       __u64 ends)
@@ -167,7 +159,7 @@ static __always_inline struct outer begin_ipv4(const struct tunnel *t, const str
 	__u32 first = IPV4_PLAIN | outer_tos(in->tos) << 8 | length << 16;
 	__u32 third = in->ttl | outer_protocol(t, in) << 8;
 
-	third |= header_check(ends + first + in->fragment + third);
+	third |= fold_upper(ends + first + in->fragment + third);
 	return (struct outer){ { first, in->fragment, third } };
 }
 

@@ -97,7 +97,7 @@ func Bench(ctx context.Context, c BenchCase, rounds int) (BenchResult, error) {
 	loads := min(c.loads(), rounds)
 	var costs benchCosts
 	for load := range loads {
-		if err := costs.add(ctx, c, rounds*(load+1)/loads-rounds*load/loads); err != nil {
+		if err := costs.add(ctx, c, (rounds+load)/loads); err != nil {
 			return BenchResult{}, fmt.Errorf("benchmark %s: %w", c.Name, err)
 		}
 	}

@@ -368,28 +368,26 @@ func TestGUESpreadsFlows(t *testing.T) {
 // An edit of the method or of the tunnel takes effect as one whole, and is read
 // back, also by the director that takes over.
 func TestEditTunnel(t *testing.T) {
+	for name, server := range map[string]string{"ipv4": server4, "ipv6": server6} {
+		t.Run(name, func(t *testing.T) { testEditTunnel(t, server) })
+	}
+}
+
+func testEditTunnel(t *testing.T, server string) {
 	dir := testhost.MountBPF(t)
 	p := openPlane(t, dir, 10_000)
 	svc := tcpService(vip4, lvs.RoundRobin)
 	mustAddService(t, p, svc)
-	rs := mustAddTunnel(t, p, svc, server6, lvs.Tunnel{})
+	rs := mustAddTunnel(t, p, svc, server, lvs.Tunnel{})
 	check := func() {
 		t.Helper()
-		frame := tcpFrame(client4, vip4, "S")
-		out := wantVerdict(t, p, frame, "forward", xdpTX)
-		want := aged(frame, serverMAC(addrOf(server6)))
-		if rs.Method == lvs.Tunnelling {
-			want = wrapped(frame, out, rs.Address, rs.Tunnel)
-		}
-		if diff := cmp.Diff(want, out); diff != "" {
-			t.Errorf("%+v (-want +got):\n%s", rs, diff)
-		}
+		wantWays(t, p, rs)
 		services := mustServices(t, p)
 		got := services[0].Servers[0]
 		if diff := cmp.Diff(rs, got.RealServer, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Errorf("read back (-want +got):\n%s", diff)
 		}
-		if got.NextHop.SourceIP != source6 || !got.NextHop.Usable() {
+		if got.NextHop.SourceIP != sourceTo(addrOf(server)) || !got.NextHop.Usable() {
 			t.Errorf("next hop %+v", got.NextHop)
 		}
 	}
@@ -417,18 +415,53 @@ func TestEditTunnel(t *testing.T) {
 	}
 }
 
-// Without an address of its own the director can't send outer packets.
-func TestTunnelWithoutSource(t *testing.T) {
-	p := tunnelledPlane(t, vip4, server4, lvs.Tunnel{})
-	hop := tunnelHop(addrOf(server4), 1500)
-	hop.SourceIP = netip.Addr{}
-	if err := p.SetNextHop(addrOf(server4), hop); err != nil {
-		t.Fatal(err)
+// wantWays wants packets of a connection to go to the real server as it is said to be reached:
+// those that begin it, and the one after them, which goes the short way.
+func wantWays(t *testing.T, p *Plane, rs lvs.RealServer) {
+	t.Helper()
+	for _, flags := range []string{"S", "A", "A"} {
+		frame := tcpFrame(client4, vip4, flags)
+		out := wantVerdict(t, p, frame, "forward", xdpTX)
+		want := aged(frame, serverMAC(rs.Address))
+		if rs.Method == lvs.Tunnelling {
+			want = wrapped(frame, out, rs.Address, rs.Tunnel)
+		}
+		if diff := cmp.Diff(want, out); diff != "" {
+			t.Errorf("%s, %+v (-want +got):\n%s", flags, rs, diff)
+		}
 	}
-	wantVerdict(t, p, tcpFrame(client4, vip4, "S"), "drop-no-next-hop", xdpDrop)
+}
+
+// Without an address of its own the director can't send outer packets. With another one, it sends
+// them from that, also those of connections that there are.
+func TestTunnelSource(t *testing.T) {
+	p := tunnelledPlane(t, vip4, server4, lvs.Tunnel{})
+	for _, flags := range []string{"S", "A", "A"} {
+		wantVerdict(t, p, tcpFrame(client4, vip4, flags), "forward", xdpTX)
+	}
+	hop := tunnelHop(addrOf(server4), 1500)
+	setSource := func(source netip.Addr) {
+		t.Helper()
+		hop.SourceIP = source
+		if err := p.SetNextHop(addrOf(server4), hop); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setSource(netip.Addr{})
+	wantVerdict(t, p, tcpFrame(client4, vip4, "A"), "drop-no-next-hop", xdpDrop)
 	services := mustServices(t, p)
 	if got := services[0].Servers[0].NextHop; got.Usable() {
 		t.Errorf("next hop %+v is said to be usable", got)
+	}
+	for _, source := range []string{"192.0.2.77", "192.0.2.78"} {
+		setSource(netip.MustParseAddr(source))
+		out := wantVerdict(t, p, tcpFrame(client4, vip4, "A"), "forward", xdpTX)
+		if got := netip.AddrFrom4([4]byte(out[26:30])); got != hop.SourceIP {
+			t.Errorf("sent from %s, want %s", got, hop.SourceIP)
+		}
+		if sum := internetChecksum(out[14:34]); sum != 0 {
+			t.Errorf("from %s: the outer header sums up to %#x, want 0", source, sum)
+		}
 	}
 }
 
@@ -438,6 +471,7 @@ func TestTunnelChangesAreWhole(t *testing.T) {
 	p := tunnelledPlane(t, vip4, server4, lvs.Tunnel{})
 	svc := tcpService(vip4, lvs.RoundRobin).ServiceKey
 	rs := lvs.RealServer{RealServerKey: lvs.RealServerKey{Address: addrOf(server4), Port: 80}, Weight: 1}
+	wantVerdict(t, p, tcpFrame(client4, vip4, "S"), "forward", xdpTX)
 	done := make(chan error)
 	go func() {
 		var err error
@@ -450,7 +484,7 @@ func TestTunnelChangesAreWhole(t *testing.T) {
 		}
 		done <- err
 	}()
-	frame := tcpFrame(client4, vip4, "S")
+	frame := tcpFrame(client4, vip4, "A")
 	for {
 		_, out := mustRun(t, p, frame)
 		fits := bytes.Equal(out, aged(frame, serverMAC(addrOf(server4))))

@@ -65,8 +65,8 @@ func fromTunnel(t directorTunnel) lvs.Tunnel {
 	}
 }
 
-// isBare reports whether it adds an IPv4 header and nothing else.
-func (t directorTunnel) isBare() bool { return t.Overhead == ipv4HeaderSize }
+// isBareIPv4 reports whether it adds an IPv4 header and nothing else.
+func (t directorTunnel) isBareIPv4() bool { return t.Overhead == ipv4HeaderSize }
 
 // hasChecksum reports whether the data plane sums each packet up.
 func (t directorTunnel) hasChecksum() bool {
@@ -109,11 +109,12 @@ func (p *Plane) turnHop(slot uint32, which directorServerHop) {
 	steady := rs.State == directorServerStateSERVER_LISTED && rs.Hops[which].Ifindex != 0 && rs.Hops[which].Vlan == 0 &&
 		!p.hasOwnTimeouts(rs)
 	tunnel := p.view.tunnels.elements[slot].Tunnels[which]
-	outer := uint32(0)
-	if tunnel.isBare() {
-		outer, rs.OuterDestination = uint32(tunnel.Source.Low>>32), uint32(tunnel.Destination.Low>>32)
+	outerSource := uint32(0)
+	if tunnel.isBareIPv4() {
+		outerSource = uint32(tunnel.Source.Low >> 32)
+		rs.OuterDestination = uint32(tunnel.Destination.Low >> 32) // and stays: a packet may have read the source before
 	}
-	atomic.StoreUint32(&rs.OuterSource, outer)
+	atomic.StoreUint32(&rs.OuterSource, outerSource)
 	switch {
 	case lvs.ForwardingMethod(rs.Method) == lvs.Tunnelling:
 		word |= directorServerHopHOP_TUNNEL
