@@ -28,17 +28,21 @@ type modelServer struct {
 
 func (s *modelServer) usable() bool { return s.Weight > 0 && !s.overloaded }
 
-func (s *modelServer) updateOverload() {
+// markOverload is of a connection that begins (ip_vs_conn.c, ip_vs_bind_dest).
+func (s *modelServer) markOverload() {
+	if s.UpperThreshold > 0 && s.active+s.inactive >= s.UpperThreshold {
+		s.overloaded = true
+	}
+}
+
+// unmarkOverload is of one that ends (ip_vs_unbind_dest).
+func (s *modelServer) unmarkOverload() {
 	total := uint64(s.active + s.inactive)
 	upper, lower := uint64(s.UpperThreshold), uint64(s.LowerThreshold)
 	switch {
-	case upper == 0:
-		s.overloaded = false
-	case total >= upper:
-		s.overloaded = true
-	case lower > 0 && total < lower:
-		s.overloaded = false
-	case lower == 0 && float64(total) < float64(upper)*3/4:
+	case lower > 0:
+		s.overloaded = s.overloaded && total >= lower
+	case upper == 0 || float64(total) < float64(upper)*3/4:
 		s.overloaded = false
 	}
 }
@@ -219,7 +223,7 @@ func (m *model) end(flow modelFlow) {
 
 func (c *modelConnection) uncount(now uint32) {
 	c.server.count(c.active(), ^uint32(0))
-	c.server.updateOverload()
+	c.server.unmarkOverload()
 	c.server.idleSince = now
 }
 
@@ -283,7 +287,7 @@ func (m *model) admit(flow modelFlow, event string) (*modelConnection, string) {
 	c := &modelConnection{server: rs, state: lvs.StateNone}
 	m.connections[flow] = c
 	rs.inactive++
-	rs.updateOverload()
+	rs.markOverload()
 	rs.counters.Connections++
 	s.counters.Connections++
 	return c, ""
