@@ -48,12 +48,17 @@ type wire struct {
 	data, oob []byte // room for one frame
 }
 
-// Start opens the wires in the network namespace of the calling thread, and
-// records from then on. It keeps the first limit frames of all wires together.
+// Start opens the wires in the network namespace of the calling thread, whose lo must be
+// up, and records from then on. It keeps the first limit frames of all wires together.
 // Every frame, those after them too, is shown to observe, one at a time; the
 // frames of one wire in order.
 func Start(wires []Wire, limit int, observe func(Frame)) (*Capture, error) {
 	c := &Capture{limit: limit, observe: observe}
+	stamping, err := startStamping()
+	if err != nil {
+		return nil, fmt.Errorf("capture: %w", err)
+	}
+	defer stamping.Close()
 	for _, w := range wires {
 		socket, err := listen(w.Interface)
 		if err != nil {
@@ -179,20 +184,6 @@ func (w *wire) control(do func(fd int) error) error {
 	var result error
 	err = raw.Control(func(fd uintptr) { result = do(int(fd)) })
 	return errors.Join(err, result)
-}
-
-func timestamp(oob []byte) (time.Time, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, m := range messages {
-		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
-			seconds := int64(binary.NativeEndian.Uint64(m.Data))
-			return time.Unix(seconds, int64(binary.NativeEndian.Uint64(m.Data[8:]))), nil
-		}
-	}
-	return time.Time{}, errors.New("a frame without a time stamp")
 }
 
 // listen opens a packet socket on one interface that gets every frame in both

@@ -121,6 +121,9 @@ func buildSwitch(segments []string) error {
 			return err
 		}
 	}
+	if err := setUp("lo"); err != nil { // captures want it
+		return err
+	}
 	flood := false
 	for _, segment := range segments {
 		if err := addLink(&netlink.Bridge{LinkAttrs: namedLink(segment), MulticastSnooping: &flood}); err != nil {
