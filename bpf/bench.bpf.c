@@ -29,6 +29,9 @@ enum bench_limit {
 
 /* The packets of a run. Offsets are from the start of the frame. */
 struct bench_run {
+	__u64 began;			/* the turn; CLOCK_MONOTONIC in ns, or 0: none yet */
+	__u64 quickest;			/* what the quickest turn took, in ns */
+	__u32 turn, left;		/* packets of a turn, and how many are to come */
 	__u32 flows;			/* a power of two */
 	__u32 stride;			/* odd: visits every flow, in no order */
 	__u64 next;
@@ -142,6 +145,17 @@ static __always_inline bool warm_home(void *data, void *end, const struct bench_
 	return conn && read_control(conn) != CONTROL_STATUS;
 }
 
+/* Ends a turn, and begins the next one. What the kernel takes to prepare a run is in none. */
+static __always_inline void take_turns(struct bench_run *run)
+{
+	__u64 now = bpf_ktime_get_ns(), took = now - run->began;
+
+	if (run->began && took < run->quickest)
+		run->quickest = took;
+	run->began = now;
+	run->left = run->turn - 1;
+}
+
 SEC("xdp.frags")
 int next_packet(struct xdp_md *ctx)
 {
@@ -152,6 +166,8 @@ int next_packet(struct xdp_md *ctx)
 
 	if (!run)
 		return XDP_ABORTED;
+	if (unlikely(!run->left--))
+		take_turns(run);
 	longer = (int)hide(ctx->data_end - ctx->data) - run->length;
 	if (run->tunnelled && bpf_xdp_adjust_head(ctx, longer))
 		return XDP_ABORTED;

@@ -25,9 +25,10 @@ tunnels, masqueraded both ways and with FullNAT, and the first packet of a new o
 with each scheduler over 16 real servers.
 
 Beside it, in turn, runs a program that does nothing but rewrite the MAC
-addresses; what the director costs above that is its own. All figures are
-medians, in ns of processor time. The cases named hash-map are the same program
-with a kernel hash map for a connection table, to compare with.
+addresses; what the director costs above that is its own. All figures are in ns:
+medians of rounds, of each of which the quickest of many short turns counts. The
+cases named hash-map are the same program with a kernel hash map for a connection
+table, to compare with.
 
 It needs root, changes nothing, and takes about six minutes and 1 GiB of memory.`,
 		Example: `  fairlead bench

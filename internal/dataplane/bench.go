@@ -43,9 +43,11 @@ type BenchResult struct {
 // The sizes of the benchmark.
 const (
 	benchServers  = 16
-	benchTurns    = 5          // of a round; the quickest counts
-	benchPackets  = 20_000     // of a turn
-	benchNewFlows = 1 << 12    // new connections of a turn
+	benchRuns     = 5          // of each program in a round
+	benchPackets  = 40 << 9    // of established connections in a run
+	benchNewFlows = 1 << 12    // first packets of new ones in a run
+	benchTurn     = 1 << 9     // packets of a turn; the quickest of a round counts
+	benchLongTurn = 1 << 13    // the same of so many flows that memory matters, which a short turn could be lucky with
 	benchStride   = 0x9e3779b1 // odd: from flow to flow, visiting each
 	benchTTL      = 64
 )
@@ -104,14 +106,22 @@ func Bench(ctx context.Context, c BenchCase, rounds int) (BenchResult, error) {
 	return costs.of(c), nil
 }
 
-// loads returns how many times the programs and maps of a case are loaded: where they come to lie makes
-// packets some ns quicker or slower. The tables of many flows take too long to fill for that, and memory matters more there.
+// loads returns how many times the programs and maps of a case are loaded: where they come to lie, and
+// when they run, makes packets some ns quicker or slower. The tables of many flows take too long to fill for that, and memory matters more there.
 func (c BenchCase) loads() int {
 	const few, several = 1 << 16, 3
 	if c.Flows > few {
 		return 1
 	}
 	return several
+}
+
+// turn returns how many packets are timed together.
+func (c BenchCase) turn() int {
+	if c.Flows > benchNewFlows {
+		return benchLongTurn
+	}
+	return benchTurn
 }
 
 // benchCosts are what packets cost, in ns, by round.

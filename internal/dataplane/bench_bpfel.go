@@ -21,6 +21,10 @@ type benchAddress struct {
 
 type benchBenchRun struct {
 	_              structs.HostLayout
+	Began          uint64
+	Quickest       uint64
+	Turn           uint32
+	Left           uint32
 	Flows          uint32
 	Stride         uint32
 	Next           uint64
