@@ -18,7 +18,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 enum abi {
 	/* Pinned maps of another version are not taken over. Raise it with
 	 * every change of a struct or of what a field means. */
-	ABI_VERSION = 7,
+	ABI_VERSION = 8,
 };
 
 enum limit {

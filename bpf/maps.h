@@ -173,17 +173,11 @@ struct {
 	__type(value, __u64);
 } verdicts SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, MAX_INTERFACES);
-	__type(key, __u32);
-	__type(value, struct interface);
-} interfaces SEC(".maps");
-
-/* A map too, which Go calls settings; to the programs it is a variable, whose place they know. It
- * is hidden so that Go's types are made from the struct alone. */
+/* Two more maps, which Go calls settings and interfaces; to the programs they are variables,
+ * whose place they know. They are hidden so that Go's types are made from the structs alone. The
+ * second is large, and takes no room in the object file: it lies in .bss. */
 __hidden struct settings the_settings SEC(".data.settings");
+__hidden struct interface the_interfaces[MAX_INTERFACES];
 
 /* By a hash of the addresses; see route.h. */
 struct {

@@ -29,6 +29,13 @@ static __always_inline bool has_alone(const void *tcp, enum tcp_flag flag)
 	return (offset_flags & four) == flag << 8 && (offset_flags & 0xf0) >= 0x50;
 }
 
+/* How much of a frame is looked at without asking again whether it is there: what the headers of
+ * TCP over IPv4 take, and those of IPv6. Smaller ones, of a few bytes in UDP, have no short way. */
+enum {
+	STEADY_FRAME = sizeof(struct ethhdr) + sizeof(struct ipv6hdr),
+};
+_Static_assert(sizeof(struct iphdr) + sizeof(struct tcphdr) <= sizeof(struct ipv6hdr), "both fit");
+
 /* Takes ports and state, of a packet whose upper layer begins at l4 and
  * which has length bytes from header bytes before that. */
 static __always_inline bool read_upper(struct steady *pkt, const void *l4, const void *end,
@@ -39,14 +46,15 @@ static __always_inline bool read_upper(struct steady *pkt, const void *l4, const
 	__u64 length = pkt->length;
 
 	if (likely(protocol == IPPROTO_TCP)) {
-		if (unlikely((void *)(tcp + 1) > end || length < header + sizeof(*tcp) ||
-			     !has_alone(tcp, TCP_ACK)))
+		if (unlikely(length < header + sizeof(*tcp) ||
+			     (!pkt->ipv4 && (void *)(tcp + 1) > end) || !has_alone(tcp, TCP_ACK)))
 			return false;
 		pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_TCP << 32;
 		pkt->word = pkt->flow.word | word_beyond_flow(STATE_ESTABLISHED, 0);
 		return true;
 	}
-	if (protocol != IPPROTO_UDP || (void *)(udp + 1) > end || length < header + sizeof(*udp))
+	if (protocol != IPPROTO_UDP || length < header + sizeof(*udp) ||
+	    (!pkt->ipv4 && (void *)(udp + 1) > end))
 		return false;
 	pkt->flow.word = *(__u32 *)l4 | (__u64)IPPROTO_UDP << 32;
 	pkt->word = pkt->flow.word | word_beyond_flow(STATE_UDP, CONNECTION_INACTIVE);
@@ -136,7 +144,7 @@ static __always_inline int follow_ipv4(struct xdp_md *ctx, void *data, void *end
 	struct steady pkt;
 	__u32 ttl;
 
-	if (unlikely((void *)(ip + 1) > end || *(__u8 *)ip != IPV4_PLAIN ||
+	if (unlikely(*(__u8 *)ip != IPV4_PLAIN ||
 		     ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
 		return NOT_TAKEN;
 	pkt.ipv4 = true;
@@ -168,7 +176,7 @@ static __always_inline int follow_ipv6(struct xdp_md *ctx, void *data, void *end
 	int action = NOT_TAKEN;
 	struct steady pkt;
 
-	if (unlikely((void *)(ip + 1) > end || (*(__u8 *)ip & 0xf0) != IPV6_VERSION))
+	if (unlikely((*(__u8 *)ip & 0xf0) != IPV6_VERSION))
 		return NOT_TAKEN;
 	pkt.ipv4 = false;
 	pkt.l3 = ip;
@@ -193,7 +201,7 @@ static __always_inline int follow_steady(struct xdp_md *ctx, const struct interf
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *eth = data;
 
-	if (unlikely(data + sizeof(struct ethhdr) > end || !for_this_host(data, in)))
+	if (unlikely(data + STEADY_FRAME > end || !for_this_host(data, in)))
 		return NOT_TAKEN;
 	if (likely(eth->ethertype == bpf_htons(ETH_P_IP)))
 		return follow_ipv4(ctx, data, end, in, set, now);

@@ -83,11 +83,27 @@ static __always_inline void finish_outer(struct outer *outer, int words)
 		outer->words[i] = hide(outer->words[i]);
 }
 
+/* The first word of an IPv4 header around a steady packet, and nothing else: of another one of IPv4, all
+ * but the length is the same. */
+static __always_inline __u32 bare_first_word(const struct steady *pkt, const struct inner *in)
+{
+	__u32 word;
+
+	if (!pkt->ipv4)
+		return first_word(&bare_ipv4, in);
+	word = bpf_ntohl(*(const __be32 *)pkt->l3);
+	if (unlikely((word >> 16 & ECN) == ECN_CE))
+		word -= (ECN_CE - ECN_ECT0) << 16;
+	return bpf_htonl(word + sizeof(struct iphdr));
+}
+
 /* Wraps a steady packet in an IPv4 header and nothing else. */
-static __always_inline bool wrap_in_ipv4(struct xdp_md *ctx, __be32 source, __be32 destination,
+static __always_inline bool wrap_in_ipv4(struct xdp_md *ctx, const struct steady *pkt,
+					 __be32 source, __be32 destination,
 					 const struct inner *in, const struct next_hop *hop)
 {
-	struct outer outer = begin_ipv4(&bare_ipv4, in, (__u64)source + destination);
+	struct outer outer = begin_ipv4(&bare_ipv4, in, bare_first_word(pkt, in),
+					(__u64)source + destination);
 	__u32 *words;
 
 	finish_outer(&outer, 3);
@@ -143,7 +159,7 @@ static __always_inline int follow_tunnel(struct xdp_md *ctx, const struct steady
 		if (unlikely(pkt->length + sizeof(struct iphdr) > hop->mtu))
 			return NOT_TAKEN;
 		in = begin_inner(pkt, conn, index, now);
-		wrapped = wrap_in_ipv4(ctx, source, server->outer_destination, &in, hop);
+		wrapped = wrap_in_ipv4(ctx, pkt, source, server->outer_destination, &in, hop);
 	} else {
 		t = find_tunnel(index, word);
 		if (!t || pkt->length + t->overhead > hop->mtu)

@@ -151,12 +151,17 @@ struct outer {
 	__u32 words[3];
 };
 
-/* ends: a sum of both addresses. */
-static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in,
-					       __u64 ends)
+static __always_inline __u32 first_word(const struct tunnel *t, const struct inner *in)
 {
 	__u32 length = bpf_htons(t->overhead + in->length);
-	__u32 first = IPV4_PLAIN | outer_tos(in->tos) << 8 | length << 16;
+
+	return IPV4_PLAIN | outer_tos(in->tos) << 8 | length << 16;
+}
+
+/* ends: a sum of both addresses. */
+static __always_inline struct outer begin_ipv4(const struct tunnel *t, const struct inner *in,
+					       __u32 first, __u64 ends)
+{
 	__u32 third = in->ttl | outer_protocol(t, in) << 8;
 
 	third |= fold_upper(ends + first + in->fragment + third);
@@ -176,7 +181,7 @@ static __always_inline struct outer begin_ipv6(const struct tunnel *t, const str
 /* The beginning of a packet's outer header. */
 static __always_inline struct outer begin_outer(const struct tunnel *t, const struct inner *in)
 {
-	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in, t->sum) : begin_ipv6(t, in);
+	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in, first_word(t, in), t->sum) : begin_ipv6(t, in);
 }
 
 /* Writes an outer header of IPv6. */

@@ -189,19 +189,6 @@ type benchHashEntry struct {
 	Padding [7]uint8
 }
 
-type benchInterface struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	TxIfindex   uint32
-	Mac         [6]uint8
-	Padding     uint16
-	Address6    benchAddress
-	Mode        uint32
-	Address4    uint32
-	Mtu         uint32
-	TailPadding [5]uint32
-}
-
 type benchListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
@@ -349,7 +336,6 @@ const (
 	benchMapEditions             = "editions"
 	benchMapHashConnections      = "hash_connections"
 	benchMapHeldFragments        = "held_fragments"
-	benchMapInterfaces           = "interfaces"
 	benchMapLists                = "lists"
 	benchMapLocalAddresses       = "local_addresses"
 	benchMapMarkRules            = "mark_rules"
@@ -434,7 +420,6 @@ type benchMapSpecs struct {
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	HashConnections  *ebpf.MapSpec `ebpf:"hash_connections"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -491,7 +476,6 @@ type benchMaps struct {
 	Editions         *ebpf.Map `ebpf:"editions"`
 	HashConnections  *ebpf.Map `ebpf:"hash_connections"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -524,7 +508,6 @@ func (m *benchMaps) Close() error {
 		m.Editions,
 		m.HashConnections,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,

@@ -16,7 +16,7 @@ import (
 type directorAbi uint32
 
 const (
-	directorAbiABI_VERSION directorAbi = 7
+	directorAbiABI_VERSION directorAbi = 8
 )
 
 type directorAddress struct {
@@ -629,7 +629,6 @@ const (
 	directorMapEditions         = "editions"
 	directorMapHandovers        = "handovers"
 	directorMapHeldFragments    = "held_fragments"
-	directorMapInterfaces       = "interfaces"
 	directorMapLists            = "lists"
 	directorMapLocalAddresses   = "local_addresses"
 	directorMapMarkRules        = "mark_rules"
@@ -720,7 +719,6 @@ type directorMapSpecs struct {
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -779,7 +777,6 @@ type directorMaps struct {
 	Editions         *ebpf.Map `ebpf:"editions"`
 	Handovers        *ebpf.Map `ebpf:"handovers"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -812,7 +809,6 @@ func (m *directorMaps) Close() error {
 		m.Editions,
 		m.Handovers,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,

@@ -165,19 +165,6 @@ type directorTCHandover struct {
 	Frame [3456]uint8
 }
 
-type directorTCInterface struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	TxIfindex   uint32
-	Mac         [6]uint8
-	Padding     uint16
-	Address6    directorTCAddress
-	Mode        uint32
-	Address4    uint32
-	Mtu         uint32
-	TailPadding [5]uint32
-}
-
 type directorTCListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
@@ -338,7 +325,6 @@ const (
 	directorTCMapEditions         = "editions"
 	directorTCMapHandovers        = "handovers"
 	directorTCMapHeldFragments    = "held_fragments"
-	directorTCMapInterfaces       = "interfaces"
 	directorTCMapLists            = "lists"
 	directorTCMapLocalAddresses   = "local_addresses"
 	directorTCMapMarkRules        = "mark_rules"
@@ -429,7 +415,6 @@ type directorTCMapSpecs struct {
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -488,7 +473,6 @@ type directorTCMaps struct {
 	Editions         *ebpf.Map `ebpf:"editions"`
 	Handovers        *ebpf.Map `ebpf:"handovers"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -521,7 +505,6 @@ func (m *directorTCMaps) Close() error {
 		m.Editions,
 		m.Handovers,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,

@@ -169,19 +169,6 @@ type explainEdition struct {
 	ClientMask  explainAddress
 }
 
-type explainInterface struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	TxIfindex   uint32
-	Mac         [6]uint8
-	Padding     uint16
-	Address6    explainAddress
-	Mode        uint32
-	Address4    uint32
-	Mtu         uint32
-	TailPadding [5]uint32
-}
-
 type explainListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
@@ -379,7 +366,6 @@ const (
 	explainMapEditionCarry     = "edition_carry"
 	explainMapEditions         = "editions"
 	explainMapHeldFragments    = "held_fragments"
-	explainMapInterfaces       = "interfaces"
 	explainMapLists            = "lists"
 	explainMapLocalAddresses   = "local_addresses"
 	explainMapMarkRules        = "mark_rules"
@@ -463,7 +449,6 @@ type explainMapSpecs struct {
 	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -521,7 +506,6 @@ type explainMaps struct {
 	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
 	Editions         *ebpf.Map `ebpf:"editions"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -553,7 +537,6 @@ func (m *explainMaps) Close() error {
 		m.EditionCarry,
 		m.Editions,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,

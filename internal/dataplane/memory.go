@@ -22,14 +22,27 @@ func mapArray[T any](m *ebpf.Map) (array[T], error) {
 	if int(m.ValueSize()) != size || size%8 != 0 {
 		return array[T]{}, fmt.Errorf("map %s: value of %d bytes, want %d", m, m.ValueSize(), size)
 	}
-	length := int(m.MaxEntries()) * size
-	pages := (length + unix.Getpagesize() - 1) &^ (unix.Getpagesize() - 1)
+	return mapElements[T](m, int(m.MaxEntries()))
+}
+
+// mapVariable maps an array of that length that is a variable of the programs: the one value of
+// the map.
+func mapVariable[T any](m *ebpf.Map, length int) (array[T], error) {
+	if size := length * int(unsafe.Sizeof(*new(T))); int(m.ValueSize()) != size {
+		return array[T]{}, fmt.Errorf("map %s: value of %d bytes, want %d", m, m.ValueSize(), size)
+	}
+	return mapElements[T](m, length)
+}
+
+func mapElements[T any](m *ebpf.Map, length int) (array[T], error) {
+	size := length * int(unsafe.Sizeof(*new(T)))
+	pages := (size + unix.Getpagesize() - 1) &^ (unix.Getpagesize() - 1)
 	memory, err := unix.Mmap(m.FD(), 0, pages, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return array[T]{}, fmt.Errorf("map %s into memory: %w", m, err)
 	}
 	return array[T]{
-		elements: unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), m.MaxEntries()),
+		elements: unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), length),
 		memory:   memory,
 	}, nil
 }

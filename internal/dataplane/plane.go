@@ -114,7 +114,7 @@ func newViews(maps *planeMaps) (v views, err error) {
 		v.tables, err = mapArray[directorTableLine](maps.Tables)
 	}
 	if err == nil {
-		v.interfaces, err = mapArray[directorInterface](maps.Interfaces)
+		v.interfaces, err = mapVariable[directorInterface](maps.Interfaces, int(directorLimitMAX_INTERFACES))
 	}
 	if err == nil {
 		v.settings, err = mapArray[directorSettings](maps.Settings)

@@ -120,6 +120,9 @@ func (l *loadedPlane) giveTo(p *Plane) error {
 	if err == nil {
 		maps.Settings, err = l.maps.Settings.Clone()
 	}
+	if err == nil {
+		maps.Interfaces, err = l.maps.Interfaces.Clone()
+	}
 	if err != nil {
 		return errors.Join(err, maps.Close(), progs.Close())
 	}

@@ -144,19 +144,6 @@ type probeEdition struct {
 	ClientMask  probeAddress
 }
 
-type probeInterface struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	TxIfindex   uint32
-	Mac         [6]uint8
-	Padding     uint16
-	Address6    probeAddress
-	Mode        uint32
-	Address4    uint32
-	Mtu         uint32
-	TailPadding [5]uint32
-}
-
 type probeListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
@@ -318,7 +305,6 @@ const (
 	probeMapEditionCarry     = "edition_carry"
 	probeMapEditions         = "editions"
 	probeMapHeldFragments    = "held_fragments"
-	probeMapInterfaces       = "interfaces"
 	probeMapLists            = "lists"
 	probeMapLocalAddresses   = "local_addresses"
 	probeMapMarkRules        = "mark_rules"
@@ -401,7 +387,6 @@ type probeMapSpecs struct {
 	EditionCarry     *ebpf.MapSpec `ebpf:"edition_carry"`
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -458,7 +443,6 @@ type probeMaps struct {
 	EditionCarry     *ebpf.Map `ebpf:"edition_carry"`
 	Editions         *ebpf.Map `ebpf:"editions"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -489,7 +473,6 @@ func (m *probeMaps) Close() error {
 		m.EditionCarry,
 		m.Editions,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,

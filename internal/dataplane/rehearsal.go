@@ -14,7 +14,8 @@ import (
 // large array is a hash map from the same indexes to the same values, which
 // holds the few that matter. So no size, mask or index differs from the real
 // ones, and a copy of a table of 16 GiB takes 8 KiB. What is missing reads as a
-// look-up that missed; only the bookkeeping of other flows' ways ever does that.
+// look-up that missed; only the bookkeeping of other flows' ways ever does that. The
+// interfaces alone, which no packet changes, are the plane's own.
 type rehearsal struct {
 	objects rehearsalObjects
 	ahead   struct {
@@ -32,7 +33,6 @@ type rehearsalObjects struct {
 	Caches         *ebpf.Map     `ebpf:"caches"`
 	Connections    *ebpf.Map     `ebpf:"connections"`
 	Editions       *ebpf.Map     `ebpf:"editions"`
-	Interfaces     *ebpf.Map     `ebpf:"interfaces"`
 	Lists          *ebpf.Map     `ebpf:"lists"`
 	LocalAddresses *ebpf.Map     `ebpf:"local_addresses"`
 	MarkRules      *ebpf.Map     `ebpf:"mark_rules"`
@@ -64,7 +64,7 @@ const (
 
 func newRehearsal(p *Plane) (*rehearsal, error) {
 	r := &rehearsal{}
-	err := r.loadDirector()
+	err := r.loadDirector(p)
 	if err == nil {
 		err = r.loadLookAhead(p)
 	}
@@ -74,7 +74,7 @@ func newRehearsal(p *Plane) (*rehearsal, error) {
 	return r, nil
 }
 
-func (r *rehearsal) loadDirector() error {
+func (r *rehearsal) loadDirector(p *Plane) error {
 	spec, err := withVariables(loadDirector())
 	if err != nil {
 		return err
@@ -84,7 +84,6 @@ func (r *rehearsal) loadDirector() error {
 		directorMapCaches:         1,
 		directorMapConnections:    rehearsedGroups,
 		directorMapEditions:       1,
-		directorMapInterfaces:     1,
 		directorMapLists:          uint32(directorLimitMAX_LIST),
 		directorMapLocalAddresses: uint32(directorLimitMAX_LOCAL_ADDRESSES),
 		directorMapMarkRules:      uint32(directorLimitMAX_MARK_RULES),
@@ -104,7 +103,8 @@ func (r *rehearsal) loadDirector() error {
 			m.Type = ebpf.Hash
 		}
 	}
-	return spec.LoadAndAssign(&r.objects, nil)
+	interfaces := map[string]*ebpf.Map{directorMapInterfaces: p.maps.Interfaces}
+	return spec.LoadAndAssign(&r.objects, &ebpf.CollectionOptions{MapReplacements: interfaces})
 }
 
 // loadLookAhead loads the program that reads the plane's own maps.
@@ -128,7 +128,7 @@ func (r *rehearsal) loadLookAhead(p *Plane) error {
 
 func (r *rehearsal) close() error {
 	o := &r.objects
-	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Interfaces, o.Lists, o.LocalAddresses, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
+	maps := []*ebpf.Map{o.Bonds, o.Caches, o.Connections, o.Editions, o.Lists, o.LocalAddresses, o.MarkRules, o.Policies, o.RealServers, o.ServerCounters,
 		o.ServiceTable, o.Services, o.Settings, o.Tables, o.Tunnels, o.Verdicts, r.ahead.Sights}
 	errs := []error{o.Director.Close(), r.ahead.Program.Close(), r.ahead.Back.Close()}
 	for _, m := range maps {
@@ -181,13 +181,9 @@ type stage struct {
 	passed bool
 }
 
-// copyIn copies what a packet on that interface can meet.
-func (r *rehearsal) copyIn(p *Plane, sight *explainSight, ifindex int) (*stage, error) {
-	slot := uint32(interfaceSlot(ifindex))
+// copyIn copies what a packet can meet.
+func (r *rehearsal) copyIn(p *Plane, sight *explainSight) (*stage, error) {
 	err := r.objects.Settings.Put(uint32(0), *p.settings())
-	if err == nil {
-		err = r.put(r.objects.Interfaces, slot, p.view.interfaces.elements[slot])
-	}
 	s := &stage{groups: map[uint32]directorConnectionGroup{}, servers: map[uint32]directorRealServer{}}
 	if err != nil || sight.Verdict != uint32(directorVerdictCONTINUE) {
 		return s, err
@@ -362,7 +358,7 @@ const noServer = ^uint32(0)
 // known when the frame's server is: then it starts once more, with that.
 func (r *rehearsal) rehearse(p *Plane, frame []byte, sight *explainSight, ifindex int) (*stage, outcome, error) {
 	for {
-		s, err := r.copyIn(p, sight, ifindex)
+		s, err := r.copyIn(p, sight)
 		if err != nil {
 			return nil, outcome{}, err
 		}

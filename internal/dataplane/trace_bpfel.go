@@ -165,19 +165,6 @@ type traceHandover struct {
 	Frame [3456]uint8
 }
 
-type traceInterface struct {
-	_           structs.HostLayout
-	Ifindex     uint32
-	TxIfindex   uint32
-	Mac         [6]uint8
-	Padding     uint16
-	Address6    traceAddress
-	Mode        uint32
-	Address4    uint32
-	Mtu         uint32
-	TailPadding [5]uint32
-}
-
 type traceListSlot struct {
 	_       structs.HostLayout
 	Server  uint32
@@ -466,7 +453,6 @@ const (
 	traceMapEditions         = "editions"
 	traceMapHandovers        = "handovers"
 	traceMapHeldFragments    = "held_fragments"
-	traceMapInterfaces       = "interfaces"
 	traceMapLists            = "lists"
 	traceMapLocalAddresses   = "local_addresses"
 	traceMapMarkRules        = "mark_rules"
@@ -565,7 +551,6 @@ type traceMapSpecs struct {
 	Editions         *ebpf.MapSpec `ebpf:"editions"`
 	Handovers        *ebpf.MapSpec `ebpf:"handovers"`
 	HeldFragments    *ebpf.MapSpec `ebpf:"held_fragments"`
-	Interfaces       *ebpf.MapSpec `ebpf:"interfaces"`
 	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	LocalAddresses   *ebpf.MapSpec `ebpf:"local_addresses"`
 	MarkRules        *ebpf.MapSpec `ebpf:"mark_rules"`
@@ -630,7 +615,6 @@ type traceMaps struct {
 	Editions         *ebpf.Map `ebpf:"editions"`
 	Handovers        *ebpf.Map `ebpf:"handovers"`
 	HeldFragments    *ebpf.Map `ebpf:"held_fragments"`
-	Interfaces       *ebpf.Map `ebpf:"interfaces"`
 	Lists            *ebpf.Map `ebpf:"lists"`
 	LocalAddresses   *ebpf.Map `ebpf:"local_addresses"`
 	MarkRules        *ebpf.Map `ebpf:"mark_rules"`
@@ -667,7 +651,6 @@ func (m *traceMaps) Close() error {
 		m.Editions,
 		m.Handovers,
 		m.HeldFragments,
-		m.Interfaces,
 		m.Lists,
 		m.LocalAddresses,
 		m.MarkRules,
