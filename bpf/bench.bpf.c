@@ -146,7 +146,7 @@ static __always_inline bool warm_home(void *data, void *end, const struct bench_
 }
 
 /* Ends a turn, and begins the next one. What the kernel takes to prepare a run is in none. */
-static __always_inline void take_turns(struct bench_run *run)
+static __always_inline void next_turn(struct bench_run *run)
 {
 	__u64 now = bpf_ktime_get_ns(), took = now - run->began;
 
@@ -167,7 +167,7 @@ int next_packet(struct xdp_md *ctx)
 	if (!run)
 		return XDP_ABORTED;
 	if (unlikely(!run->left--))
-		take_turns(run);
+		next_turn(run);
 	longer = (int)hide(ctx->data_end - ctx->data) - run->length;
 	if (run->tunnelled && bpf_xdp_adjust_head(ctx, longer))
 		return XDP_ABORTED;

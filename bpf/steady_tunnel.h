@@ -83,18 +83,13 @@ static __always_inline void finish_outer(struct outer *outer, int words)
 		outer->words[i] = hide(outer->words[i]);
 }
 
-/* The first word of an IPv4 header around a steady packet, and nothing else: of another one of IPv4, all
- * but the length is the same. */
+/* The first word of an IPv4 header around a steady packet: if that is of IPv4, too, its own one,
+ * but for the length and CE. */
 static __always_inline __u32 bare_first_word(const struct steady *pkt, const struct inner *in)
 {
-	__u32 word;
-
 	if (!pkt->ipv4)
 		return first_word(&bare_ipv4, in);
-	word = bpf_ntohl(*(const __be32 *)pkt->l3);
-	if (unlikely((word >> 16 & ECN) == ECN_CE))
-		word -= (ECN_CE - ECN_ECT0) << 16;
-	return bpf_htonl(word + sizeof(struct iphdr));
+	return bpf_htonl(outer_tos(bpf_ntohl(*(const __be32 *)pkt->l3), 16) + sizeof(struct iphdr));
 }
 
 /* Wraps a steady packet in an IPv4 header and nothing else. */

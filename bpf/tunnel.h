@@ -44,11 +44,12 @@ static __always_inline __be16 gue_port(const struct address *caddr, const struct
 	return bpf_htons(GUE_FIRST_PORT | mixed >> GUE_PORT_SHIFT);
 }
 
-static __always_inline __u32 outer_tos(__u32 tos)
+/* A word with the inner packet's TOS from that bit on, with the outer one's. */
+static __always_inline __u32 outer_tos(__u32 word, __u32 bit)
 {
-	if (unlikely((tos & ECN) == ECN_CE))
-		tos -= ECN_CE - ECN_ECT0;
-	return tos;
+	if (unlikely((word >> bit & ECN) == ECN_CE))
+		word -= (ECN_CE - ECN_ECT0) << bit;
+	return word;
 }
 
 static __always_inline void read_ipv4(struct inner *in, const struct iphdr *ip)
@@ -151,11 +152,12 @@ struct outer {
 	__u32 words[3];
 };
 
+/* What an outer header of IPv4 begins with, up to its id. */
 static __always_inline __u32 first_word(const struct tunnel *t, const struct inner *in)
 {
 	__u32 length = bpf_htons(t->overhead + in->length);
 
-	return IPV4_PLAIN | outer_tos(in->tos) << 8 | length << 16;
+	return IPV4_PLAIN | outer_tos(in->tos, 0) << 8 | length << 16;
 }
 
 /* ends: a sum of both addresses. */
@@ -173,7 +175,7 @@ static __always_inline struct outer begin_ipv6(const struct tunnel *t, const str
 	__u32 length = bpf_htons(t->overhead - sizeof(struct ipv6hdr) + in->length);
 
 	return (struct outer){ {
-		bpf_htonl(6 << 28 | (__u32)outer_tos(in->tos) << 20),
+		bpf_htonl(6 << 28 | outer_tos(in->tos, 0) << 20),
 		length | outer_protocol(t, in) << 16 | (__u32)in->ttl << 24,
 	} };
 }
@@ -181,7 +183,9 @@ static __always_inline struct outer begin_ipv6(const struct tunnel *t, const str
 /* The beginning of a packet's outer header. */
 static __always_inline struct outer begin_outer(const struct tunnel *t, const struct inner *in)
 {
-	return t->ethertype == bpf_htons(ETH_P_IP) ? begin_ipv4(t, in, first_word(t, in), t->sum) : begin_ipv6(t, in);
+	if (t->ethertype == bpf_htons(ETH_P_IP))
+		return begin_ipv4(t, in, first_word(t, in), t->sum);
+	return begin_ipv6(t, in);
 }
 
 /* Writes an outer header of IPv6. */

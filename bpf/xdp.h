@@ -10,8 +10,8 @@
 #include "icmp.h"
 #include "stats.h"
 
-/* The compiler must not see that it is NULL when another one lies there, for it would ask that
- * again where the verifier wants to be told of NULL. */
+/* The compiler is kept from knowing when it is NULL: it would compare the indexes once more where
+ * that is asked, from which the verifier learns nothing. */
 static __always_inline struct interface *find_interface(__u32 ifindex)
 {
 	struct interface *in = &the_interfaces[ifindex % MAX_INTERFACES];

@@ -43,12 +43,12 @@ type BenchResult struct {
 // The sizes of the benchmark.
 const (
 	benchServers  = 16
-	benchRuns     = 5          // of each program in a round
-	benchPackets  = 40 << 9    // of established connections in a run
-	benchNewFlows = 1 << 12    // first packets of new ones in a run
-	benchTurn     = 1 << 9     // packets of a turn; the quickest of a round counts
-	benchLongTurn = 1 << 13    // the same of so many flows that memory matters, which a short turn could be lucky with
-	benchStride   = 0x9e3779b1 // odd: from flow to flow, visiting each
+	benchRuns     = 5              // of each program in a round
+	benchPackets  = 40 * benchTurn // of established connections in a run
+	benchNewFlows = 1 << 12        // first packets of new ones in a run
+	benchTurn     = 1 << 9         // packets of a turn; the quickest of a round counts
+	benchLongTurn = 1 << 13        // the same of so many flows that memory matters, which a short turn could be lucky with
+	benchStride   = 0x9e3779b1     // odd: from flow to flow, visiting each
 	benchTTL      = 64
 )
 
@@ -106,8 +106,9 @@ func Bench(ctx context.Context, c BenchCase, rounds int) (BenchResult, error) {
 	return costs.of(c), nil
 }
 
-// loads returns how many times the programs and maps of a case are loaded: where they come to lie, and
-// when they run, makes packets some ns quicker or slower. The tables of many flows take too long to fill for that, and memory matters more there.
+// loads returns how many times the programs and maps of a case are loaded: where they come to
+// lie makes packets a ns quicker or slower, and what disturbs one load may be over in the next.
+// The tables of many flows take too long to fill for that, and memory matters more there.
 func (c BenchCase) loads() int {
 	const few, several = 1 << 16, 3
 	if c.Flows > few {

@@ -19,7 +19,7 @@ import (
 
 // run sends packets of clients with these flags, each of the next flow, and returns the
 // ns that one took in the quickest turn: what else runs on a shared machine makes others slower.
-// Of fewer packets than two turns have, that means nothing.
+// A turn ends with the packet after it: of no more packets than a turn has, the result means nothing.
 func (b *bench) run(prog *ebpf.Program, flags byte, packets int) (float64, error) {
 	return b.runWay(prog, flags, benchRequests, packets)
 }

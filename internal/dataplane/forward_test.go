@@ -61,6 +61,23 @@ func TestForwardChangesNothingElse(t *testing.T) {
 	}
 }
 
+// Datagrams of few bytes, in frames that are shorter than a wire's, go as all others do, also once
+// their connection is there: the short way (bpf/steady.h) begins at 54 bytes.
+func TestForwardShortDatagrams(t *testing.T) {
+	p := servedPlane(t)
+	for _, test := range []struct{ client, vip, server string }{{client4, vip4, server4}, {client6, vip6, server6}} {
+		for length := range 24 {
+			frame := udpFrame(test.client, test.vip, make([]byte, length)...)
+			for range 2 {
+				out := wantVerdict(t, p, frame, "forward", xdpTX)
+				if diff := cmp.Diff(aged(frame, serverMAC(addrOf(test.server))), out); diff != "" {
+					t.Errorf("%s, %d bytes (-want +got):\n%s", test.vip, length, diff)
+				}
+			}
+		}
+	}
+}
+
 // Every checksum that a header can have, which includes the corner cases of
 // RFC 1624: each identification gives another one.
 func TestForwardKeepsChecksums(t *testing.T) {

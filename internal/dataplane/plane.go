@@ -117,7 +117,7 @@ func newViews(maps *planeMaps) (v views, err error) {
 		v.interfaces, err = mapVariable[directorInterface](maps.Interfaces, int(directorLimitMAX_INTERFACES))
 	}
 	if err == nil {
-		v.settings, err = mapArray[directorSettings](maps.Settings)
+		v.settings, err = mapVariable[directorSettings](maps.Settings, 1)
 	}
 	if err == nil {
 		v.marks, err = mapArray[directorMarkRule](maps.MarkRules)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,7 @@ func Start(wires []Wire, limit int, observe func(Frame)) (*Capture, error) {
 			c.close()
 			return nil, fmt.Errorf("capture on %s: %w", w.Interface, err)
 		}
-		c.wires = append(c.wires, &wire{Wire: w, socket: socket, data: make([]byte, largestFrame), oob: make([]byte, 128)})
+		c.wires = append(c.wires, &wire{Wire: w, socket: socket, data: make([]byte, largestFrame), oob: make([]byte, controlSpace)})
 	}
 	for _, w := range c.wires {
 		c.readers.Go(func() { c.read(w) })
@@ -100,7 +101,7 @@ func (c *Capture) close() {
 // finish reads what still waits in the socket, and asks the kernel how many
 // frames it had to drop.
 func (c *Capture) finish(w *wire) error {
-	return w.control(func(fd int) error {
+	return control(w.socket, func(fd int) error {
 		if err := c.drain(w, fd); err != unix.EAGAIN {
 			return err
 		}
@@ -176,8 +177,9 @@ func (w *wire) receive(fd int) (Frame, error) {
 	return frame, err
 }
 
-func (w *wire) control(do func(fd int) error) error {
-	raw, err := w.socket.SyscallConn()
+// control does something with a socket's descriptor.
+func control(socket syscall.Conn, do func(fd int) error) error {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -202,7 +204,7 @@ func listen(name string) (*os.File, error) {
 	address := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: device.Index}
 	err = errors.Join(
 		os.NewSyscallError("setsockopt SO_RCVBUFFORCE", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)),
-		os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)),
+		wantStamps(fd),
 		os.NewSyscallError("bind", unix.Bind(fd, address)),
 	)
 	if err != nil {

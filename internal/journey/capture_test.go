@@ -2,6 +2,7 @@ package journey
 
 import (
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,13 @@ func TestCaptureStamps(t *testing.T) {
 	// The kernel is nearly always quick enough for who does not wait.
 	for range 200 {
 		checkStamps(t)
+	}
+}
+
+func TestCaptureNeedsLoopback(t *testing.T) {
+	testhost.EnterNamespace(t)
+	if _, err := Start(nil, 0, nil); err == nil || !strings.Contains(err.Error(), "lo, which must be up") {
+		t.Errorf("with lo down: %v", err)
 	}
 }
 

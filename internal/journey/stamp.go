@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// controlSpace is room for what the kernel says beside a frame.
+const controlSpace = 128
+
 // startStamping has the kernel stamp frames when they pass, and waits until it does: it begins
 // to a moment after the first socket wants stamps (net_enable_timestamp in net/core/dev.c).
 // Until then a frame is given the time when it is read (__sock_recv_timestamp in
@@ -23,9 +26,9 @@ func startStamping() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(wantStamps(probe), awaitStamps(probe)); err != nil {
+	if err := errors.Join(control(probe, wantStamps), awaitStamps(probe)); err != nil {
 		probe.Close()
-		return nil, err
+		return nil, fmt.Errorf("see whether the kernel stamps frames as they pass, with a datagram over lo, which must be up: %w", err)
 	}
 	return probe, nil
 }
@@ -38,25 +41,17 @@ func awaitStamps(probe *net.UDPConn) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the kernel does not stamp frames after %s", limit)
+			return fmt.Errorf("it does not after %s", limit)
 		}
 	}
 }
 
-func wantStamps(probe *net.UDPConn) error {
-	raw, err := probe.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var result error
-	err = raw.Control(func(fd uintptr) {
-		result = os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
-	})
-	return errors.Join(err, result)
+func wantStamps(fd int) error {
+	return os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
 }
 
-// stampsOnTheWay sends a datagram to its own socket. Whether it was stamped before it was
-// read.
+// stampsOnTheWay sends a datagram to its own socket, and reports whether it was stamped
+// before it was read.
 func stampsOnTheWay(probe *net.UDPConn, deadline time.Time) (bool, error) {
 	own := probe.LocalAddr().(*net.UDPAddr).AddrPort()
 	if _, err := probe.WriteToUDPAddrPort([]byte{0}, own); err != nil {
@@ -65,7 +60,7 @@ func stampsOnTheWay(probe *net.UDPConn, deadline time.Time) (bool, error) {
 	if err := probe.SetReadDeadline(deadline); err != nil {
 		return false, err
 	}
-	oob := make([]byte, 128)
+	oob := make([]byte, controlSpace)
 	before := time.Now()
 	_, n, _, _, err := probe.ReadMsgUDPAddrPort(make([]byte, 1), oob)
 	if err != nil {

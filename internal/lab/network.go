@@ -104,7 +104,7 @@ func (l *Lab) segments() []string {
 	return all
 }
 
-// buildSwitch works in the switch's namespace. The switch has no address, and
+// buildSwitch works in the switch's namespace. The switch has no address but lo's, and
 // says nothing of its own.
 func buildSwitch(segments []string) error {
 	err := setSysctls(map[string]string{
@@ -121,7 +121,7 @@ func buildSwitch(segments []string) error {
 			return err
 		}
 	}
-	if err := setUp("lo"); err != nil { // captures want it
+	if err := setUp("lo"); err != nil { // for captures
 		return err
 	}
 	flood := false
